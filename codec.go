@@ -1,0 +1,209 @@
+package sessplus
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"math"
+	"strconv"
+	"time"
+)
+
+// A Codec turns the value of a field into bytes and back. It is called concurrently. Equal values should give equal
+// bytes: a field that is set to the bytes that it already has is not saved. Unmarshal into a *any decides the types
+// that [Session.Get] gives. Neither may keep or change the slices that pass through it.
+//
+// The text of its errors reaches nobody, because such errors quote what they read.
+type Codec interface {
+	Marshal(v any) ([]byte, error)
+	Unmarshal(data []byte, v any) error
+}
+
+// jsonCodec is encoding/json, except that a *any gets whole numbers as int64, or as uint64 where only that fits, so that
+// no digit is lost.
+type jsonCodec struct{}
+
+func (jsonCodec) Marshal(v any) ([]byte, error) {
+	// The values that sessions mostly hold, without reflection; the bytes are those of encoding/json.
+	switch v := v.(type) {
+	case nil:
+		return []byte("null"), nil
+	case bool:
+		return strconv.AppendBool(nil, v), nil
+	case int:
+		return strconv.AppendInt(nil, int64(v), 10), nil
+	case int64:
+		return strconv.AppendInt(nil, v, 10), nil
+	case string:
+		if plain(v) {
+			b := make([]byte, 0, len(v)+2)
+			return append(append(append(b, '"'), v...), '"'), nil
+		}
+	}
+	return json.Marshal(v)
+}
+
+func (jsonCodec) Unmarshal(data []byte, v any) error {
+	dst, ok := v.(*any)
+	if !ok {
+		return json.Unmarshal(data, v)
+	}
+	if len(data) > 0 {
+		switch c := data[0]; {
+		case c == '"':
+			s, err := unquote(data)
+			*dst = s
+			return err
+		case c == '-' || '0' <= c && c <= '9':
+			if !json.Valid(data) {
+				return errors.New("not a number")
+			}
+			n, err := number(string(data))
+			*dst = n
+			return err
+		}
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	var tree any
+	if err := d.Decode(&tree); err != nil {
+		return err
+	}
+	if d.InputOffset() != int64(len(bytes.TrimRight(data, " \t\r\n"))) {
+		return errors.New("text after the value")
+	}
+	tree, err := numbers(tree)
+	*dst = tree
+	return err
+}
+
+// plain reports whether s is its own JSON text: printable ASCII that encoding/json escapes nothing of.
+func plain(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			return false
+		}
+	}
+	return true
+}
+
+func unquote(data []byte) (string, error) {
+	if n := len(data); n >= 2 && data[n-1] == '"' {
+		if s := string(data[1 : n-1]); plain(s) {
+			return s, nil
+		}
+	}
+	var s string
+	err := json.Unmarshal(data, &s)
+	return s, err
+}
+
+// number gives the text of a JSON number the Go type that holds it: int64, uint64 or float64.
+func number(s string) (any, error) {
+	if s == "-0" {
+		return math.Copysign(0, -1), nil
+	}
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+		return n, nil
+	}
+	if n, err := strconv.ParseUint(s, 10, 64); err == nil {
+		return n, nil
+	}
+	return strconv.ParseFloat(s, 64)
+}
+
+// numbers replaces each json.Number in tree, in place.
+func numbers(tree any) (any, error) {
+	var err error
+	switch t := tree.(type) {
+	case json.Number:
+		return number(t.String())
+	case []any:
+		for i := range t {
+			if t[i], err = numbers(t[i]); err != nil {
+				return nil, err
+			}
+		}
+	case map[string]any:
+		for k := range t {
+			if t[k], err = numbers(t[k]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return tree, nil
+}
+
+// The conversions of the typed getters. They take what any codec may give for the type, and refuse what would lose
+// something on the way.
+
+func toInt64(v any) (int64, bool) {
+	switch v := v.(type) {
+	case int64:
+		return v, true
+	case int:
+		return int64(v), true
+	case int32:
+		return int64(v), true
+	case int16:
+		return int64(v), true
+	case int8:
+		return int64(v), true
+	case uint64:
+		return int64(v), v <= math.MaxInt64
+	case uint:
+		return int64(v), uint64(v) <= math.MaxInt64
+	case uint32:
+		return int64(v), true
+	case uint16:
+		return int64(v), true
+	case uint8:
+		return int64(v), true
+	case float64:
+		// Both ends are exact as float64: -2^63 is an int64, 2^63 is none.
+		return int64(v), v == math.Trunc(v) && v >= math.MinInt64 && v < -math.MinInt64
+	case float32:
+		return toInt64(float64(v))
+	}
+	return 0, false
+}
+
+func toFloat64(v any) (float64, bool) {
+	switch v := v.(type) {
+	case float64:
+		return v, true
+	case float32:
+		return float64(v), true
+	case uint64:
+		f := float64(v)
+		return f, f < math.MaxUint64 && uint64(f) == v
+	case uint:
+		return toFloat64(uint64(v))
+	}
+	n, ok := toInt64(v)
+	f := float64(n)
+	return f, ok && f < -math.MinInt64 && int64(f) == n
+}
+
+func toBytes(v any) ([]byte, bool) {
+	switch v := v.(type) {
+	case []byte:
+		return v, true
+	case string:
+		b, err := base64.StdEncoding.DecodeString(v)
+		return b, err == nil
+	}
+	return nil, false
+}
+
+func toTime(v any) (time.Time, bool) {
+	switch v := v.(type) {
+	case time.Time:
+		return v, true
+	case string:
+		t, err := time.Parse(time.RFC3339Nano, v)
+		return t, err == nil
+	}
+	return time.Time{}, false
+}

@@ -1,0 +1,94 @@
+package sessplus
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+// maxCandidates is how many cookies of one name are tried: a browser sends one per Domain and Path that it has.
+const maxCandidates = 8
+
+// A slot is where the value of a cookie belongs: the config, and the chunk of a secure cookie.
+type slot struct {
+	cookie, chunk int
+}
+
+// slots finds the slot of every name that a request may bring.
+func slots(cookies []*cookie) map[string]slot {
+	m := make(map[string]slot)
+	for i, c := range cookies {
+		for n := range c.MaxChunks {
+			m[chunkName(c.CookieName, n)] = slot{i, n}
+		}
+	}
+	return m
+}
+
+// readCookies hands each cookie of the request that has a slot to put, in the order of the header. It reads the Cookie
+// header as RFC 6265 section 4.2.1 writes it, and passes over what it does not understand.
+func (m *Manager) readCookies(r *http.Request, put func(s slot, value string)) {
+	for _, line := range r.Header["Cookie"] {
+		for line != "" {
+			var pair string
+			pair, line, _ = strings.Cut(line, ";")
+			name, value, found := strings.Cut(strings.Trim(pair, " \t"), "=")
+			if !found {
+				continue
+			}
+			if s, ok := m.names[strings.TrimRight(name, " \t")]; ok {
+				if n := len(value); n > 1 && value[0] == '"' && value[n-1] == '"' {
+					value = value[1 : n-1]
+				}
+				put(s, value)
+			}
+		}
+	}
+}
+
+// addCandidate appends value unless it is there already or there are enough.
+func addCandidate(list []string, value string) []string {
+	if len(list) >= maxCandidates || slices.Contains(list, value) {
+		return list
+	}
+	return append(list, value)
+}
+
+// setCookie is a Set-Cookie line for the cookie, or one that makes the browser drop it, for which age is negative.
+// A browser drops a cookie only when Domain and Path are those it was set with, and takes notice of the line only when
+// Secure and Partitioned fit.
+func (c *cookie) setCookie(name, value string, age time.Duration, now time.Time, tls bool) string {
+	k := http.Cookie{
+		Name: name, Value: value, Domain: c.Domain, Path: c.Path,
+		Secure:   c.Secure == SecureAlways || c.Secure == SecureAuto && tls,
+		HttpOnly: !c.ScriptReadable, SameSite: c.SameSite, Partitioned: c.Partitioned,
+	}
+	switch {
+	case age < 0:
+		k.MaxAge, k.Expires = -1, time.Unix(1, 0)
+	case age > 0:
+		k.MaxAge = max(1, int(age/time.Second))
+		k.Expires = now.Add(time.Duration(k.MaxAge) * time.Second)
+	}
+	return k.String()
+}
+
+// noteUse adds what keeps shared caches from mixing up visitors: Vary for a response that depends on a session.
+func noteUse(h http.Header) {
+	for _, line := range h.Values("Vary") {
+		for name := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.Trim(name, " \t"), "Cookie") {
+				return
+			}
+		}
+	}
+	h.Add("Vary", "Cookie")
+}
+
+// noteSetCookie keeps a response that sets a session out of shared caches, unless the handler knows better.
+func noteSetCookie(h http.Header) {
+	if h.Get("Cache-Control") == "" {
+		h.Set("Cache-Control", "private, no-cache")
+	}
+}

@@ -1,0 +1,49 @@
+package sessplus
+
+import (
+	"context"
+	"strings"
+	"time"
+)
+
+// An Event tells [Options.OnEvent] what happened to one session.
+type Event struct {
+	Kind     EventKind
+	Cookie   string        // the CookieName of the config
+	Handle   string        // of the session, "" for a secure cookie; never the id
+	Duration time.Duration // of the backend call, with those that shared its round trip; 0 where there was none
+	Fields   int           // read or written
+	Bytes    int           // of their names and values, encoded
+	Err      error         // why, for EventError
+}
+
+// EventKind is the kind of an [Event].
+type EventKind string
+
+const (
+	EventLoad    EventKind = "load"    // a session was found
+	EventMiss    EventKind = "miss"    // a well-formed cookie names no session
+	EventCreate  EventKind = "create"  // a new session was saved
+	EventSave    EventKind = "save"    // changes were saved
+	EventTouch   EventKind = "touch"   // an idle timeout was moved
+	EventRenew   EventKind = "renew"   // a session got a new id
+	EventDestroy EventKind = "destroy" // a session was removed
+	EventReject  EventKind = "reject"  // a cookie was refused: malformed, forged, expired, an unknown key
+	EventError   EventKind = "error"   // a call failed, or a save was dropped because the session had ended
+)
+
+// event reports to the program, if it listens. c is the call that was made, or nil.
+func (m *Manager) event(ctx context.Context, c *cookie, kind EventKind, made *call, fields, bytes int) {
+	if m.onEvent == nil {
+		return
+	}
+	e := Event{Kind: kind, Cookie: c.CookieName, Fields: fields, Bytes: bytes}
+	if made != nil {
+		e.Handle = made.key[strings.LastIndexByte(made.key, ':')+1:]
+		e.Duration = made.took
+		if kind == EventError {
+			e.Err = made.err
+		}
+	}
+	m.onEvent(ctx, e)
+}

@@ -1,0 +1,302 @@
+package sessplus
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+)
+
+// newSession makes the session of a request, with nothing loaded.
+func (m *Manager) newSession(w http.ResponseWriter, r *http.Request, outer *Session) *Session {
+	s := &Session{m: m, w: w, ctx: context.WithoutCancel(r.Context()), tls: r.TLS != nil, outer: outer}
+	s.parts = make([]part, len(m.cookies))
+	for i, c := range m.cookies {
+		s.parts[i].cookie = c
+	}
+	m.readCookies(r, func(at slot, value string) {
+		p := &s.parts[at.cookie]
+		if at.chunk == 0 {
+			p.texts = addCandidate(p.texts, value)
+			return
+		}
+		if p.chunks == nil {
+			p.chunks = make([][]string, p.MaxChunks-1)
+		}
+		p.chunks[at.chunk-1] = addCandidate(p.chunks[at.chunk-1], value)
+	})
+	return s
+}
+
+// loadEager loads what is not Lazy, before the handler runs. The error is that of a backend whose fields the request
+// cannot do without.
+func (s *Session) loadEager() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var parts []*part
+	for i := range s.parts {
+		if !s.parts[i].Lazy {
+			parts = append(parts, &s.parts[i])
+		}
+	}
+	for _, p := range parts { // a cookie bound to a session cannot be read before it
+		if p.boundTo != nil && p.boundTo.Lazy {
+			parts = append(parts, &s.parts[p.boundTo.index])
+		}
+	}
+	s.load(parts)
+	for _, p := range parts {
+		if p.err != nil && !p.Optional {
+			return p.err
+		}
+		s.noteLoad(p)
+	}
+	return nil
+}
+
+// noteLoad keeps the error of a load, if there was one: those of Optional cookies leave the request what it is.
+func (s *Session) noteLoad(p *part) {
+	switch {
+	case p.err == nil:
+	case p.Optional:
+		s.note(p.err)
+	default:
+		s.fail(p.err)
+	}
+}
+
+// use returns part i, loaded. Several goroutines wait for one load. It lets go of s.mu while it waits.
+func (s *Session) use(i int) *part {
+	p := &s.parts[i]
+	for p.state == loading {
+		ready := p.ready
+		s.mu.Unlock()
+		<-ready
+		s.mu.Lock()
+	}
+	if p.state == unloaded {
+		s.load([]*part{p})
+		s.noteLoad(p)
+	}
+	return p
+}
+
+// load loads parts, all side by side, and lets go of s.mu meanwhile. A part that cannot be loaded gets its err.
+func (s *Session) load(parts []*part) {
+	ready := make(chan struct{})
+	for _, p := range parts {
+		p.state, p.ready = loading, ready
+	}
+	s.mu.Unlock()
+	now := time.Now()
+	s.lookUp(parts, now)
+	for _, p := range parts {
+		if p.sealer != nil {
+			s.unseal(p, now)
+		}
+	}
+	s.mu.Lock()
+	for _, p := range parts {
+		p.state, p.ready = loaded, nil
+	}
+	close(ready)
+}
+
+// lookUp asks the backends for the records of parts: for the first id of each part that has any, then for the next id of
+// those that found nothing.
+func (s *Session) lookUp(parts []*part, now time.Time) {
+	next := make([]int, len(parts)) // the candidate to try
+	for {
+		var calls []*call
+		var tried []string
+		for i, p := range parts {
+			for p.sealer == nil && p.rec == nil && p.err == nil && next[i] < len(p.texts) {
+				text := p.texts[next[i]]
+				next[i]++
+				id, older, err := p.parseID(text)
+				if err != nil {
+					s.m.reject(s.ctx, p, err)
+					continue
+				}
+				p.rewrite = older
+				calls = append(calls, &call{part: p, op: opLoad, key: p.key(id)})
+				tried = append(tried, id)
+				break
+			}
+		}
+		if len(calls) == 0 {
+			return
+		}
+		s.run(calls)
+		for i, c := range calls {
+			c.part.found(s, c, tried[i], now)
+		}
+	}
+}
+
+// found takes the answer of a load for the session with that id.
+func (p *part) found(s *Session, c *call, id string, now time.Time) {
+	switch {
+	case errors.Is(c.err, ErrNoRecord):
+		if c.err != ErrNoRecord {
+			s.m.warn(s.ctx, "sessplus: a record cannot be read, and counts as no session", "cookie", p.CookieName)
+		}
+		s.m.event(s.ctx, p.cookie, EventMiss, c, 0, 0)
+	case c.err != nil:
+		p.err = &Error{Cookie: p.CookieName, Op: "load", Err: c.err}
+		if p.Optional {
+			s.m.warn(s.ctx, "sessplus: a session could not be loaded, and its fields are absent", "cookie", p.CookieName, "error", p.err)
+		}
+		s.m.event(s.ctx, p.cookie, EventError, c, 0, 0)
+	case !p.alive(c.record, now):
+		s.m.event(s.ctx, p.cookie, EventMiss, c, 0, 0)
+	default:
+		p.id = id
+		p.take(s.m, c.record)
+		s.m.event(s.ctx, p.cookie, EventLoad, c, len(c.record.Fields), size(c.record.Fields))
+	}
+}
+
+// take makes the record that of the part, and keeps what it owns of the fields (SPEC 1.3). What this request has changed
+// stays changed.
+func (p *part) take(m *Manager, r *Record) {
+	mine := p.entries
+	if p.rec == nil || p.permanent == p.rec.Permanent {
+		p.permanent = r.Permanent
+	}
+	p.rec, p.stored, p.foreign = r, true, nil
+	p.entries = entries{list: make([]entry, 0, len(r.Fields)+1)}
+	for _, f := range r.Fields {
+		if nameProblem(f.Name) != "" || !m.routes.owns(p.index, f.Name) {
+			p.foreign = append(p.foreign, f.Name)
+		} else if p.entries.find(f.Name) == nil {
+			p.entries.add(entry{f.Name, f.Value, f.Value})
+		}
+	}
+	for i := range mine.list {
+		if e := &mine.list[i]; e.dirty() {
+			p.entries.at(e.name).value = e.value
+		}
+	}
+}
+
+// unseal reads the content of a secure cookie.
+func (s *Session) unseal(p *part, now time.Time) {
+	var bound []byte
+	if p.boundTo != nil {
+		b := &s.parts[p.boundTo.index]
+		if b.rec == nil {
+			return // void without that session, whatever it says
+		}
+		bound = binding(b.id)
+	}
+	for _, text := range p.texts {
+		r, older, err := p.cookie.unseal(text, p.chunks, bound, now)
+		if err != nil {
+			s.m.reject(s.ctx, p, err)
+			continue
+		}
+		p.take(s.m, r)
+		p.foreign = nil // they go when the cookie is written again
+		p.rewrite = older
+		return
+	}
+}
+
+// parseID gives the id in the text of a cookie, and whether an older key signed it.
+func (c *cookie) parseID(text string) (id string, older bool, err error) {
+	id = text
+	if c.signer != nil {
+		if id, older, err = c.signer.verify(c.CookieName, text); err != nil {
+			return "", false, err
+		}
+	}
+	if !validID(id) {
+		return "", false, errMalformed
+	}
+	return id, older, nil
+}
+
+func (c *cookie) key(id string) string { return recordKey(c.KeyPrefix, c.CookieName, id) }
+
+// size is how many bytes the names and values of fields have.
+func size(fields []RawField) int {
+	n := 0
+	for _, f := range fields {
+		n += len(f.Name) + len(f.Value)
+	}
+	return n
+}
+
+// Reload loads again the sessions that this request has loaded, for handlers that run long. Changes of this request that
+// were not saved yet stay, on top of what was loaded. The error matches [ErrSessionGone] when a session has ended
+// meanwhile; its fields are then absent.
+func (s *Session) Reload() error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var calls []*call
+	var errs []error
+	for i := range s.parts {
+		p := &s.parts[i]
+		if p.state == loading {
+			s.use(i)
+		}
+		if p.err != nil {
+			p.err = nil
+			s.load([]*part{p})
+			if p.err != nil {
+				errs = append(errs, p.err)
+			}
+			continue
+		}
+		if p.state == loaded && p.sealer == nil && p.id != "" && !p.gone {
+			calls = append(calls, &call{part: p, op: opLoad, key: p.key(p.id)})
+		}
+	}
+	if len(calls) > 0 {
+		s.mu.Unlock()
+		s.run(calls)
+		s.mu.Lock()
+	}
+	now := time.Now()
+	for _, c := range calls {
+		p := c.part
+		if p.id == "" || p.key(p.id) != c.key {
+			continue // destroyed meanwhile by another goroutine
+		}
+		switch {
+		case errors.Is(c.err, ErrNoRecord) || c.err == nil && !p.alive(c.record, now):
+			p.end()
+			errs = append(errs, &Error{Cookie: p.CookieName, Op: "load", Err: ErrSessionGone})
+		case c.err != nil:
+			errs = append(errs, &Error{Cookie: p.CookieName, Op: "load", Err: c.err})
+		default:
+			p.take(s.m, c.record)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// end notes that the session has ended while this request ran: what it had is absent, and it can save nothing more.
+func (p *part) end() {
+	p.gone, p.rec, p.foreign, p.renew = true, nil, nil, false
+	p.entries = entries{}
+}
+
+// warn writes a line to the log. It never gets an id, the value of a cookie or of a field, or the text of a foreign error.
+func (m *Manager) warn(ctx context.Context, msg string, attrs ...any) {
+	m.log.Log(ctx, slog.LevelWarn, msg, attrs...)
+}
+
+// reject notes a cookie of the request that is no session.
+func (m *Manager) reject(ctx context.Context, p *part, reason error) {
+	level := slog.LevelWarn
+	if errors.Is(reason, errExpired) {
+		level = slog.LevelDebug // what every visitor's cookie comes to
+	}
+	m.log.Log(ctx, level, "sessplus: a cookie was rejected", "cookie", p.CookieName, "reason", reason.Error())
+	m.event(ctx, p.cookie, EventReject, nil, 0, 0)
+}

@@ -1,0 +1,149 @@
+package sessplus
+
+import (
+	"context"
+	"hash/maphash"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Memory keeps records in this process: for development, tests and programs on one machine. They end with the process. It
+// needs no Close: expired records are removed, a few at a time, by the calls that store new ones.
+func Memory() Backend {
+	m := &memory{seed: maphash.MakeSeed()}
+	for i := range m.shards {
+		m.shards[i].records = make(map[string]*memoryRecord)
+	}
+	return m
+}
+
+// memoryShards is how many locks and maps the records are spread over, so that calls rarely wait for each other and no
+// single map grows so large that growing it is felt.
+const memoryShards = 256
+
+// memorySweep is how many records a Create looks at for expired ones. More than one, so that they go faster than they
+// come.
+const memorySweep = 4
+
+type memory struct {
+	seed   maphash.Seed
+	shards [memoryShards]memoryShard
+}
+
+type memoryShard struct {
+	mu      sync.Mutex // guards what follows
+	records map[string]*memoryRecord
+	keys    []string // of records, in no order; a sweep goes round
+	hand    int      // where the sweep goes on
+}
+
+type memoryRecord struct {
+	Record
+	at int // its index in keys
+}
+
+func (m *memory) String() string { return "memory" }
+
+// lock returns the shard of the key, locked.
+func (m *memory) lock(key string) *memoryShard {
+	s := &m.shards[maphash.String(m.seed, key)%memoryShards]
+	s.mu.Lock()
+	return s
+}
+
+// find returns the record if it has not expired.
+func (s *memoryShard) find(key string, now time.Time) (*memoryRecord, error) {
+	r, ok := s.records[key]
+	if !ok || !r.Expires.After(now) {
+		return nil, ErrNoRecord
+	}
+	return r, nil
+}
+
+func (s *memoryShard) remove(key string) {
+	r, ok := s.records[key]
+	if !ok {
+		return
+	}
+	last := len(s.keys) - 1
+	s.keys[r.at] = s.keys[last]
+	s.records[s.keys[r.at]].at = r.at
+	s.keys = s.keys[:last]
+	delete(s.records, key)
+}
+
+// sweep removes what has expired among the next records.
+func (s *memoryShard) sweep(now time.Time) {
+	for range min(memorySweep, len(s.keys)) {
+		if s.hand >= len(s.keys) {
+			s.hand = 0
+		}
+		if key := s.keys[s.hand]; !s.records[key].Expires.After(now) {
+			s.remove(key) // another key takes its place
+		} else {
+			s.hand++
+		}
+		if len(s.keys) == 0 {
+			return
+		}
+	}
+}
+
+func (m *memory) Load(_ context.Context, key string) (*Record, error) {
+	s := m.lock(key)
+	defer s.mu.Unlock()
+	r, err := s.find(key, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return r.clone(), nil
+}
+
+func (r *Record) clone() *Record {
+	c := *r
+	c.Fields = slices.Clone(r.Fields)
+	return &c
+}
+
+func (m *memory) Create(_ context.Context, key string, r *Record) error {
+	s := m.lock(key)
+	defer s.mu.Unlock()
+	now := time.Now()
+	if _, err := s.find(key, now); err == nil {
+		return ErrRecordExists
+	}
+	s.remove(key)
+	s.sweep(now)
+	s.records[key] = &memoryRecord{*r.clone(), len(s.keys)}
+	s.keys = append(s.keys, key)
+	return nil
+}
+
+func (m *memory) Update(_ context.Context, key string, c *Change) (Result, error) {
+	s := m.lock(key)
+	defer s.mu.Unlock()
+	r, ok := s.records[key]
+	if !ok {
+		return Result{}, ErrNoRecord
+	}
+	return c.Apply(&r.Record)
+}
+
+func (m *memory) Take(_ context.Context, key string) (*Record, error) {
+	s := m.lock(key)
+	defer s.mu.Unlock()
+	r, err := s.find(key, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	s.remove(key)
+	return &r.Record, nil
+}
+
+func (m *memory) Delete(_ context.Context, key string) error {
+	s := m.lock(key)
+	defer s.mu.Unlock()
+	s.remove(key)
+	return nil
+}

@@ -1,0 +1,330 @@
+package sessplus
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gorilla/securecookie"
+)
+
+// SecureCookie keeps the fields in the cookie itself, signed and, with a Block key, encrypted by gorilla/securecookie.
+// It needs [Config.Keys] or [Options.Keys]. Name and value are at most 4096 bytes, which is about 2.2 kB of fields;
+// MaxChunks allows more. A visitor can bring back an old copy of a cookie until its age ends: what must not come
+// back (a login, a balance) belongs in a server-side backend, or needs BoundTo.
+func SecureCookie() Backend { return secureCookie{} }
+
+// secureCookie stands for "in the cookie" in a Config. There are no records behind it, and New never calls it.
+type secureCookie struct{}
+
+func (secureCookie) String() string { return "secure cookie" }
+
+func (secureCookie) Load(context.Context, string) (*Record, error) { return nil, ErrNoRecord }
+func (secureCookie) Create(context.Context, string, *Record) error { return errors.ErrUnsupported }
+func (secureCookie) Take(context.Context, string) (*Record, error) { return nil, ErrNoRecord }
+func (secureCookie) Delete(context.Context, string) error          { return nil }
+func (secureCookie) Update(context.Context, string, *Change) (Result, error) {
+	return Result{}, ErrNoRecord
+}
+
+// maxCookieBytes is what browsers keep of a cookie's name and value together (RFC 6265 section 6.1).
+const maxCookieBytes = 4096
+
+// maxClockSkew is how far a time stamp may lie ahead: what the clocks of two servers may differ by.
+const maxClockSkew = time.Minute
+
+// Why the text of a cookie is refused. None of them quotes it.
+var (
+	errMalformed = errors.New("malformed")
+	errForged    = errors.New("not signed with any of the keys")
+	errExpired   = errors.New("expired")
+	errFuture    = errors.New("written in the future, or by a later version")
+	errUnbound   = errors.New("bound to another session")
+)
+
+// A sealer writes and reads the text of secure cookies.
+type sealer struct {
+	codecs []*securecookie.SecureCookie // newest first
+}
+
+func newSealer(keys []KeyPair) *sealer {
+	s := &sealer{}
+	for _, k := range keys {
+		s.codecs = append(s.codecs, k.codec(true))
+	}
+	return s
+}
+
+// seal gives the text of a cookie with that content. The encoding of a securecookie is "date|base64 of the content|MAC"
+// in base64, and its MAC covers the cookie's name as well.
+func (s *sealer) seal(name string, content []byte) (string, error) {
+	return s.codecs[0].Encode(name, content) // encrypts content in place
+}
+
+// open gives the content of a cookie's text, when it was written, and whether an older key did.
+func (s *sealer) open(name, text string) (content []byte, written time.Time, older bool, err error) {
+	for i, c := range s.codecs {
+		if c.Decode(name, text, &content) == nil {
+			written, err = writtenAt(text)
+			return content, written, i > 0, err
+		}
+	}
+	return nil, time.Time{}, false, errForged
+}
+
+// writtenAt reads the date of a securecookie that has been verified.
+func writtenAt(text string) (time.Time, error) {
+	head, err := base64.URLEncoding.DecodeString(text[:min(len(text), 32)])
+	if err != nil {
+		return time.Time{}, errMalformed
+	}
+	date, _, _ := strings.Cut(string(head), "|")
+	seconds, err := strconv.ParseInt(date, 10, 64)
+	if err != nil {
+		return time.Time{}, errMalformed
+	}
+	return time.Unix(seconds, 0), nil
+}
+
+// The content of a secure cookie, before securecookie seals it:
+//
+//	version 1 | flags | 32 bytes that name the bound session, if flagged | for each field: name, value
+//
+// A name or value is its length as a uvarint and then its bytes.
+const contentVersion = 1
+
+const (
+	flagPermanent = 1 << iota
+	flagBound
+)
+
+// binding names a session inside the content of a cookie that is bound to it: a hash, so that a signed cookie does
+// not show the id that an HttpOnly cookie hides.
+func binding(id string) []byte {
+	sum := sha256.Sum256([]byte("sessplus bound to " + id))
+	return sum[:]
+}
+
+func encodeContent(fields []RawField, permanent bool, bound []byte) []byte {
+	size := 2 + len(bound)
+	for _, f := range fields {
+		size += 2*binary.MaxVarintLen32 + len(f.Name) + len(f.Value)
+	}
+	b := append(make([]byte, 0, size), contentVersion, 0)
+	if permanent {
+		b[1] |= flagPermanent
+	}
+	if bound != nil {
+		b[1] |= flagBound
+		b = append(b, bound...)
+	}
+	for _, f := range fields {
+		b = append(binary.AppendUvarint(b, uint64(len(f.Name))), f.Name...)
+		b = append(binary.AppendUvarint(b, uint64(len(f.Value))), f.Value...)
+	}
+	return b
+}
+
+// decodeContent reads what encodeContent wrote. bound is nil if the content is not bound.
+func decodeContent(b []byte) (fields []RawField, permanent bool, bound []byte, err error) {
+	if len(b) < 2 || b[0] == 0 {
+		return nil, false, nil, errMalformed
+	}
+	flags := b[1]
+	if b[0] != contentVersion || flags&^(flagPermanent|flagBound) != 0 {
+		return nil, false, nil, errFuture
+	}
+	b = b[2:]
+	if flags&flagBound != 0 {
+		if len(b) < sha256.Size {
+			return nil, false, nil, errMalformed
+		}
+		bound, b = b[:sha256.Size], b[sha256.Size:]
+	}
+	next := func() []byte {
+		n, size := binary.Uvarint(b)
+		if size <= 0 || n > uint64(len(b)-size) {
+			err = errMalformed
+			return nil
+		}
+		v := b[size : size+int(n) : size+int(n)]
+		b = b[size+int(n):]
+		return v
+	}
+	for len(b) > 0 {
+		name, value := next(), []byte(nil)
+		if err == nil {
+			value = next()
+		}
+		if err != nil {
+			return nil, false, nil, err
+		}
+		fields = append(fields, RawField{string(name), value})
+	}
+	return fields, flags&flagPermanent != 0, bound, nil
+}
+
+// A longer text is split over cookies: the first one holds "n.tag.text", the others "tag.text". The tag tells the
+// chunks of one writing from those of another, or from a stray cookie of the same name; the MAC does the rest.
+const chunkTagBytes = 6
+
+func chunkName(name string, n int) string {
+	if n == 0 {
+		return name
+	}
+	return name + "." + strconv.Itoa(n)
+}
+
+// split gives the values of the cookies over which text is spread, or nil if they would be more than most.
+func split(name, text string, most int) []string {
+	if len(name)+len(text) <= maxCookieBytes {
+		return []string{text}
+	}
+	sum := sha256.Sum256([]byte(text))
+	tag := base64.RawURLEncoding.EncodeToString(sum[:chunkTagBytes]) + "."
+	prefix := func(n int) int { // what precedes the text in chunk n
+		if n == 0 {
+			return len("nn.") + len(tag)
+		}
+		return len(tag)
+	}
+	var chunks []string
+	for n := 0; text != ""; n++ {
+		room := maxCookieBytes - len(chunkName(name, n)) - prefix(n)
+		if n == most || room <= 0 {
+			return nil
+		}
+		room = min(room, len(text))
+		chunks = append(chunks, tag+text[:room])
+		text = text[room:]
+	}
+	chunks[0] = strconv.Itoa(len(chunks)) + "." + chunks[0]
+	return chunks
+}
+
+// join puts a text together again from the value of the first cookie and what came under the names of the others.
+func join(first string, others [][]string) (string, error) {
+	count, rest, found := strings.Cut(first, ".")
+	if !found {
+		return first, nil
+	}
+	n, err := strconv.Atoi(count)
+	tag, text, found := strings.Cut(rest, ".")
+	if err != nil || !found || n < 2 || n-1 > len(others) {
+		return "", errMalformed
+	}
+	var whole strings.Builder
+	whole.WriteString(text)
+	for _, candidates := range others[:n-1] {
+		missing := true
+		for _, value := range candidates {
+			if t, text, _ := strings.Cut(value, "."); t == tag {
+				whole.WriteString(text)
+				missing = false
+				break
+			}
+		}
+		if missing {
+			return "", errMalformed
+		}
+	}
+	return whole.String(), nil
+}
+
+// unseal makes a record of the text of a secure cookie. bound is what binding says of the session that the content must
+// belong to, nil for none.
+func (c *cookie) unseal(first string, others [][]string, bound []byte, now time.Time) (r *Record, older bool, err error) {
+	text, err := join(first, others)
+	if err != nil {
+		return nil, false, err
+	}
+	if len(text) > c.MaxChunks*maxCookieBytes || strings.ContainsAny(text, "\r\n") { // which base64 would skip
+		return nil, false, errMalformed
+	}
+	content, written, older, err := c.sealer.open(c.CookieName, text)
+	if err != nil {
+		return nil, false, err
+	}
+	fields, permanent, claimed, err := decodeContent(content)
+	if err != nil {
+		return nil, false, err
+	}
+	r = &Record{Created: written, Saved: written, Permanent: permanent, Fields: fields}
+	r.Expires = written.Add(c.contentAge(permanent))
+	switch {
+	case written.After(now.Add(maxClockSkew)):
+		return nil, false, errFuture
+	case !r.Expires.After(now):
+		return nil, false, errExpired
+	case subtle.ConstantTimeCompare(claimed, bound) != 1:
+		return nil, false, errUnbound
+	}
+	return r, older, nil
+}
+
+// sealFields gives the values of the cookie, and of its chunks.
+func (c *cookie) sealFields(fields []RawField, permanent bool, bound []byte) ([]string, error) {
+	text, err := c.sealer.seal(c.CookieName, encodeContent(fields, permanent, bound))
+	if err != nil {
+		return nil, errors.New("securecookie cannot encode") // its text is not ours to vouch for
+	}
+	chunks := split(c.CookieName, text, c.MaxChunks)
+	if chunks == nil {
+		largest := fields[0]
+		for _, f := range fields {
+			if len(f.Value) > len(largest.Value) {
+				largest = f
+			}
+		}
+		return nil, &fieldError{largest.Name, "is the largest of a cookie that would have " + strconv.Itoa(len(c.CookieName)+len(text)) +
+			" bytes, more than browsers keep; a server-side backend is the better home for it", ErrTooLarge}
+	}
+	return chunks, nil
+}
+
+// A signer signs ids, so that one that was never issued does not reach a backend.
+type signer struct {
+	codecs []*securecookie.SecureCookie // newest first; signing only
+}
+
+func newSigner(keys []KeyPair) *signer {
+	s := &signer{}
+	for _, k := range keys {
+		s.codecs = append(s.codecs, k.codec(false))
+	}
+	return s
+}
+
+func (s *signer) sign(name, id string) (string, error) { return s.codecs[0].Encode(name, []byte(id)) }
+
+// verify gives the id of a signed text, and whether an older key signed it.
+func (s *signer) verify(name, text string) (id string, older bool, err error) {
+	if len(text) > maxCookieBytes || strings.ContainsAny(text, "\r\n") {
+		return "", false, errMalformed
+	}
+	var content []byte
+	for i, c := range s.codecs {
+		if c.Decode(name, text, &content) == nil {
+			return string(content), i > 0, nil
+		}
+	}
+	return "", false, errForged
+}
+
+// idBytes is the entropy of an id: 256 bits, where OWASP asks for 64.
+const idBytes = 32
+
+// validID reports whether s has the form of an id, and is the only text for its bytes.
+func validID(s string) bool {
+	if len(s) != base64.RawURLEncoding.EncodedLen(idBytes) || strings.ContainsAny(s, "\r\n") {
+		return false
+	}
+	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	return err == nil && len(b) == idBytes
+}

@@ -1,0 +1,469 @@
+package sessplus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Session is what one request sees of all its sessions: one set of fields, each kept by the cookies that own it. It is
+// safe for concurrent use by the goroutines of its request. Changes are saved by the commit, once, before the response
+// headers go.
+//
+// Methods that name cookies by their CookieName ignore one that no config has, except that the changing ones
+// ([Session.Renew], [Session.Destroy], [Session.SetPermanent]) make the commit fail: it is a mistake in the program.
+type Session struct {
+	m     *Manager
+	ctx   context.Context     // the request's, without its cancellation: a client that hangs up does not stop a save
+	tls   bool                // the request came over TLS
+	outer *Session            // of a Manager further out in the chain
+	w     http.ResponseWriter // the one below the middleware
+
+	saving sync.Mutex // held by a commit, so that there is one at a time; taken before mu
+
+	mu    sync.Mutex // guards what follows; never held across a call of a backend
+	parts []part
+	used  bool  // read or changed
+	sent  bool  // the headers have gone
+	err   error // the first error, for Err
+	fatal error // the first error with which every commit fails
+}
+
+// A part is the state of one cookie in one request.
+type part struct {
+	*cookie
+	state partState
+	ready chan struct{} // closed when a load ends; there while state is loading
+	err   error         // why the load failed; the fields then read as absent
+
+	texts  []string   // the values that came under the cookie's name, in turn
+	chunks [][]string // and under the names of its chunks, from name.1 on
+
+	id      string  // of the session that the client has, "" for none and for a secure cookie
+	rec     *Record // as it was last seen, without Fields unless a Version needs them; nil: there is no session
+	entries entries
+	foreign []string // stored fields that this cookie does not own; the next save removes them
+	stored  bool     // a session came with the request
+
+	permanent bool // as the program wants it
+	renew     bool
+	rewrite   bool     // send the cookie again: an older key wrote it, or it was told to go
+	gone      bool     // the session has ended while this request ran
+	ended     []string // keys of records to remove
+	expire    bool     // tell the browser to drop the cookie
+	epoch     int      // counts Destroy, so that a commit under way notices one
+
+	lines []string // the Set-Cookie lines for it that are in the response header already
+}
+
+type partState uint8
+
+const (
+	unloaded partState = iota
+	loading
+	loaded
+)
+
+// Format implements [fmt.Formatter] for every verb, so that no log shows a field's value.
+func (s *Session) Format(f fmt.State, _ rune) { io.WriteString(f, "sessplus.Session") }
+
+// Get returns the value of the field, or nil if it is absent. It is a copy: changing it changes no session. With the
+// JSON codec its type is string, bool, int64 (uint64 if only that fits), float64, []any or map[string]any; Decode and
+// [Field] give other types.
+func (s *Session) Get(name string) any {
+	v, _ := s.value(name)
+	return v
+}
+
+// value decodes the field into what the codec gives for an any.
+func (s *Session) value(name string) (v any, ok bool) { return s.decodeAny(name, s.raw(name)) }
+
+func (s *Session) decodeAny(name string, data []byte) (v any, ok bool) {
+	if data == nil {
+		return nil, false
+	}
+	if err := s.m.codec.Unmarshal(data, &v); err != nil {
+		s.m.warn(s.ctx, "sessplus: a stored field cannot be decoded, and reads as absent", "field", name)
+		return nil, false
+	}
+	return v, true
+}
+
+// raw returns the encoded value of the field, or nil if it is absent.
+func (s *Session) raw(name string) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.find(name)
+	if e == nil {
+		return nil
+	}
+	return e.value
+}
+
+// find returns the entry that Get reads: that of the last owner which has a value, or nil.
+func (s *Session) find(name string) *entry {
+	s.used = true
+	owners := s.m.routes.owners(name)
+	for i := len(owners) - 1; i >= 0; i-- {
+		if e := s.use(owners[i]).entries.find(name); e != nil && e.value != nil {
+			return e
+		}
+	}
+	return nil
+}
+
+// Set gives the field a value, in every cookie that owns it. The value is encoded at once. An error (no owner, an
+// illegal name, a value that cannot be encoded) makes the commit fail and is what [Session.Err] returns.
+func (s *Session) Set(name string, value any) {
+	data, err := s.encode(name, value)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used = true
+	if err != nil {
+		s.fail(err)
+		return
+	}
+	s.put(name, data)
+}
+
+// encode checks the name and encodes the value. The error does not wrap the codec's, whose text may quote the value.
+func (s *Session) encode(name string, value any) ([]byte, error) {
+	if p := nameProblem(name); p != "" {
+		return nil, &Error{Op: "encode", Err: &fieldError{name, p, nil}}
+	}
+	if len(s.m.routes.owners(name)) == 0 {
+		return nil, &Error{Op: "save", Err: &fieldError{name, "no config owns it", ErrNoOwner}}
+	}
+	data, err := s.m.codec.Marshal(value)
+	if err != nil {
+		return nil, &Error{Op: "encode", Err: &fieldError{name, fmt.Sprintf("a %T cannot be encoded", value), nil}}
+	}
+	if data == nil {
+		data = []byte{}
+	}
+	return data, nil
+}
+
+// put gives the field an encoded value, or removes it for nil.
+func (s *Session) put(name string, data []byte) {
+	for _, i := range s.m.routes.owners(name) {
+		p := s.use(i)
+		if data != nil {
+			p.entries.at(name).value = data
+		} else if e := p.entries.find(name); e != nil {
+			e.value = nil
+		}
+	}
+}
+
+// note keeps the first error for Err.
+func (s *Session) note(err error) {
+	if s.err == nil {
+		s.err = err
+	}
+}
+
+// fail keeps the first error for Err and for every commit.
+func (s *Session) fail(err error) {
+	s.note(err)
+	if s.fatal == nil {
+		s.fatal = err
+	}
+}
+
+// Delete removes the field from every cookie that owns it. That it is absent is no error.
+func (s *Session) Delete(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used = true
+	s.put(name, nil)
+}
+
+// Pop returns the value of the field, as Get does, and removes it.
+func (s *Session) Pop(name string) any {
+	v, _ := s.decodeAny(name, s.pop(name))
+	return v
+}
+
+// pop removes the field and returns the encoded value that it had.
+func (s *Session) pop(name string) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var data []byte
+	if e := s.find(name); e != nil {
+		data = e.value
+	}
+	s.put(name, nil)
+	return data
+}
+
+// Has reports whether the field is there.
+func (s *Session) Has(name string) bool { return s.raw(name) != nil }
+
+// Fields returns the names of all fields, sorted. It loads what is Lazy.
+func (s *Session) Fields() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used = true
+	names := []string{}
+	for i := range s.parts {
+		for _, e := range s.use(i).entries.list {
+			if e.value != nil {
+				names = append(names, e.name)
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Clear removes every field that this request sees. Unlike Destroy it keeps a session to which another request adds a
+// field meanwhile.
+func (s *Session) Clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used = true
+	for i := range s.parts {
+		list := s.use(i).entries.list
+		for j := range list {
+			list[j].value = nil
+		}
+	}
+}
+
+// Decode decodes the field into dst, a pointer, as the codec does. The error matches [ErrNoField] when it is absent.
+func (s *Session) Decode(name string, dst any) error {
+	data := s.raw(name)
+	if data == nil {
+		return &Error{Op: "decode", Err: &fieldError{name, "is absent", ErrNoField}}
+	}
+	return s.decode(name, data, dst)
+}
+
+func (s *Session) decode(name string, data []byte, dst any) error {
+	if err := s.m.codec.Unmarshal(data, dst); err != nil {
+		return &Error{Op: "decode", Err: &fieldError{name, fmt.Sprintf("cannot be decoded into a %T", dst), nil}}
+	}
+	return nil
+}
+
+// get is the common part of the typed getters.
+func get[T any](s *Session, name string, convert func(any) (T, bool)) T {
+	var zero T
+	v, ok := s.value(name)
+	if !ok {
+		return zero
+	}
+	if t, ok := convert(v); ok {
+		return t
+	}
+	return zero
+}
+
+func is[T any](v any) (T, bool) {
+	t, ok := v.(T)
+	return t, ok
+}
+
+// GetString returns the field if it is a string, else "".
+func (s *Session) GetString(name string) string { return get(s, name, is[string]) }
+
+// GetInt returns the field if it is a whole number that fits, else 0.
+func (s *Session) GetInt(name string) int {
+	return get(s, name, func(v any) (int, bool) {
+		n, ok := toInt64(v)
+		return int(n), ok && int64(int(n)) == n
+	})
+}
+
+// GetInt64 returns the field if it is a whole number that fits, else 0.
+func (s *Session) GetInt64(name string) int64 { return get(s, name, toInt64) }
+
+// GetFloat64 returns the field if it is a number that a float64 holds exactly, else 0.
+func (s *Session) GetFloat64(name string) float64 { return get(s, name, toFloat64) }
+
+// GetBool returns the field if it is a bool, else false.
+func (s *Session) GetBool(name string) bool { return get(s, name, is[bool]) }
+
+// GetBytes returns the field if it is a []byte or, as JSON has it, its base64 text; else nil.
+func (s *Session) GetBytes(name string) []byte { return get(s, name, toBytes) }
+
+// GetTime returns the field if it is a time or, as JSON has it, its RFC 3339 text; else the zero time.
+func (s *Session) GetTime(name string) time.Time { return get(s, name, toTime) }
+
+// Err returns the first error of this session: of a Set, of a lazy load, or of an Optional backend, and nil if there was
+// none. All but those of Optional backends make the commit fail.
+func (s *Session) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// part returns the part of the cookie with that name, or nil.
+func (s *Session) part(cookie string) *part {
+	for i := range s.parts {
+		if s.parts[i].CookieName == cookie {
+			return &s.parts[i]
+		}
+	}
+	return nil
+}
+
+// each calls f for the parts of the cookies named, or of all.
+func (s *Session) each(cookies []string, op string, f func(p *part)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used = true
+	if len(cookies) == 0 {
+		for i := range s.parts {
+			f(&s.parts[i])
+		}
+	}
+	for _, name := range cookies {
+		if p := s.part(name); p != nil {
+			f(p)
+		} else {
+			s.fail(&Error{Cookie: name, Op: op, Err: errors.New("no config has this cookie")})
+		}
+	}
+}
+
+// Renew gives the sessions of the cookies named, or of all, a new id and a new lifetime at the commit. They keep their
+// fields. Call it when a visitor logs in or gains rights, so that an id planted or seen before is worth nothing (OWASP:
+// session fixation). The content of a secure cookie is written anew.
+func (s *Session) Renew(cookies ...string) {
+	s.each(cookies, "renew", func(p *part) {
+		s.use(p.index)
+		p.renew = true
+	})
+}
+
+// Destroy ends the sessions of the cookies named, or of all: fields, record and cookie go at the commit. That a record is
+// gone already is no error. A field set afterwards starts a new session with a new id. After the headers have gone it
+// still removes the record. Cookies that are BoundTo a session that ends, end with it.
+func (s *Session) Destroy(cookies ...string) {
+	s.each(cookies, "delete", func(p *part) {
+		s.destroy(p)
+		for i := range s.parts {
+			if b := &s.parts[i]; b.boundTo == p.cookie {
+				s.destroy(b)
+			}
+		}
+	})
+}
+
+// destroy ends the session of p for this request. What was not loaded need not be: every id that came with the request
+// is removed.
+func (s *Session) destroy(p *part) {
+	for p.state == loading {
+		s.use(p.index)
+	}
+	switch {
+	case p.sealer != nil:
+	case p.id != "":
+		p.ended = append(p.ended, p.key(p.id))
+	case p.state == unloaded || p.err != nil:
+		for _, text := range p.texts {
+			if id, _, err := p.parseID(text); err == nil {
+				p.ended = append(p.ended, p.key(id))
+			}
+		}
+	}
+	*p = part{
+		cookie: p.cookie, state: loaded, stored: p.stored, texts: p.texts, chunks: p.chunks, lines: p.lines,
+		ended: p.ended, expire: p.hasCookie(), epoch: p.epoch + 1,
+	}
+}
+
+// hasCookie reports whether the client has, or is about to get, a cookie of this name.
+func (p *part) hasCookie() bool {
+	return len(p.texts) > 0 || len(p.lines) > 0 || slices.ContainsFunc(p.chunks, func(c []string) bool { return len(c) > 0 })
+}
+
+// SetPermanent makes the session of the cookie permanent, or no longer so: PermanentLifetime then takes the place of
+// Lifetime and of MaxAge ("remember me"). It is kept with the session, once that has a field.
+func (s *Session) SetPermanent(cookie string, on bool) {
+	s.each([]string{cookie}, "save", func(p *part) {
+		s.use(p.index)
+		p.permanent = on
+	})
+}
+
+// Permanent reports whether the session of the cookie is permanent.
+func (s *Session) Permanent(cookie string) bool {
+	return inspect(s, cookie, func(p *part) bool { return p.permanent })
+}
+
+// ID returns the id of the cookie's session, as it is in the cookie before signing. It is a secret. It is "" for a secure
+// cookie, and before the first save.
+func (s *Session) ID(cookie string) string {
+	return inspect(s, cookie, func(p *part) string { return p.id })
+}
+
+// IsNew reports whether no session of this cookie came with the request, or it was destroyed.
+func (s *Session) IsNew(cookie string) bool {
+	return inspect(s, cookie, func(p *part) bool { return !p.stored || p.epoch > 0 })
+}
+
+// Expires returns when the session of the cookie ends as it is stored, or the zero time when it is not stored.
+func (s *Session) Expires(cookie string) time.Time {
+	return inspect(s, cookie, func(p *part) time.Time {
+		if p.rec == nil {
+			return time.Time{}
+		}
+		return p.rec.Expires
+	})
+}
+
+// inspect loads the part of the cookie and looks at it. Without one the answer is the zero value.
+func inspect[T any](s *Session, cookie string, look func(p *part) T) (answer T) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used = true
+	if p := s.part(cookie); p != nil {
+		answer = look(s.use(p.index))
+	}
+	return answer
+}
+
+type contextKey struct{}
+
+// FromContext returns the session of the innermost [Manager] that the request with this context passed through, and
+// whether there is one.
+func FromContext(ctx context.Context) (*Session, bool) {
+	s, ok := ctx.Value(contextKey{}).(*Session)
+	return s, ok
+}
+
+// Get returns the session of the innermost [Manager] that the request passed through. It panics if there is none: then
+// the handler is not behind [Manager.Handler], or got another request than the middleware passed on.
+func Get(r *http.Request) *Session {
+	s, ok := FromContext(r.Context())
+	if !ok {
+		panic("sessplus: Get: the request did not pass through Manager.Handler; wrap the handler with it")
+	}
+	return s
+}
+
+// Get returns this manager's session, where several managers are nested. It panics as the function [Get] does.
+func (m *Manager) Get(r *http.Request) *Session {
+	s := m.find(r.Context())
+	if s == nil {
+		panic("sessplus: Manager.Get: the request did not pass through this Manager's Handler; wrap the handler with it")
+	}
+	return s
+}
+
+// find returns the session of m in the context, or nil.
+func (m *Manager) find(ctx context.Context) *Session {
+	s, _ := FromContext(ctx)
+	for s != nil && s.m != m {
+		s = s.outer
+	}
+	return s
+}

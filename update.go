@@ -1,0 +1,149 @@
+package sessplus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// Update applies change to the stored value and stores the result, atomically across requests, processes and machines:
+// if another one changes the field meanwhile, change is called again with the new value. It is saved at once, not at the
+// commit, and returned. An absent field counts as the zero value. change must not use the session.
+//
+// On a secure cookie, or a session that is not saved yet, it is a plain change of this request's copy. The error matches
+// [ErrSessionGone] when the session has ended meanwhile, and [ErrUnavailable] when the backend does not answer or others are
+// always faster for as long as [Options.Timeout]. When an answer is lost the update may have happened.
+func (f Field[T]) Update(s *Session, change func(T) T) (T, error) {
+	var v T
+	err := s.update(string(f), func(data []byte) ([]byte, error) {
+		v, _ = f.decode(s, data)
+		v = change(v)
+		return s.encode(string(f), v)
+	})
+	if err != nil {
+		var zero T
+		return zero, err
+	}
+	return v, nil
+}
+
+// update stores what change makes of the encoded value of the field, nil if it is absent.
+func (s *Session) update(name string, change func(data []byte) ([]byte, error)) error {
+	s.saving.Lock() // a commit must not save the field meanwhile
+	defer s.saving.Unlock()
+	p, known, err := s.target(name)
+	if err != nil {
+		return err
+	}
+	if p == nil {
+		data, err := change(known)
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.put(name, data)
+		return nil
+	}
+	s.mu.Lock()
+	seen, epoch, key, permanent := p.rec, p.epoch, p.key(p.id), p.permanent
+	s.mu.Unlock()
+	failed := func(err error) error { return &Error{Cookie: p.CookieName, Op: "update", Err: err} }
+	for deadline := time.Now().Add(s.m.timeout); ; {
+		data, err := change(known)
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		c := &call{part: p, op: opUpdate, key: key, change: &Change{
+			Set: []RawField{{name, data}}, Match: []RawField{{name, known}},
+			Expires: p.expiry(seen.Created, now, permanent), Now: now, Seen: seen,
+		}}
+		s.run([]*call{c})
+		switch {
+		case c.err == nil:
+			s.updated(p, epoch, name, data, c)
+			s.m.event(s.ctx, p.cookie, EventSave, c, 1, len(name)+len(data))
+			return nil
+		case errors.Is(c.err, ErrNoRecord):
+			s.lost(p, epoch)
+			return failed(ErrSessionGone)
+		case !errors.Is(c.err, ErrConflict):
+			s.m.event(s.ctx, p.cookie, EventError, c, 0, 0)
+			return failed(c.err)
+		case now.After(deadline):
+			return failed(fmt.Errorf("%w: others were faster: %w", ErrUnavailable, context.DeadlineExceeded))
+		}
+		time.Sleep(rand.N(5 * time.Millisecond)) // so that many do not meet again
+		l := &call{part: p, op: opLoad, key: key}
+		s.run([]*call{l})
+		switch {
+		case errors.Is(l.err, ErrNoRecord):
+			s.lost(p, epoch)
+			return failed(ErrSessionGone)
+		case l.err != nil:
+			return failed(l.err)
+		}
+		seen, known = l.record, nil
+		for _, f := range seen.Fields {
+			if f.Name == name {
+				known = f.Value
+			}
+		}
+	}
+}
+
+// target finds the part that keeps the field, and its value there as far as this request knows. Without a record to
+// update p is nil, and the value is this request's.
+func (s *Session) target(name string) (p *part, known []byte, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	owners := s.m.routes.owners(name)
+	e := s.find(name) // loads the owners as Get does
+	for _, i := range owners {
+		q := s.use(i)
+		if f := q.entries.find(name); p == nil || f != nil && f.value != nil {
+			p = q
+		}
+	}
+	switch {
+	case p != nil && p.err != nil:
+		return nil, nil, &Error{Cookie: p.CookieName, Op: "update", Err: p.err}
+	case p != nil && p.gone:
+		return nil, nil, &Error{Cookie: p.CookieName, Op: "update", Err: ErrSessionGone}
+	case p == nil || p.sealer != nil || p.rec == nil:
+		if e != nil {
+			known = e.value
+		}
+		return nil, known, nil
+	}
+	if e := p.entries.find(name); e != nil {
+		known = e.saved
+	}
+	return p, known, nil
+}
+
+// updated takes over what an update has saved.
+func (s *Session) updated(p *part, epoch int, name string, data []byte, c *call) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.epoch != epoch {
+		return // destroyed meanwhile by another goroutine
+	}
+	s.put(name, data)
+	p.entries.at(name).saved = data
+	p.rec = c.change.after(c.change.Seen, c.result)
+	// The browser keeps the cookie for as long as the record lives, and dropped it if another request had emptied that.
+	p.rewrite = p.rewrite || c.result.Refilled || p.maxAge(p.permanent) > 0
+}
+
+// lost notes that the session has ended.
+func (s *Session) lost(p *part, epoch int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.epoch == epoch {
+		p.end()
+	}
+}
