@@ -146,6 +146,10 @@ func (c *Change) Apply(r *Record) (Result, error) {
 	return Result{Empty: after == 0, Refilled: before == 0 && after > 0}, nil
 }
 
+// wallNow is the time as records keep it: to the millisecond, and without the monotonic clock, which stands still while a
+// machine sleeps.
+func wallNow() time.Time { return time.Now().Truncate(time.Millisecond) }
+
 // recordKey is the key of a session's record: the only trace of the id that a backend sees. A stolen store opens no
 // session, because nobody finds an id from its SHA-256.
 func recordKey(prefix, cookie, id string) string {

@@ -15,7 +15,7 @@ func (s *Session) commit(h http.Header, last bool) (fatal, soft error) {
 	defer s.saving.Unlock()
 
 	s.mu.Lock()
-	now := time.Now()
+	now := wallNow()
 	late := s.sent
 	saves, err := s.plan(now, late)
 	s.mu.Unlock()
@@ -137,7 +137,7 @@ func (s *Session) missed(v *save) *Change {
 	defer s.mu.Unlock()
 	p := v.part
 	r := v.main.record
-	c := &Change{Now: time.Now(), Seen: r, Expires: r.Expires}
+	c := &Change{Now: wallNow(), Seen: r, Expires: r.Expires}
 	last := make(map[string]bool, len(v.take.record.Fields))
 	for _, f := range v.take.record.Fields {
 		last[f.Name] = true

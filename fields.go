@@ -244,14 +244,3 @@ func (s *entries) at(name string) *entry {
 	}
 	return s.add(entry{name: name})
 }
-
-// count returns how many fields have a value.
-func (s *entries) count() int {
-	n := 0
-	for i := range s.list {
-		if s.list[i].value != nil {
-			n++
-		}
-	}
-	return n
-}

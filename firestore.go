@@ -71,9 +71,8 @@ func (b *firestoreBackend) doc(key string) *firestore.DocumentRef {
 	return b.client.Collection(b.collection).Doc(strings.NewReplacer("%", "%25", "/", "%2F").Replace(key))
 }
 
-// decodeFirestore makes a record of a document that may have expired.
-func decodeFirestore(snap *firestore.DocumentSnapshot) (*Record, error) {
-	data := snap.Data()
+// decodeFirestore makes a record of the data of a document, which may have expired.
+func decodeFirestore(data map[string]any, updated time.Time) (*Record, error) {
 	version, ok0 := data[docVersion].(int64)
 	if ok0 && version != firestoreVersion {
 		return nil, fmt.Errorf("%w: it has a later format", ErrNoRecord)
@@ -88,7 +87,7 @@ func decodeFirestore(snap *firestore.DocumentSnapshot) (*Record, error) {
 		return nil, corrupt
 	}
 	r := &Record{Created: created, Saved: saved, Expires: expires, Permanent: permanent}
-	r.Version = snap.UpdateTime.Format(time.RFC3339Nano)
+	r.Version = updated.Format(time.RFC3339Nano)
 	r.Fields = make([]RawField, 0, len(fields))
 	for name, value := range fields {
 		name = strings.TrimPrefix(name, "~")
@@ -171,7 +170,7 @@ func (b *firestoreBackend) Load(ctx context.Context, key string) (*Record, error
 	if err != nil {
 		return nil, firestoreError(err)
 	}
-	r, err := decodeFirestore(snap)
+	r, err := decodeFirestore(snap.Data(), snap.UpdateTime)
 	if err == nil && !r.Expires.After(time.Now()) {
 		return nil, ErrNoRecord
 	}
@@ -242,7 +241,7 @@ func (b *firestoreBackend) transact(ctx context.Context, doc *firestore.Document
 			if err != nil {
 				return err
 			}
-			r, err := decodeFirestore(snap)
+			r, err := decodeFirestore(snap.Data(), snap.UpdateTime)
 			if err == nil && r.Expires.After(time.Now()) {
 				return f(tx, r)
 			}

@@ -78,6 +78,13 @@ func (s *sealer) open(name, text string) (content []byte, written time.Time, old
 	return nil, time.Time{}, false, errForged
 }
 
+// canonical reports whether text is the only one for what it encodes. Base64 decoding passes over line breaks, and over
+// stray bits at the end, so that without this an altered text could be accepted.
+func canonical(text string) bool {
+	_, err := base64.URLEncoding.Strict().DecodeString(text[max(0, len(text)-4):])
+	return err == nil && !strings.ContainsAny(text, "\r\n")
+}
+
 // writtenAt reads the date of a securecookie that has been verified.
 func writtenAt(text string) (time.Time, error) {
 	head, err := base64.URLEncoding.DecodeString(text[:min(len(text), 32)])
@@ -244,7 +251,7 @@ func (c *cookie) unseal(first string, others [][]string, bound []byte, now time.
 	if err != nil {
 		return nil, false, err
 	}
-	if len(text) > c.MaxChunks*maxCookieBytes || strings.ContainsAny(text, "\r\n") { // which base64 would skip
+	if len(text) > c.MaxChunks*maxCookieBytes || !canonical(text) {
 		return nil, false, errMalformed
 	}
 	content, written, older, err := c.sealer.open(c.CookieName, text)
@@ -305,7 +312,7 @@ func (s *signer) sign(name, id string) (string, error) { return s.codecs[0].Enco
 
 // verify gives the id of a signed text, and whether an older key signed it.
 func (s *signer) verify(name, text string) (id string, older bool, err error) {
-	if len(text) > maxCookieBytes || strings.ContainsAny(text, "\r\n") {
+	if len(text) > maxCookieBytes || !canonical(text) {
 		return "", false, errMalformed
 	}
 	var content []byte

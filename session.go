@@ -1,3 +1,43 @@
+// Package sessplus gives a net/http program one session made of many. Each cookie is a session with a backend of its own,
+// each field belongs to the cookies that claim it, and a handler sees one set of fields:
+//
+//	mgr, err := sessplus.New([]sessplus.Config{
+//		{CookieName: "csrf", Fields: sessplus.Include("csrf_token")},
+//		{CookieName: "session", Fields: sessplus.Include("user_id"), Backend: sessplus.Redis(client)},
+//		{CookieName: "data", Fields: sessplus.Auto()},
+//	}, &sessplus.Options{Keys: []sessplus.KeyPair{sessplus.DeriveKeyPair(secret)}})
+//	if err != nil {
+//		log.Fatal(err) // every mistake in the configs at once
+//	}
+//	http.ListenAndServe(":8080", mgr.Handler(mux))
+//
+//	func handler(w http.ResponseWriter, r *http.Request) {
+//		s := sessplus.Get(r)
+//		s.Set("user_id", 42)
+//	}
+//
+// [Manager.Handler] loads the sessions of a request, and commits them once, before the response headers go: it saves the
+// fields that have changed, and then writes the Set-Cookie headers.
+//
+// # Backends
+//
+// [SecureCookie] keeps fields in the cookie itself. [Redis], [Firestore] and [Memory] keep a record under an id that is in
+// the cookie; a [Backend] of your own does, too.
+//
+// # Concurrency
+//
+// Requests of one visitor that run at the same time lose nothing: a save writes the fields that changed, and no others.
+// Of two changes of one field the later wins; [Field.Update] makes changes that build on each other. A session that was
+// destroyed, renewed or has expired stays dead: what a slower request saves to it afterwards is [ErrSessionGone]. A
+// Manager is safe for concurrent use, and a Session for the goroutines of its request.
+//
+// # Security
+//
+// Cookies are HttpOnly, SameSite=Lax, and Secure when the request came over TLS; behind a proxy that ends TLS set
+// [SecureAlways]. Ids have 256 random bits, are never adopted from a request, and reach a backend only as SHA-256. Call
+// [Session.Renew] at login and [Session.Destroy] at logout. An outage is an error and never looks like a logged-out
+// visitor. Errors and logs hold no id, cookie value, key or field value. SECURITY.md goes through OWASP's session
+// management cheat sheet row by row.
 package sessplus
 
 import (

@@ -56,7 +56,7 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 		if err != nil {
 			return err
 		}
-		now := time.Now()
+		now := wallNow()
 		c := &call{part: p, op: opUpdate, key: key, change: &Change{
 			Set: []RawField{{name, data}}, Match: []RawField{{name, known}},
 			Expires: p.expiry(seen.Created, now, permanent), Now: now, Seen: seen,

@@ -1,0 +1,31 @@
+// Command hello counts a visitor's visits in a server-side session, and keeps a colour in an encrypted cookie.
+package main
+
+import (
+	"fmt"
+	"log"
+	"net/http"
+
+	"github.com/sessplus/sessplus"
+)
+
+const Visits sessplus.Field[int] = "visits"
+
+func main() {
+	mgr, err := sessplus.New([]sessplus.Config{
+		{CookieName: "session", Fields: sessplus.Include("visits"), Backend: sessplus.Memory()},
+		{CookieName: "data", Fields: sessplus.Auto()}, // all other fields, in the cookie itself
+	}, &sessplus.Options{Keys: []sessplus.KeyPair{sessplus.GenerateKeyPair()}})
+	if err != nil {
+		log.Fatal(err) // names every mistake in the configs
+	}
+	http.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		s := sessplus.Get(r)
+		Visits.Set(s, Visits.Get(s)+1)
+		if c := r.FormValue("color"); c != "" {
+			s.Set("color", c)
+		}
+		fmt.Fprintf(w, "visit %d, color %q\n", Visits.Get(s), s.GetString("color"))
+	})
+	log.Fatal(http.ListenAndServe("127.0.0.1:8080", mgr.Handler(http.DefaultServeMux)))
+}
