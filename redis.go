@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -41,6 +42,7 @@ func Redis(client RedisClient) Backend {
 			b.bounded = clone
 		}
 	case *redis.ClusterClient:
+		b.cluster = c
 		b.abandon = !c.Options().ContextTimeoutEnabled
 	case *redis.Ring:
 		b.abandon = !c.Options().ContextTimeoutEnabled
@@ -54,6 +56,8 @@ type redisBackend struct {
 	original RedisClient // tells which configs share a client
 	bounded  RedisClient // makes the calls
 	abandon  bool        // calls may outlive their context, and are then left to themselves
+
+	cluster *redis.ClusterClient // or nil
 }
 
 func (b *redisBackend) String() string { return "redis" }
@@ -319,26 +323,41 @@ func redisError(err error) error {
 	return errors.New("redis answers " + strings.TrimSuffix(code, ":"))
 }
 
-func isNoScript(err error) bool { return redis.HasErrorPrefix(err, "NOSCRIPT") }
-
-// doAll makes the calls in one round trip, and one more for scripts that a server does not know yet.
+// doAll makes the calls in one round trip, and in one more where a server does not know a script yet, or where a cluster
+// is choosing another master.
 func (b *redisBackend) doAll(ctx context.Context, calls []*call) {
 	cmds := make([]redis.Cmder, len(calls))
-	scripts := make([]*redisScript, len(calls))
-	for i, c := range calls {
-		cmds[i], scripts[i] = c.redisCommand(ctx)
-	}
 	err := b.within(ctx, func() {
-		b.send(ctx, cmds)
-		var again []redis.Cmder
-		for i, cmd := range cmds {
-			if scripts[i] != nil && isNoScript(cmd.Err()) {
-				args := append([]any{"eval", scripts[i].text}, cmd.Args()[2:]...)
-				cmds[i] = redis.NewCmd(ctx, args...)
-				again = append(again, cmds[i])
+		scripts := make([]*redisScript, len(calls))
+		var due []int // of cmds
+		for i, c := range calls {
+			cmds[i], scripts[i] = c.redisCommand(ctx)
+			due = append(due, i)
+		}
+		for attempt := 0; ; attempt++ {
+			b.send(ctx, cmds, due)
+			due = due[:0]
+			for i, cmd := range cmds {
+				if scripts[i] != nil && redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
+					args := append([]any{"eval", scripts[i].text}, cmd.Args()[2:]...)
+					cmds[i] = redis.NewCmd(ctx, args...)
+					due = append(due, i)
+				}
+			}
+			b.send(ctx, cmds, due)
+			if due = b.failedOver(cmds, due[:0]); len(due) == 0 {
+				return
+			}
+			b.cluster.ReloadState(ctx)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(min(10*time.Millisecond<<attempt, 200*time.Millisecond)):
+			}
+			for _, i := range due {
+				cmds[i], scripts[i] = calls[i].redisCommand(ctx)
 			}
 		}
-		b.send(ctx, again)
 	})
 	for i, c := range calls {
 		if err != nil { // cmds are still in use
@@ -349,16 +368,47 @@ func (b *redisBackend) doAll(ctx context.Context, calls []*call) {
 	}
 }
 
-// send lets each command get its reply or error.
-func (b *redisBackend) send(ctx context.Context, cmds []redis.Cmder) {
-	switch len(cmds) {
+// failedOver appends the commands that may succeed once a cluster has another master in place of one that died. go-redis
+// follows a redirection, but goes on sending pipelines to a dead master for up to ten seconds. All calls may be made
+// twice, except a compare-and-set that was sent.
+func (b *redisBackend) failedOver(cmds []redis.Cmder, due []int) []int {
+	if b.cluster == nil {
+		return nil
+	}
+	for i, cmd := range cmds {
+		err := cmd.Err()
+		var reply redis.Error
+		var network *net.OpError
+		retry := false
+		switch {
+		case err == nil, errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		case errors.As(err, &reply):
+			for _, code := range []string{"CLUSTERDOWN", "LOADING", "READONLY", "MASTERDOWN", "TRYAGAIN", "MOVED", "ASK"} {
+				retry = retry || redis.HasErrorPrefix(err, code)
+			}
+		case errors.As(err, &network) && network.Op == "dial":
+			retry = true
+		default:
+			_, once := cmd.(onceCmd)
+			retry = !once
+		}
+		if retry {
+			due = append(due, i)
+		}
+	}
+	return due
+}
+
+// send lets each of the commands that are due get its reply or error.
+func (b *redisBackend) send(ctx context.Context, cmds []redis.Cmder, due []int) {
+	switch len(due) {
 	case 0:
 	case 1:
-		b.bounded.Process(ctx, cmds[0])
+		b.bounded.Process(ctx, cmds[due[0]])
 	default:
 		pipe := b.bounded.Pipeline()
-		for _, cmd := range cmds {
-			pipe.Process(ctx, cmd)
+		for _, i := range due {
+			pipe.Process(ctx, cmds[i])
 		}
 		pipe.Exec(ctx)
 	}
