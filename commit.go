@@ -28,6 +28,9 @@ func (s *Session) commit(h http.Header, last bool) (fatal, soft error) {
 		s.takeOver(v, now, fatal != nil)
 	}
 	if !late {
+		if fatal != nil && last {
+			clearContent(h)
+		}
 		if s.used {
 			noteUse(h)
 		}
@@ -351,14 +354,14 @@ func (s *Session) report(v *save) {
 		}
 		s.m.event(s.ctx, p.cookie, EventError, &call{key: v.callKey(), err: v.err}, 0, 0)
 	case v.written:
-		kind := EventSave
-		switch {
-		case v.take != nil:
-			kind = EventRenew
-		case v.newID != "":
-			kind = EventCreate
+		kind, fields := EventSave, v.changed
+		if v.newID != "" {
+			kind, fields = EventCreate, v.main.record.Fields
 		}
-		s.m.event(s.ctx, p.cookie, kind, v.main, len(v.changed), size(v.changed))
+		if v.take != nil {
+			kind = EventRenew
+		}
+		s.m.event(s.ctx, p.cookie, kind, v.main, len(fields), size(fields))
 	}
 }
 

@@ -92,3 +92,13 @@ func noteSetCookie(h http.Header) {
 		h.Set("Cache-Control", "private, no-cache")
 	}
 }
+
+// clearContent takes from the header what the handler has said of a response that will not be sent.
+func clearContent(h http.Header) {
+	for _, name := range []string{
+		"Accept-Ranges", "Cache-Control", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Length",
+		"Content-Range", "Content-Type", "Etag", "Expires", "Last-Modified", "Location", "Trailer",
+	} {
+		h.Del(name)
+	}
+}

@@ -102,7 +102,7 @@ func (p *part) planRecord(now time.Time, late bool) *save {
 	case late && (p.rec == nil || p.renew && len(all) > 0 || repermanent):
 		v.err = p.saveError(ErrHeadersSent)
 	case p.rec == nil || p.renew && len(all) > 0:
-		v.planCreate(all, now)
+		v.planCreate(all, changed, now)
 	case len(changed) > 0 || repermanent:
 		v.planUpdate(changed, now)
 	default:
@@ -120,10 +120,10 @@ func (p *part) saveError(err error) error {
 }
 
 // planCreate plans a new record, and the end of the old one if the session is renewed.
-func (v *save) planCreate(all []RawField, now time.Time) {
+func (v *save) planCreate(all, changed []RawField, now time.Time) {
 	p := v.part
 	v.newID = newID()
-	v.changed = all
+	v.changed = changed
 	v.send = true
 	v.main = &call{part: p, op: opCreate, key: p.key(v.newID), record: &Record{
 		Created: now, Saved: now, Expires: p.expiry(now, now, p.permanent), Permanent: p.permanent, Fields: all,

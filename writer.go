@@ -41,20 +41,9 @@ func (w *writer) commit(status int) error {
 	}
 	if fatal, _ := w.s.commit(w.Header(), true); fatal != nil {
 		w.err = fatal
-		clearContent(w.Header())
 		w.s.m.onError(w.ResponseWriter, w.r, fatal)
 	}
 	return w.err
-}
-
-// clearContent takes from the header what the handler has said of a response that will not be sent.
-func clearContent(h http.Header) {
-	for _, name := range []string{
-		"Accept-Ranges", "Cache-Control", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Length",
-		"Content-Range", "Content-Type", "Etag", "Expires", "Last-Modified", "Location", "Trailer",
-	} {
-		h.Del(name)
-	}
 }
 
 // WriteHeader commits before every status that ends the headers; 1xx responses except 101 do not (RFC 9110 section 15.2).

@@ -1,0 +1,377 @@
+package sessplus_test
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sessplus/sessplus"
+)
+
+var (
+	historySeed  = flag.Uint64("history.seed", 0, "seed of the history checker; 0: of the clock")
+	historyTimes = flag.Int("history.times", 1, "how many times as many operations the history checker makes")
+)
+
+// An operation is one request of a client, as the client saw it.
+type operation struct {
+	field      string
+	kind       string
+	value      string // written, or read
+	start, end time.Duration
+	acked      bool // it has happened; otherwise it must not have
+}
+
+// writes reports whether the operation changes its field.
+func (o *operation) writes() bool { return o.kind != "get" }
+
+// A shared session is one that several clients use at the same time.
+type sharedSession struct {
+	name string
+	ends time.Duration // when its lifetime is over at the latest, 0 for never here
+	soon time.Duration // and at the earliest
+
+	mu      sync.Mutex
+	cookie  string                   // the newest that a response set
+	dead    []string                 // those of sessions that were destroyed or renewed
+	ending  map[string]time.Duration // when somebody first tried to destroy or renew the session of a cookie
+	ended   bool                     // destroyed
+	history []*operation
+	counted int // acknowledged updates
+}
+
+func (s *sharedSession) current() (cookie string, ended bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cookie, s.ended
+}
+
+// A historian makes random requests and writes down what became of them.
+type historian struct {
+	*testing.T
+	url   string
+	begun time.Time
+	tried struct {
+		sync.Mutex
+		count map[string]int // operations by kind and outcome
+	}
+}
+
+func (h *historian) now() time.Duration { return time.Since(h.begun) }
+
+func (h *historian) count(what string) {
+	h.tried.Lock()
+	defer h.tried.Unlock()
+	h.tried.count[what]++
+}
+
+var errNoAnswer = errors.New("no answer")
+
+// request makes one request with the cookie. A crash of the handler is errNoAnswer.
+func (h *historian) request(cookie, kind, field, value string) (status int, body, setCookie string, err error) {
+	req, err := http.NewRequest("GET", h.url+"/"+kind+"?field="+field+"&value="+value, nil)
+	if err != nil {
+		return 0, "", "", err
+	}
+	if cookie != "" {
+		req.AddCookie(&http.Cookie{Name: "session", Value: cookie})
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, "", "", errNoAnswer
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		return 0, "", "", errNoAnswer
+	}
+	for _, c := range res.Cookies() {
+		if c.Name == "session" && c.MaxAge >= 0 {
+			setCookie = c.Value
+		}
+	}
+	return res.StatusCode, string(text), setCookie, nil
+}
+
+// historyHandler does what a request asks for, to a session that there must be.
+func historyHandler(w http.ResponseWriter, r *http.Request) {
+	s := sessplus.Get(r)
+	field, value := r.FormValue("field"), r.FormValue("value")
+	kind := strings.Trim(r.URL.Path, "/")
+	if kind == "new" {
+		s.Set("owner", value)
+		return
+	}
+	if s.IsNew("session") {
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	switch kind {
+	case "get":
+		io.WriteString(w, s.GetString("owner")+" "+s.GetString(field))
+	case "count":
+		fmt.Fprint(w, s.GetInt("counter"))
+	case "set":
+		s.Set(field, value)
+	case "savecrash":
+		s.Set(field, value)
+		if err := s.Save(); err == nil {
+			io.WriteString(w, "saved")
+			w.(http.Flusher).Flush()
+		}
+		panic(http.ErrAbortHandler)
+	case "delete":
+		s.Delete(field)
+	case "pop":
+		io.WriteString(w, s.GetString("owner")+" "+fmt.Sprint(s.Pop(field)))
+	case "update":
+		if _, err := sessplus.Field[int]("counter").Update(s, func(n int) int { return n + 1 }); errors.Is(err, sessplus.ErrSessionGone) {
+			w.WriteHeader(http.StatusConflict)
+		} else if err != nil {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	case "crash":
+		s.Set(field, value)
+		panic(http.ErrAbortHandler)
+	case "fail":
+		s.Set(field, value)
+		w.WriteHeader(http.StatusInternalServerError)
+	case "renew":
+		s.Renew()
+	case "destroy":
+		s.Destroy()
+	}
+}
+
+// act makes one random operation on the session.
+func (h *historian) act(s *sharedSession, rng *rand.Rand, n int) {
+	cookie, ended := s.current()
+	if ended {
+		return
+	}
+	kinds := []string{"get", "get", "set", "set", "set", "set", "delete", "pop", "update", "update", "crash", "savecrash", "fail", "renew"}
+	kind := kinds[rng.IntN(len(kinds))]
+	if kind == "renew" && (s.ends > 0 || rng.IntN(4) > 0) {
+		kind = "set"
+	}
+	if n > 40 && rng.IntN(150) == 0 {
+		kind = "destroy"
+	}
+	if kind == "renew" || kind == "destroy" {
+		s.mu.Lock()
+		if _, ok := s.ending[cookie]; !ok {
+			s.ending[cookie] = h.now()
+		}
+		s.mu.Unlock()
+	}
+	op := &operation{field: fmt.Sprintf("f%d", rng.IntN(4)), kind: kind, start: h.now()}
+	if kind == "set" || kind == "crash" || kind == "savecrash" || kind == "fail" {
+		op.value = fmt.Sprintf("%s-%d", s.name, rng.Uint64())
+	}
+	status, body, set, err := h.request(cookie, kind, op.field, op.value)
+	op.end = h.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case kind == "savecrash":
+		// The answer is cut off, so the client cannot tell: it may have happened.
+		op.kind, op.acked = "maybe", true
+	case err != nil && kind != "crash":
+		h.Errorf("%s: %v", kind, err)
+		return
+	case kind == "crash" || kind == "fail":
+		op.acked = false
+	case status == http.StatusUnauthorized || status == http.StatusConflict:
+		h.count(kind + " refused")
+		if began, ok := s.ending[cookie]; (!ok || began > op.end) && (s.ends == 0 || op.end < s.soon) {
+			h.Errorf("%s: %s: a session that lives is answered %d", s.name, kind, status)
+		}
+		op.acked = false
+	case status != http.StatusOK:
+		h.Errorf("%s: %s: status %d %q", s.name, kind, status, body)
+		return
+	default:
+		op.acked = true
+		if s.ends > 0 && op.start > s.ends {
+			h.Errorf("%s: %s succeeded %v after the session's end", s.name, kind, op.start-s.ends)
+		}
+	}
+	h.count(kind)
+	switch kind {
+	case "get", "pop":
+		if op.acked {
+			owner, value, _ := strings.Cut(body, " ")
+			if owner != s.name || value != "" && value != "<nil>" && !strings.HasPrefix(value, s.name+"-") {
+				h.Errorf("a request of %s was answered with data of another session: %q", s.name, body)
+			}
+			if value == "<nil>" {
+				value = ""
+			}
+			op.value = value
+		}
+		if kind == "pop" { // a read, and then a delete
+			read := *op
+			read.kind = "get"
+			s.history = append(s.history, &read)
+			op.value = ""
+		}
+	case "update":
+		if op.acked {
+			s.counted++
+		}
+		return
+	case "renew":
+		if op.acked {
+			s.dead = append(s.dead, cookie)
+			s.cookie = set
+		}
+		return
+	case "destroy":
+		if op.acked {
+			s.dead = append(s.dead, cookie, s.cookie)
+			s.ended = true
+		}
+		return
+	}
+	s.history = append(s.history, op)
+}
+
+// explain checks that a read of value between start and end fits the history of the field: some write gave it that value,
+// and no other that happened came entirely after that write and entirely before the read.
+func (s *sharedSession) explain(field, value string, start, end time.Duration) error {
+	superseded := func(after time.Duration) bool {
+		for _, w := range s.history {
+			if w.field == field && w.writes() && w.kind != "maybe" && w.acked && w.start > after && w.end < start {
+				return true
+			}
+		}
+		return false
+	}
+	for _, w := range s.history {
+		if w.field == field && w.writes() && w.value == value && w.start < end {
+			if w.acked && !superseded(w.end) {
+				return nil
+			}
+		}
+	}
+	if value == "" && !superseded(-1) {
+		return nil
+	}
+	return fmt.Errorf("%s of %s is %q at %v, which no order of the operations explains", field, s.name, value, end)
+}
+
+// Random operations of many clients leave a state that some order of the acknowledged ones explains, per field: nothing
+// is lost, nothing comes back, nothing leaks (SPEC 4.1, SPEC 4.2, SPEC 4.4, SPEC 4.5, SPEC 5.6).
+func TestHistory(t *testing.T) {
+	sizes := map[string]int{"memory": 150, "redis": 100, "firestore": 15} // operations of each client
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		seed := *historySeed
+		if seed == 0 {
+			seed = uint64(time.Now().UnixNano())
+		}
+		_, name, _ := strings.Cut(t.Name(), "/")
+		checkHistory(t, b, seed, sizes[name]**historyTimes)
+	})
+}
+
+func checkHistory(t *testing.T, b sessplus.Backend, seed uint64, size int) {
+	const sessions, clients, short = 6, 5, 1500 * time.Millisecond
+	t.Logf("-history.seed=%d", seed)
+	opts := &sessplus.Options{Timeout: 20 * time.Second}
+	site := func(life time.Duration) *httptest.Server {
+		m := newManager(t, opts, sessplus.Config{CookieName: "session", Backend: b, Lifetime: life})
+		srv := httptest.NewUnstartedServer(m.Handler(http.HandlerFunc(historyHandler)))
+		srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+		srv.Start()
+		t.Cleanup(srv.Close)
+		return srv
+	}
+	h := &historian{T: t, url: site(time.Hour).URL, begun: time.Now()}
+	h.tried.count = make(map[string]int)
+	soon := &historian{T: t, url: site(short).URL}
+
+	var all []*sharedSession
+	var wg sync.WaitGroup
+	for i := range sessions {
+		s := &sharedSession{name: "s" + strconv.Itoa(i), ending: make(map[string]time.Duration)}
+		creator := h
+		if i == 0 {
+			creator = soon
+			s.soon = h.now() + short
+		}
+		status, _, cookie, err := creator.request("", "new", "", s.name)
+		if err != nil || status != http.StatusOK || cookie == "" {
+			t.Fatalf("new: %d, %v", status, err)
+		}
+		s.cookie = cookie
+		if i == 0 {
+			s.ends = h.now() + short
+		}
+		all = append(all, s)
+		for j := range clients {
+			rng := rand.New(rand.NewPCG(seed, uint64(i*clients+j)))
+			wg.Go(func() {
+				for n := range size {
+					h.act(s, rng, n)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	time.Sleep(time.Until(h.begun.Add(all[0].ends)) + 50*time.Millisecond)
+
+	for _, s := range all {
+		for _, op := range s.history {
+			if op.kind == "get" && op.acked {
+				if err := s.explain(op.field, op.value, op.start, op.end); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		for _, dead := range s.dead {
+			if status, _, _, err := h.request(dead, "get", "f0", ""); err != nil || status != http.StatusUnauthorized {
+				t.Errorf("an ended session of %s is answered %d, %v", s.name, status, err)
+			}
+		}
+		if s.ended || s.ends > 0 {
+			if status, _, _, err := h.request(s.cookie, "get", "f0", ""); err != nil || status != http.StatusUnauthorized {
+				t.Errorf("%s has ended, and is answered %d, %v", s.name, status, err)
+			}
+			continue
+		}
+		for i := range 4 {
+			field := fmt.Sprintf("f%d", i)
+			start := h.now()
+			status, body, _, err := h.request(s.cookie, "get", field, "")
+			if err != nil || status != http.StatusOK {
+				t.Errorf("%s is answered %d, %v", s.name, status, err)
+				continue
+			}
+			_, value, _ := strings.Cut(body, " ")
+			if err := s.explain(field, value, start, h.now()); err != nil {
+				t.Error(err)
+			}
+		}
+		h.checkCounter(s)
+	}
+	t.Log(h.tried.count)
+}
+
+// checkCounter fails unless the counter has counted every acknowledged update, and no other.
+func (h *historian) checkCounter(s *sharedSession) {
+	h.Helper()
+	_, body, _, err := h.request(s.cookie, "count", "", "")
+	if got, want := strings.TrimSpace(body), strconv.Itoa(s.counted); err != nil || got != want {
+		h.Errorf("the counter of %s is %s, want %s acknowledged updates", s.name, got, want)
+	}
+}
