@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -47,18 +45,23 @@ type Backend interface {
 
 // What a [Backend] answers, for [errors.Is].
 var (
-	ErrNoRecord     = errors.New("sessplus: no such record")
+	// ErrNoRecord means that there is no record under the key that has not expired, or none that can be read.
+	ErrNoRecord = errors.New("sessplus: no such record")
+
+	// ErrRecordExists means that there is a record under the key already.
 	ErrRecordExists = errors.New("sessplus: the record exists already")
-	ErrConflict     = errors.New("sessplus: the record has changed meanwhile")
+
+	// ErrConflict means that a field does not have the value that a change asks for.
+	ErrConflict = errors.New("sessplus: the record has changed meanwhile")
 )
 
 // A Record is what a [Backend] keeps under one key. Times are kept to the millisecond or better.
 type Record struct {
-	Created   time.Time
-	Saved     time.Time // the last time a field was saved
-	Expires   time.Time // never zero: from then on the record does not exist
-	Permanent bool      // the session is permanent, see [Session.SetPermanent]
-	Fields    []RawField
+	Created   time.Time  // when the session was created or renewed
+	Saved     time.Time  // the last time a field was saved
+	Expires   time.Time  // never zero: from then on the record does not exist
+	Permanent bool       // the session is permanent, see [Session.SetPermanent]
+	Fields    []RawField // in no order, each name once
 
 	// Version is for the backend's own use: what it needs in Change.Seen to recognise the state that it returned.
 	// It may stay empty.
@@ -95,9 +98,10 @@ const EmptyGrace = time.Minute
 
 // A Result tells what [Backend.Update] found and made.
 type Result struct {
-	Empty    bool   // the record has no field now
-	Refilled bool   // it had none before and has one now
-	Version  string // the new Record.Version
+	Empty    bool      // the record has no field now
+	Refilled bool      // it had none before and has one now
+	Expires  time.Time // of the record, as it is now
+	Version  string    // the new Record.Version, if the backend uses it
 }
 
 // Apply makes the change to r, which it alters, or returns [ErrNoRecord] or [ErrConflict] and leaves r alone. It is the
@@ -143,7 +147,7 @@ func (c *Change) Apply(r *Record) (Result, error) {
 	case before == 0 || c.Permanent != nil || c.Expires.After(r.Expires):
 		r.Expires = c.Expires
 	}
-	return Result{Empty: after == 0, Refilled: before == 0 && after > 0}, nil
+	return Result{Empty: after == 0, Refilled: before == 0 && after > 0, Expires: r.Expires}, nil
 }
 
 // wallNow is the time as records keep it: to the millisecond, and without the monotonic clock, which stands still while a
@@ -157,117 +161,6 @@ func recordKey(prefix, cookie, id string) string {
 	b := make([]byte, 0, len(prefix)+len(cookie)+1+hex.EncodedLen(len(sum)))
 	b = append(append(append(b, prefix...), cookie...), ':')
 	return string(hex.AppendEncode(b, sum[:]))
-}
-
-// A batcher is a Backend that makes the calls of all cookies with an equal client in one round trip.
-type batcher interface {
-	client() any // comparable
-	doAll(ctx context.Context, calls []*call)
-}
-
-// A call is one call of a Backend for one cookie of a request, with its answer.
-type call struct {
-	part *part
-	op   op
-	key  string
-
-	record *Record // to create, or the answer of a load or a take
-	change *Change // to update
-	result Result
-	err    error
-	took   time.Duration
-}
-
-type op uint8
-
-const (
-	opLoad op = iota
-	opCreate
-	opUpdate
-	opTake
-	opDelete
-)
-
-// do makes the call at its backend.
-func (c *call) do(ctx context.Context) {
-	b := c.part.Backend
-	switch c.op {
-	case opLoad:
-		c.record, c.err = b.Load(ctx, c.key)
-	case opCreate:
-		c.err = b.Create(ctx, c.key, c.record)
-	case opUpdate:
-		c.result, c.err = b.Update(ctx, c.key, c.change)
-	case opTake:
-		c.record, c.err = b.Take(ctx, c.key)
-	case opDelete:
-		c.err = b.Delete(ctx, c.key)
-	}
-}
-
-// run makes the calls, all side by side and those to one client in one round trip, within the Timeout. The error of a
-// call then matches ErrUnavailable, unless it is one that Backend names.
-func (s *Session) run(calls []*call) {
-	if len(calls) == 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(s.ctx, s.m.timeout)
-	defer cancel()
-	groups := group(calls)
-	last := len(groups) - 1
-	var wg sync.WaitGroup
-	var thrown atomic.Value // a panic of another goroutine would end the process; net/http expects it in the request's own
-	for _, g := range groups[:last] {
-		wg.Go(func() {
-			defer func() {
-				if p := recover(); p != nil {
-					thrown.Store(&p)
-				}
-			}()
-			runGroup(ctx, g)
-		})
-	}
-	runGroup(ctx, groups[last])
-	wg.Wait()
-	if p, ok := thrown.Load().(*any); ok {
-		panic(*p)
-	}
-}
-
-// group splits the calls by the client that can make them together.
-func group(calls []*call) [][]*call {
-	var groups [][]*call
-next:
-	for _, c := range calls {
-		if c.part.batch != nil {
-			for i, g := range groups {
-				if b := g[0].part.batch; b != nil && b.client() == c.part.batch.client() {
-					groups[i] = append(g, c)
-					continue next
-				}
-			}
-		}
-		groups = append(groups, []*call{c})
-	}
-	return groups
-}
-
-func runGroup(ctx context.Context, calls []*call) {
-	start := time.Now()
-	if len(calls) == 1 {
-		calls[0].do(ctx)
-	} else {
-		calls[0].part.batch.doAll(ctx, calls)
-	}
-	took := time.Since(start)
-	for _, c := range calls {
-		c.took = took
-		switch err := c.err; {
-		case err == nil, errors.Is(err, ErrNoRecord), errors.Is(err, ErrConflict), errors.Is(err, ErrRecordExists), errors.Is(err, ErrTooLarge):
-		default:
-			c.err = fmt.Errorf("%w: %w", ErrUnavailable, err)
-		}
-	}
 }
 
 // backendName is what Describe and the logs call a backend.

@@ -20,8 +20,8 @@ type Codec interface {
 	Unmarshal(data []byte, v any) error
 }
 
-// jsonCodec is encoding/json, except that a *any gets whole numbers as int64, or as uint64 where only that fits, so that
-// no digit is lost.
+// jsonCodec is encoding/json, except that whole numbers become int64 in an any, a map or a list of any, or uint64 where only
+// that fits, so that no digit is lost.
 type jsonCodec struct{}
 
 func (jsonCodec) Marshal(v any) ([]byte, error) {
@@ -45,37 +45,51 @@ func (jsonCodec) Marshal(v any) ([]byte, error) {
 }
 
 func (jsonCodec) Unmarshal(data []byte, v any) error {
-	dst, ok := v.(*any)
-	if !ok {
-		return json.Unmarshal(data, v)
+	var tree any
+	var err error
+	switch dst := v.(type) {
+	case *any:
+		*dst, err = unmarshalAny(data)
+		return err
+	case *map[string]any:
+		tree, err = unmarshalAny(data)
+		if m, ok := tree.(map[string]any); ok {
+			*dst = m
+			return err
+		}
+	case *[]any:
+		tree, err = unmarshalAny(data)
+		if list, ok := tree.([]any); ok {
+			*dst = list
+			return err
+		}
 	}
+	return json.Unmarshal(data, v)
+}
+
+// unmarshalAny decodes into the types that Get gives.
+func unmarshalAny(data []byte) (any, error) {
 	if len(data) > 0 {
 		switch c := data[0]; {
 		case c == '"':
-			s, err := unquote(data)
-			*dst = s
-			return err
+			return unquote(data)
 		case c == '-' || '0' <= c && c <= '9':
 			if !json.Valid(data) {
-				return errors.New("not a number")
+				return nil, errors.New("not a number")
 			}
-			n, err := number(string(data))
-			*dst = n
-			return err
+			return number(string(data))
 		}
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.UseNumber()
 	var tree any
 	if err := d.Decode(&tree); err != nil {
-		return err
+		return nil, err
 	}
 	if d.InputOffset() != int64(len(bytes.TrimRight(data, " \t\r\n"))) {
-		return errors.New("text after the value")
+		return nil, errors.New("text after the value")
 	}
-	tree, err := numbers(tree)
-	*dst = tree
-	return err
+	return numbers(tree)
 }
 
 // plain reports whether s is its own JSON text: printable ASCII that encoding/json escapes nothing of.

@@ -7,27 +7,37 @@ import (
 	"time"
 )
 
-// commit saves everything dirty, then writes the Set-Cookie headers into h; once the headers have gone it saves what
-// needs none. With last, they go now. fatal is why the response cannot be what the handler wants; soft is what was lost
-// with an Optional backend.
-func (s *Session) commit(h http.Header, last bool) (fatal, soft error) {
+// commit saves everything dirty, then writes the Set-Cookie headers; once the headers have gone it saves what needs none. With last, they go now. With again, what could not be saved before is tried once more. fatal is why the response
+// cannot be what the handler wants; soft is what was lost with an Optional backend.
+func (s *Session) commit(last, again bool) (fatal, soft error) {
 	s.saving.Lock()
 	defer s.saving.Unlock()
-
-	s.mu.Lock()
 	now := wallNow()
-	late := s.sent
-	saves, err := s.plan(now, late)
-	s.mu.Unlock()
-
+	saves, err := s.begin(now, again)
 	s.carryOut(saves, err)
+	fatal, soft = s.conclude(saves, err, now, last)
+	for _, v := range saves {
+		s.report(v)
+	}
+	return fatal, soft
+}
 
+func (s *Session) begin(now time.Time, again bool) ([]*save, error) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.plan(now, again)
+}
+
+// conclude takes over what was saved, and writes the header.
+func (s *Session) conclude(saves []*save, err error, now time.Time, last bool) (fatal, soft error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	fatal, soft = s.outcome(saves, err)
 	for _, v := range saves {
-		s.takeOver(v, now, fatal != nil)
+		v.takeOver(now, fatal != nil, s.sent)
 	}
-	if !late {
+	if !s.sent {
+		h := s.w.Header()
 		if fatal != nil && last {
 			clearContent(h)
 		}
@@ -39,10 +49,6 @@ func (s *Session) commit(h http.Header, last bool) (fatal, soft error) {
 		}
 	}
 	s.sent = s.sent || last
-	s.mu.Unlock()
-	for _, v := range saves {
-		s.report(v)
-	}
 	return fatal, soft
 }
 
@@ -58,19 +64,14 @@ func (s *Session) carryOut(saves []*save, err error) {
 		}
 	}
 	s.run(calls)
-	failed := false
 	for _, v := range saves {
 		v.check(err == nil)
-		failed = failed || v.fails()
 	}
-	if err == nil && !failed {
+	if err == nil && !slices.ContainsFunc(saves, (*save).fails) {
 		s.retire(saves)
 	}
 	s.undo(saves)
 }
-
-// fails reports whether the request fails with this save.
-func (v *save) fails() bool { return v.err != nil && !v.part.tolerates(v.err) }
 
 // check takes the errors of the first calls.
 func (v *save) check(made bool) {
@@ -86,13 +87,12 @@ func (v *save) check(made bool) {
 	switch err := v.main.err; {
 	case err == nil, errors.Is(err, ErrRecordExists): // under an id just drawn: a try of ours whose answer was lost
 		v.written = true
-		if r := v.main.result; !v.touch && r.Empty {
-			v.drop, v.send = true, false
+		if r := v.main.result; r.Empty || v.ends {
+			v.drop, v.send = !v.touch, false
 		} else if r.Refilled {
 			v.send = true // the request that took the last field has told the browser to drop the cookie
 		}
-	case v.touch:
-		v.send = false // the request read, and that it did
+	case v.touch && !v.needed: // the request read, and that it did
 	case errors.Is(err, ErrNoRecord):
 		v.err = p.saveError(ErrSessionGone)
 	default:
@@ -102,33 +102,36 @@ func (v *save) check(made bool) {
 
 // retire removes the old records of renewed sessions. What other requests saved there meanwhile goes into the new ones.
 func (s *Session) retire(saves []*save) {
-	var takes, updates []*call
 	var renewed []*save
+	var takes, updates []*call
 	for _, v := range saves {
 		if v.take != nil && v.written {
-			takes = append(takes, v.take)
 			renewed = append(renewed, v)
+			takes = append(takes, v.take)
 		}
 	}
 	s.run(takes)
 	for _, v := range renewed {
 		switch err := v.take.err; {
-		case err == nil:
-			if v.missed = s.missed(v); v.missed != nil {
-				updates = append(updates, &call{part: v.part, op: opUpdate, key: v.main.key, change: v.missed})
-			}
 		case errors.Is(err, ErrNoRecord): // another request destroyed or renewed it
 			v.err = &Error{Cookie: v.part.CookieName, Op: "renew", Err: ErrSessionGone}
-		default:
+		case err != nil:
 			v.err = &Error{Cookie: v.part.CookieName, Op: "renew", Err: err}
+		default:
+			if c := s.missed(v); c != nil {
+				v.missed = &call{part: v.part, op: opUpdate, key: v.main.key, change: c}
+				updates = append(updates, v.missed)
+			}
 		}
 	}
 	s.run(updates)
-	for _, c := range updates {
-		for _, v := range renewed {
-			if v.part == c.part && c.err != nil {
-				v.err = v.part.saveError(c.err)
-			}
+	for _, v := range renewed {
+		switch {
+		case v.missed == nil:
+		case v.missed.err != nil:
+			v.err = v.part.saveError(v.missed.err)
+		case v.missed.result.Empty:
+			v.drop, v.send = true, false
 		}
 	}
 }
@@ -139,6 +142,9 @@ func (s *Session) missed(v *save) *Change {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := v.part
+	if p.epoch != v.epoch {
+		return nil // destroyed meanwhile
+	}
 	r := v.main.record
 	c := &Change{Now: wallNow(), Seen: r, Expires: r.Expires}
 	last := make(map[string]bool, len(v.take.record.Fields))
@@ -154,8 +160,7 @@ func (s *Session) missed(v *save) *Change {
 			c.Delete = append(c.Delete, e.name)
 		}
 	}
-	if v.take.record.Permanent != p.rec.Permanent && r.Permanent == p.rec.Permanent {
-		permanent := v.take.record.Permanent
+	if permanent := v.take.record.Permanent; permanent != p.rec.Permanent && r.Permanent == p.rec.Permanent {
 		c.Permanent, c.Expires = &permanent, p.expiry(r.Created, c.Now, permanent)
 	}
 	if len(c.Set)+len(c.Delete) == 0 && c.Permanent == nil {
@@ -165,11 +170,17 @@ func (s *Session) missed(v *save) *Change {
 }
 
 // undo removes the records that were created for nothing, because no cookie will name them, and puts back the old ones
-// of renewed sessions. It does what it can: what stays behind expires.
+// of renewed sessions. It does what it can: what stays behind expires. A cookie that is bound to a session which could
+// not be saved is not saved either.
 func (s *Session) undo(saves []*save) {
 	failed := slices.ContainsFunc(saves, (*save).fails)
 	var calls []*call
 	for _, v := range saves {
+		if v.part.boundTo != nil {
+			if b := saveOf(v.part.boundTo, saves); b != nil && b.err != nil {
+				v.send = false
+			}
+		}
 		if !v.written || v.newID == "" || !failed && v.err == nil {
 			continue
 		}
@@ -189,6 +200,12 @@ func (s *Session) outcome(saves []*save, err error) (fatal, soft error) {
 		fatals = append(fatals, err)
 	}
 	for _, v := range saves {
+		if v.late == nil && s.sent && v.main != nil && v.main.result.Refilled && !v.part.emptied {
+			v.late = v.part.saveError(ErrHeadersSent) // the browser has dropped the cookie
+		}
+		if v.late != nil {
+			fatals = append(fatals, v.late)
+		}
 		switch {
 		case v.err == nil || v.err == err:
 		case v.fails():
@@ -202,7 +219,7 @@ func (s *Session) outcome(saves []*save, err error) (fatal, soft error) {
 }
 
 // takeOver brings the part up to date with what was saved.
-func (s *Session) takeOver(v *save, now time.Time, failed bool) {
+func (v *save) takeOver(now time.Time, failed, late bool) {
 	p := v.part
 	for _, d := range v.deletes {
 		if d.err == nil {
@@ -210,61 +227,71 @@ func (s *Session) takeOver(v *save, now time.Time, failed bool) {
 		}
 	}
 	if p.sealer != nil {
-		v.written = !failed && v.err == nil
+		v.written = !failed && v.err == nil && (v.send || v.drop)
 	}
 	switch {
 	case p.epoch != v.epoch: // destroyed meanwhile, so what was just created is to go, too
 		if v.written && v.newID != "" {
 			p.ended = append(p.ended, v.main.key)
-			p.expire = true
 		}
-		return
+		v.send, v.drop, p.expire = false, true, true
 	case errors.Is(v.err, ErrSessionGone):
 		p.end()
-		return
 	case !v.written:
-		return
+		p.renew = p.renew || v.renews
+		p.tried = v.err != nil || v.touch
+	default:
+		v.saved(now)
+		p.emptied = late && v.main != nil && v.main.result.Empty
 	}
+}
+
+// saved notes that the store now has what was planned.
+func (v *save) saved(now time.Time) {
+	p := v.part
 	for _, f := range v.changed {
 		p.entries.at(f.Name).saved = f.Value
 	}
-	if v.touch || p.sealer == nil && v.main != nil && v.main.op == opUpdate {
+	switch {
+	case v.ends:
+		p.content = content{}
+	case p.sealer != nil:
+		p.renew, p.rewrite = false, false
+		p.rec = &Record{Created: now, Saved: now, Expires: now.Add(p.contentAge(p.permanent)), Permanent: p.permanent}
+	case v.newID == "":
 		p.rec = v.main.change.after(p.rec, v.main.result)
+		p.rewrite = false
 		if !v.touch {
 			p.foreign = nil
 		}
-		return
-	}
-	p.renew, p.rewrite = false, false
-	if p.sealer != nil {
-		p.rec = &Record{Created: now, Saved: now, Expires: now.Add(p.contentAge(p.permanent)), Permanent: p.permanent}
-		return
-	}
-	if v.main == nil {
-		return
-	}
-	p.id, p.foreign = v.newID, nil
-	p.rec = v.main.record
-	p.rec.Version = v.main.result.Version
-	if v.missed != nil {
-		for _, f := range v.missed.Set {
-			*p.entries.at(f.Name) = entry{f.Name, f.Value, f.Value}
-		}
-		for _, name := range v.missed.Delete {
-			*p.entries.at(name) = entry{name: name}
-		}
-		if v.missed.Permanent != nil {
-			p.permanent = *v.missed.Permanent
+	default:
+		p.id, p.rec, p.foreign, p.rewrite = v.newID, v.main.record, nil, false
+		if v.missed != nil {
+			c := v.missed.change
+			for _, f := range c.Set {
+				*p.entries.at(f.Name) = entry{f.Name, f.Value, f.Value}
+			}
+			for _, name := range c.Delete {
+				*p.entries.at(name) = entry{name: name}
+			}
+			if c.Permanent != nil {
+				p.permanent = *c.Permanent
+			}
+			p.rec = c.after(p.rec, v.missed.result)
 		}
 	}
 }
 
-// after is the record once the change is made to it, as far as it is known.
+// after is the record once the change is made to it. Its fields are kept up only for a backend that compares them.
 func (c *Change) after(r *Record, result Result) *Record {
 	known := *r
-	known.Fields = slices.Clone(r.Fields)
-	c.Apply(&known)
-	known.Version = result.Version
+	if r.Version != "" {
+		known.Fields = slices.Clone(r.Fields)
+		c.Apply(&known)
+	} else if c.Permanent != nil {
+		known.Permanent = *c.Permanent
+	}
+	known.Expires, known.Version = result.Expires, result.Version
 	return &known
 }
 
@@ -272,36 +299,33 @@ func (c *Change) after(r *Record, result Result) *Record {
 // commit failed only those of destroyed sessions go out: the browser logs out even when the server cannot.
 func (s *Session) writeCookies(h http.Header, v *save, now time.Time, failed bool) {
 	p := v.part
-	failed = failed || v.err != nil || p.boundTo != nil && s.parts[p.boundTo.index].gone
-	var lines []string
-	var set []string // the names that get a value
-	tell := func(name, value string, age time.Duration) {
-		lines = append(lines, p.setCookie(name, value, age, now, s.tls))
+	send := v.send && v.written && !failed
+	if drop := v.drop && (p.expire || v.written && !failed); !send && !drop {
+		return
 	}
-	if v.send && !failed {
+	var names, lines []string
+	if send {
 		values, age := v.values, p.maxAge(p.permanent)
 		if p.sealer == nil {
-			values = []string{s.cookieText(p)}
+			values = []string{p.cookieText()}
 			if age > 0 {
 				age = max(min(age, p.rec.Expires.Sub(now)), time.Second)
 			}
 		}
 		for i, value := range values {
-			set = append(set, chunkName(p.CookieName, i))
-			tell(set[i], value, age)
+			names = append(names, chunkName(p.CookieName, i))
+			lines = append(lines, p.setCookie(names[i], value, age, now, s.tls))
 		}
-	} else if !v.drop || failed && !p.expire {
-		return
 	}
 	for n := range p.MaxChunks { // what the browser has, and nothing takes the place of
-		if name := chunkName(p.CookieName, n); p.came(n) && !slices.Contains(set, name) {
-			tell(name, "", -1)
+		if name := chunkName(p.CookieName, n); p.came(n) && !slices.Contains(names, name) {
+			lines = append(lines, p.setCookie(name, "", -1, now, s.tls))
 		}
 	}
-	p.expire = false
-	sent := slices.DeleteFunc(h["Set-Cookie"], func(line string) bool { return slices.Contains(p.lines, line) })
-	if sent = append(sent, lines...); len(sent) > 0 {
-		h["Set-Cookie"] = sent
+	p.expire, p.held = false, send
+	all := slices.DeleteFunc(h["Set-Cookie"], func(line string) bool { return slices.Contains(p.lines, line) })
+	if all = append(all, lines...); len(all) > 0 {
+		h["Set-Cookie"] = all
 	} else {
 		delete(h, "Set-Cookie")
 	}
@@ -319,7 +343,7 @@ func (p *part) came(n int) bool {
 }
 
 // cookieText is the value of a server-side cookie: the id, signed if the config says so.
-func (s *Session) cookieText(p *part) string {
+func (p *part) cookieText() string {
 	if p.signer == nil {
 		return p.id
 	}
@@ -332,59 +356,67 @@ func (s *Session) cookieText(p *part) string {
 
 // report tells the log and the events what became of a save.
 func (s *Session) report(v *save) {
-	p := v.part
+	c := v.part.cookie
 	for _, d := range v.deletes {
 		kind := EventDestroy
 		if d.err != nil {
 			kind = EventError
 		}
-		s.m.event(s.ctx, p.cookie, kind, d, 0, 0)
+		s.m.event(s.ctx, c, kind, d, 0, 0)
 	}
 	switch {
-	case v.touch && v.main.err != nil:
+	case v.touch && v.err == nil && v.main.err != nil:
 		if !errors.Is(v.main.err, ErrNoRecord) {
-			s.m.warn(s.ctx, "sessplus: the idle timeout of a session could not be moved", "cookie", p.CookieName, "error", v.main.err)
-			s.m.event(s.ctx, p.cookie, EventError, v.main, 0, 0)
+			s.m.warn(s.ctx, "sessplus: the idle timeout of a session could not be moved", "cookie", c.CookieName, "error", v.main.err)
+			s.m.event(s.ctx, c, EventError, v.main, 0, 0)
 		}
-	case v.touch:
-		s.m.event(s.ctx, p.cookie, EventTouch, v.main, 0, 0)
 	case v.err != nil:
 		if !v.fails() {
-			s.m.warn(s.ctx, "sessplus: changes of a session were not saved", "cookie", p.CookieName, "error", v.err)
+			s.m.warn(s.ctx, "sessplus: changes of a session were not saved", "cookie", c.CookieName, "error", v.err)
 		}
-		s.m.event(s.ctx, p.cookie, EventError, &call{key: v.callKey(), err: v.err}, 0, 0)
+		failed := &call{err: v.err}
+		if v.main != nil {
+			failed.key, failed.took = v.main.key, v.main.took
+		}
+		s.m.event(s.ctx, c, EventError, failed, 0, 0)
 	case v.written:
-		kind, fields := EventSave, v.changed
+		fields := v.changed
 		if v.newID != "" {
-			kind, fields = EventCreate, v.main.record.Fields
+			fields = v.main.record.Fields
 		}
-		if v.take != nil {
-			kind = EventRenew
-		}
-		s.m.event(s.ctx, p.cookie, kind, v.main, len(fields), size(fields))
+		s.m.event(s.ctx, c, v.kind(), v.main, len(fields), size(fields))
 	}
 }
 
-// callKey is the key of the record that the save was about, "" for none.
-func (v *save) callKey() string {
-	if v.main == nil {
-		return ""
+// kind is what a save that succeeded is called.
+func (v *save) kind() EventKind {
+	switch {
+	case v.ends:
+		return EventDestroy
+	case v.touch:
+		return EventTouch
+	case v.renews:
+		return EventRenew
+	case v.drop && v.part.sealer != nil:
+		return EventDestroy
+	case v.fresh:
+		return EventCreate
 	}
-	return v.main.key
+	return EventSave
 }
 
 // Save commits now what the commit would save before the response. It may be called again. Before the headers have gone
 // it writes the Set-Cookie headers; afterwards a change that would need one is [ErrHeadersSent], and the rest is saved.
 // The error joins those of all cookies, also of Optional backends.
 func (s *Session) Save() error {
-	fatal, soft := s.commit(s.w.Header(), false)
+	fatal, soft := s.commit(false, true)
 	return errors.Join(fatal, soft)
 }
 
 // finish saves what was changed after the headers, when the handler has returned. Nobody is left to hear of an error but
 // the log.
 func (s *Session) finish() {
-	if fatal, _ := s.commit(s.w.Header(), true); fatal != nil {
+	if fatal, _ := s.commit(true, false); fatal != nil {
 		s.m.log.ErrorContext(s.ctx, "sessplus: changes after the response headers were not saved", "error", fatal)
 	}
 }

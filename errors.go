@@ -34,7 +34,7 @@ var (
 type Error struct {
 	Cookie string // the CookieName of the config that it concerns, or "" when it concerns none
 	Op     string // "load", "save", "delete", "renew", "update", "encode" or "decode"
-	Err    error
+	Err    error  // what went wrong; [errors.Is] finds the sentinels of this package in it
 }
 
 func (e *Error) Error() string {
@@ -52,12 +52,12 @@ func (e *Error) Unwrap() error { return e.Err }
 type ConfigError struct {
 	Cookie string // the CookieName of the config, "#2" for the third one if that has none, or "" for Options
 	Field  string // of Config or Options; for ParseConfigs the name of the property
-	Reason string
+	Reason string // what is wrong with it, for a person
 }
 
 func (e *ConfigError) Error() string {
 	if e.Cookie == "" {
-		return fmt.Sprintf("sessplus: options: %s: %s", e.Field, e.Reason)
+		return fmt.Sprintf("sessplus: %s: %s", e.Field, e.Reason)
 	}
 	return fmt.Sprintf("sessplus: config of cookie %q: %s: %s", e.Cookie, e.Field, e.Reason)
 }

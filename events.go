@@ -2,13 +2,12 @@ package sessplus
 
 import (
 	"context"
-	"strings"
 	"time"
 )
 
 // An Event tells [Options.OnEvent] what happened to one session.
 type Event struct {
-	Kind     EventKind
+	Kind     EventKind     // what happened
 	Cookie   string        // the CookieName of the config
 	Handle   string        // of the session, "" for a secure cookie; never the id
 	Duration time.Duration // of the backend call, with those that shared its round trip; 0 where there was none
@@ -39,7 +38,7 @@ func (m *Manager) event(ctx context.Context, c *cookie, kind EventKind, made *ca
 	}
 	e := Event{Kind: kind, Cookie: c.CookieName, Fields: fields, Bytes: bytes}
 	if made != nil {
-		e.Handle = made.key[strings.LastIndexByte(made.key, ':')+1:]
+		e.Handle = handle(made.key)
 		e.Duration = made.took
 		if kind == EventError {
 			e.Err = made.err

@@ -126,12 +126,12 @@ func (r *routes) owns(i int, name string) bool { return slices.Contains(r.owners
 
 // A FieldRoute is a line of [Manager.Describe]: one field and the cookie that owns it.
 type FieldRoute struct {
-	Cookie     string
+	Cookie     string        // the CookieName of the config
 	Backend    string        // "secure cookie", "redis", "firestore", "memory", or the type of another backend
 	Field      string        // "" stands for every field that no line of this cookie names and its rule takes
 	Rule       string        // the config's Fields, as in "auto"
 	Lifetime   time.Duration // of what is stored, from creation, renewal or (secure cookie) writing; <0: no absolute end
-	Visibility Visibility
+	Visibility Visibility    // what the visitor can see of it
 }
 
 // Visibility tells what the visitor can see of a field.

@@ -2,9 +2,11 @@ package sessplus
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
+	"net/url"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -22,7 +24,7 @@ func Firestore(client *firestore.Client, collection string) Backend {
 }
 
 type firestoreBackend struct {
-	client     *firestore.Client
+	database   *firestore.Client
 	collection string
 }
 
@@ -30,13 +32,16 @@ func (b *firestoreBackend) String() string { return "firestore" }
 
 func (b *firestoreBackend) problem() string {
 	switch {
-	case b.client == nil:
+	case b.database == nil:
 		return "the Firestore client is nil"
-	case b.client.Collection(b.collection) == nil:
+	case b.database.Collection(b.collection) == nil:
 		return "the Firestore collection has no valid path: an odd number of names, separated by slashes"
 	}
 	return ""
 }
+
+// client tells which backends keep their records in one place.
+func (b *firestoreBackend) client() any { return *b }
 
 // The parts of a document. A field's name is a key of the map "fields", so that it cannot meet another part.
 const (
@@ -46,16 +51,27 @@ const (
 	docExpires   = "expires_at"
 	docPermanent = "permanent"
 	docFields    = "fields"
+	docUpdate    = "update_id"
 
 	firestoreVersion = 1
 )
 
-// firestoreName makes a field's name fit for a key of a map, which must not match __.*__; "~" escapes it, and itself.
+// firestoreName makes a field's name fit for a key of a map, which must not match __.*__, and which a path does not keep
+// if it has a line break. "~" marks a name that is escaped.
 func firestoreName(name string) string {
-	if strings.HasPrefix(name, "__") || strings.HasPrefix(name, "~") {
-		return "~" + name
+	control := func(r rune) bool { return r < ' ' || r == 0x7f }
+	if strings.HasPrefix(name, "__") || strings.HasPrefix(name, "~") || strings.IndexFunc(name, control) >= 0 {
+		return "~" + url.PathEscape(name)
 	}
 	return name
+}
+
+// fieldName undoes firestoreName.
+func fieldName(name string) (string, error) {
+	if escaped, ok := strings.CutPrefix(name, "~"); ok {
+		return url.PathUnescape(escaped)
+	}
+	return name, nil
 }
 
 // firestoreValue is text where it can be, so that a person can read it in the console.
@@ -66,9 +82,12 @@ func firestoreValue(value []byte) any {
 	return value
 }
 
-// doc returns the document of a key. A slash would begin a collection in it.
+// docName makes a key fit for the name of a document, in which a slash would begin a collection.
+var docName = strings.NewReplacer("%", "%25", "/", "%2F")
+
+// doc returns the document of a key.
 func (b *firestoreBackend) doc(key string) *firestore.DocumentRef {
-	return b.client.Collection(b.collection).Doc(strings.NewReplacer("%", "%25", "/", "%2F").Replace(key))
+	return b.database.Collection(b.collection).Doc(docName.Replace(key))
 }
 
 // decodeFirestore makes a record of the data of a document, which may have expired.
@@ -89,8 +108,11 @@ func decodeFirestore(data map[string]any, updated time.Time) (*Record, error) {
 	r := &Record{Created: created, Saved: saved, Expires: expires, Permanent: permanent}
 	r.Version = updated.Format(time.RFC3339Nano)
 	r.Fields = make([]RawField, 0, len(fields))
-	for name, value := range fields {
-		name = strings.TrimPrefix(name, "~")
+	for key, value := range fields {
+		name, err := fieldName(key)
+		if err != nil {
+			return nil, corrupt
+		}
 		switch value := value.(type) {
 		case string:
 			r.Fields = append(r.Fields, RawField{name, []byte(value)})
@@ -114,7 +136,7 @@ func encodeFirestore(r *Record) map[string]any {
 	}
 }
 
-// updates lists what the change has made of before, field path by field path.
+// firestoreUpdates lists what the change has made of before, field path by field path.
 func (c *Change) firestoreUpdates(before, after *Record) []firestore.Update {
 	var list []firestore.Update
 	add := func(value any, path ...string) {
@@ -151,8 +173,6 @@ func firestoreError(err error) error {
 	switch code := status.Code(err); code {
 	case codes.OK:
 		return nil
-	case codes.NotFound:
-		return ErrNoRecord
 	case codes.DeadlineExceeded:
 		return fmt.Errorf("firestore: %w", context.DeadlineExceeded)
 	case codes.InvalidArgument:
@@ -165,8 +185,16 @@ func firestoreError(err error) error {
 	}
 }
 
+// missing reports whether a read found no document. NotFound without a snapshot means that there is no database.
+func missing(snap *firestore.DocumentSnapshot, err error) bool {
+	return status.Code(err) == codes.NotFound && snap != nil && !snap.Exists()
+}
+
 func (b *firestoreBackend) Load(ctx context.Context, key string) (*Record, error) {
 	snap, err := b.doc(key).Get(ctx)
+	if missing(snap, err) {
+		return nil, ErrNoRecord
+	}
 	if err != nil {
 		return nil, firestoreError(err)
 	}
@@ -183,7 +211,7 @@ func (b *firestoreBackend) Create(ctx context.Context, key string, r *Record) er
 	if status.Code(err) != codes.AlreadyExists {
 		return firestoreError(err)
 	}
-	return b.transact(ctx, doc, func(tx *firestore.Transaction, old *Record) error {
+	return b.transact(ctx, doc, func(tx *firestore.Transaction, _ *firestore.DocumentSnapshot, old *Record) error {
 		if old != nil {
 			return ErrRecordExists
 		}
@@ -192,36 +220,54 @@ func (b *firestoreBackend) Create(ctx context.Context, key string, r *Record) er
 }
 
 // Update writes in one call if the document is still as the caller saw it. Otherwise it reads and writes in a transaction.
+//
+// The client library sends a write again when its answer is lost. A compare-and-set that has happened then looks like
+// somebody else's, and would be done twice; so it leaves its id in the document.
 func (b *firestoreBackend) Update(ctx context.Context, key string, c *Change) (Result, error) {
 	doc := b.doc(key)
+	var id string
+	if len(c.Match) > 0 {
+		id = rand.Text()
+	}
+	write := func(before, after *Record) []firestore.Update {
+		list := c.firestoreUpdates(before, after)
+		if id != "" {
+			list = append(list, firestore.Update{Path: docUpdate, Value: id})
+		}
+		return list
+	}
 	if c.Seen != nil && c.Seen.Version != "" {
 		seen, err := time.Parse(time.RFC3339Nano, c.Seen.Version)
 		after := c.Seen.clone()
 		result, applied := c.Apply(after)
-		updates := c.firestoreUpdates(c.Seen, after)
+		updates := write(c.Seen, after)
 		if err == nil && applied == nil && len(updates) > 0 {
 			wrote, err := doc.Update(ctx, updates, firestore.LastUpdateTime(seen))
 			switch status.Code(err) {
 			case codes.OK:
 				result.Version = wrote.UpdateTime.Format(time.RFC3339Nano)
 				return result, nil
-			case codes.FailedPrecondition, codes.Aborted: // another request was faster
+			case codes.FailedPrecondition, codes.Aborted, codes.NotFound: // another request was faster
 			default:
 				return Result{}, firestoreError(err)
 			}
 		}
 	}
 	var result Result
-	err := b.transact(ctx, doc, func(tx *firestore.Transaction, r *Record) error {
+	err := b.transact(ctx, doc, func(tx *firestore.Transaction, snap *firestore.DocumentSnapshot, r *Record) error {
 		if r == nil {
 			return ErrNoRecord
 		}
 		before := r.clone()
+		if id != "" && snap.Data()[docUpdate] == id {
+			result = Result{Expires: r.Expires, Version: r.Version}
+			return nil
+		}
 		var err error
 		if result, err = c.Apply(r); err != nil {
 			return err
 		}
-		if updates := c.firestoreUpdates(before, r); len(updates) > 0 {
+		if updates := write(before, r); len(updates) > 0 {
 			return tx.Update(doc, updates)
 		}
 		return nil
@@ -231,21 +277,21 @@ func (b *firestoreBackend) Update(ctx context.Context, key string, c *Change) (R
 
 // transact calls f with the record of the document, nil if there is none that is alive, until nobody else writes it
 // meanwhile or ctx is done.
-func (b *firestoreBackend) transact(ctx context.Context, doc *firestore.DocumentRef, f func(*firestore.Transaction, *Record) error) error {
+func (b *firestoreBackend) transact(ctx context.Context, doc *firestore.DocumentRef, f func(*firestore.Transaction, *firestore.DocumentSnapshot, *Record) error) error {
 	for {
-		err := b.client.RunTransaction(ctx, func(_ context.Context, tx *firestore.Transaction) error {
+		err := b.database.RunTransaction(ctx, func(_ context.Context, tx *firestore.Transaction) error {
 			snap, err := tx.Get(doc)
-			if status.Code(err) == codes.NotFound {
-				return f(tx, nil)
+			if missing(snap, err) {
+				return f(tx, snap, nil)
 			}
 			if err != nil {
 				return err
 			}
 			r, err := decodeFirestore(snap.Data(), snap.UpdateTime)
 			if err == nil && r.Expires.After(time.Now()) {
-				return f(tx, r)
+				return f(tx, snap, r)
 			}
-			return f(tx, nil)
+			return f(tx, snap, nil)
 		})
 		if status.Code(err) != codes.Aborted {
 			return firestoreError(err)
@@ -253,7 +299,7 @@ func (b *firestoreBackend) transact(ctx context.Context, doc *firestore.Document
 		select {
 		case <-ctx.Done():
 			return firestoreError(err)
-		case <-time.After(rand.N(20 * time.Millisecond)):
+		case <-time.After(mathrand.N(20 * time.Millisecond)):
 		}
 	}
 }
@@ -261,7 +307,7 @@ func (b *firestoreBackend) transact(ctx context.Context, doc *firestore.Document
 func (b *firestoreBackend) Take(ctx context.Context, key string) (*Record, error) {
 	doc := b.doc(key)
 	var taken *Record
-	err := b.transact(ctx, doc, func(tx *firestore.Transaction, r *Record) error {
+	err := b.transact(ctx, doc, func(tx *firestore.Transaction, _ *firestore.DocumentSnapshot, r *Record) error {
 		if r == nil {
 			return ErrNoRecord
 		}

@@ -58,23 +58,25 @@ func FuzzCookie(f *testing.F) {
 
 // FuzzContent decodes arbitrary bytes as the content of a secure cookie, and encodes again what it accepts.
 func FuzzContent(f *testing.F) {
-	f.Add(encodeContent([]RawField{{"a", []byte("1")}, {"b", nil}}, true, bytes.Repeat([]byte{7}, 32)))
-	f.Add(encodeContent(nil, false, nil))
-	f.Add([]byte{1, 0, 1, 'a', 255, 255, 255, 255, 255, 255, 255, 255, 255, 1})
-	f.Add([]byte{2, 0})
+	now := time.UnixMilli(1700000000123)
+	f.Add((&sealedContent{now, true, bytes.Repeat([]byte{7}, 32), []RawField{{"a", []byte("1")}, {"b", nil}}}).encode())
+	f.Add((&sealedContent{written: now}).encode())
+	f.Add([]byte{1, 0, 0, 0, 0, 0, 0, 0, 1, 'a', 255, 255, 255, 255, 255, 255, 255, 255, 255, 1})
+	f.Add([]byte{2, 0, 0, 0, 0, 0, 0, 0})
 	f.Add([]byte{1, 2, 3})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		fields, permanent, bound, err := decodeContent(bytes.Clone(data))
+		first, err := decodeContent(bytes.Clone(data))
 		if err != nil {
 			return
 		}
-		again, permanent2, bound2, err := decodeContent(encodeContent(fields, permanent, bound))
-		if err != nil || permanent != permanent2 || !bytes.Equal(bound, bound2) || len(again) != len(fields) {
-			t.Fatalf("decoded %v %v %v, then %v %v %v, %v", fields, permanent, bound, again, permanent2, bound2, err)
+		again, err := decodeContent(first.encode())
+		if err != nil || first.permanent != again.permanent || !first.written.Equal(again.written) || !bytes.Equal(first.bound, again.bound) ||
+			len(again.fields) != len(first.fields) {
+			t.Fatalf("decoded %+v, then %+v, %v", first, again, err)
 		}
-		for i := range again {
-			if again[i].Name != fields[i].Name || !bytes.Equal(again[i].Value, fields[i].Value) {
-				t.Errorf("field %d: %v, then %v", i, fields[i], again[i])
+		for i := range again.fields {
+			if again.fields[i].Name != first.fields[i].Name || !bytes.Equal(again.fields[i].Value, first.fields[i].Value) {
+				t.Errorf("field %d: %v, then %v", i, first.fields[i], again.fields[i])
 			}
 		}
 	})

@@ -59,7 +59,8 @@ func (s *sharedSession) current() (cookie string, ended bool) {
 // A historian makes random requests and writes down what became of them.
 type historian struct {
 	*testing.T
-	url   string
+	url   string // where sessions live for an hour
+	soon  string // and where not
 	begun time.Time
 	tried struct {
 		sync.Mutex
@@ -78,8 +79,12 @@ func (h *historian) count(what string) {
 var errNoAnswer = errors.New("no answer")
 
 // request makes one request with the cookie. A crash of the handler is errNoAnswer.
-func (h *historian) request(cookie, kind, field, value string) (status int, body, setCookie string, err error) {
-	req, err := http.NewRequest("GET", h.url+"/"+kind+"?field="+field+"&value="+value, nil)
+func (h *historian) request(s *sharedSession, cookie, kind, field, value string) (status int, body, setCookie string, err error) {
+	url := h.url
+	if s.soon > 0 {
+		url = h.soon
+	}
+	req, err := http.NewRequest("GET", url+"/"+kind+"?field="+field+"&value="+value, nil)
 	if err != nil {
 		return 0, "", "", err
 	}
@@ -178,7 +183,7 @@ func (h *historian) act(s *sharedSession, rng *rand.Rand, n int) {
 	if kind == "set" || kind == "crash" || kind == "savecrash" || kind == "fail" {
 		op.value = fmt.Sprintf("%s-%d", s.name, rng.Uint64())
 	}
-	status, body, set, err := h.request(cookie, kind, op.field, op.value)
+	status, body, set, err := h.request(s, cookie, kind, op.field, op.value)
 	op.end = h.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -296,20 +301,17 @@ func checkHistory(t *testing.T, b sessplus.Backend, seed uint64, size int) {
 		t.Cleanup(srv.Close)
 		return srv
 	}
-	h := &historian{T: t, url: site(time.Hour).URL, begun: time.Now()}
+	h := &historian{T: t, url: site(time.Hour).URL, soon: site(short).URL, begun: time.Now()}
 	h.tried.count = make(map[string]int)
-	soon := &historian{T: t, url: site(short).URL}
 
 	var all []*sharedSession
 	var wg sync.WaitGroup
 	for i := range sessions {
 		s := &sharedSession{name: "s" + strconv.Itoa(i), ending: make(map[string]time.Duration)}
-		creator := h
 		if i == 0 {
-			creator = soon
 			s.soon = h.now() + short
 		}
-		status, _, cookie, err := creator.request("", "new", "", s.name)
+		status, _, cookie, err := h.request(s, "", "new", "", s.name)
 		if err != nil || status != http.StatusOK || cookie == "" {
 			t.Fatalf("new: %d, %v", status, err)
 		}
@@ -339,12 +341,12 @@ func checkHistory(t *testing.T, b sessplus.Backend, seed uint64, size int) {
 			}
 		}
 		for _, dead := range s.dead {
-			if status, _, _, err := h.request(dead, "get", "f0", ""); err != nil || status != http.StatusUnauthorized {
+			if status, _, _, err := h.request(s, dead, "get", "f0", ""); err != nil || status != http.StatusUnauthorized {
 				t.Errorf("an ended session of %s is answered %d, %v", s.name, status, err)
 			}
 		}
 		if s.ended || s.ends > 0 {
-			if status, _, _, err := h.request(s.cookie, "get", "f0", ""); err != nil || status != http.StatusUnauthorized {
+			if status, _, _, err := h.request(s, s.cookie, "get", "f0", ""); err != nil || status != http.StatusUnauthorized {
 				t.Errorf("%s has ended, and is answered %d, %v", s.name, status, err)
 			}
 			continue
@@ -352,7 +354,7 @@ func checkHistory(t *testing.T, b sessplus.Backend, seed uint64, size int) {
 		for i := range 4 {
 			field := fmt.Sprintf("f%d", i)
 			start := h.now()
-			status, body, _, err := h.request(s.cookie, "get", field, "")
+			status, body, _, err := h.request(s, s.cookie, "get", field, "")
 			if err != nil || status != http.StatusOK {
 				t.Errorf("%s is answered %d, %v", s.name, status, err)
 				continue
@@ -370,7 +372,7 @@ func checkHistory(t *testing.T, b sessplus.Backend, seed uint64, size int) {
 // checkCounter fails unless the counter has counted every acknowledged update, and no other.
 func (h *historian) checkCounter(s *sharedSession) {
 	h.Helper()
-	_, body, _, err := h.request(s.cookie, "count", "", "")
+	_, body, _, err := h.request(s, s.cookie, "count", "", "")
 	if got, want := strings.TrimSpace(body), strconv.Itoa(s.counted); err != nil || got != want {
 		h.Errorf("the counter of %s is %s, want %s acknowledged updates", s.name, got, want)
 	}

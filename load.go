@@ -17,6 +17,7 @@ func (m *Manager) newSession(w http.ResponseWriter, r *http.Request, outer *Sess
 	}
 	m.readCookies(r, func(at slot, value string) {
 		p := &s.parts[at.cookie]
+		p.held = true
 		if at.chunk == 0 {
 			p.texts = addCandidate(p.texts, value)
 			return
@@ -34,73 +35,79 @@ func (m *Manager) newSession(w http.ResponseWriter, r *http.Request, outer *Sess
 func (s *Session) loadEager() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var parts []*part
-	for i := range s.parts {
-		if !s.parts[i].Lazy {
-			parts = append(parts, &s.parts[i])
-		}
-	}
-	for _, p := range parts { // a cookie bound to a session cannot be read before it
-		if p.boundTo != nil && p.boundTo.Lazy {
-			parts = append(parts, &s.parts[p.boundTo.index])
-		}
-	}
-	s.load(parts)
-	for _, p := range parts {
-		if p.err != nil && !p.Optional {
+	s.useAll(s.m.eager)
+	for _, i := range s.m.eager {
+		if p := &s.parts[i]; p.err != nil && !p.Optional {
 			return p.err
 		}
-		s.noteLoad(p)
 	}
 	return nil
 }
 
-// noteLoad keeps the error of a load, if there was one: those of Optional cookies leave the request what it is.
-func (s *Session) noteLoad(p *part) {
-	switch {
-	case p.err == nil:
-	case p.Optional:
-		s.note(p.err)
-	default:
-		s.fail(p.err)
-	}
-}
-
-// use returns part i, loaded. Several goroutines wait for one load. It lets go of s.mu while it waits.
+// use returns part i, loaded. It lets go of s.mu while it waits.
 func (s *Session) use(i int) *part {
-	p := &s.parts[i]
-	for p.state == loading {
-		ready := p.ready
-		s.mu.Unlock()
-		<-ready
-		s.mu.Lock()
+	if s.parts[i].state != loaded {
+		s.useAll([]int{i})
 	}
-	if p.state == unloaded {
-		s.load([]*part{p})
-		s.noteLoad(p)
-	}
-	return p
+	return &s.parts[i]
 }
 
-// load loads parts, all side by side, and lets go of s.mu meanwhile. A part that cannot be loaded gets its err.
+// useAll makes sure that parts are loaded, all side by side and each once: several goroutines wait for one load. It lets
+// go of s.mu while it waits.
+func (s *Session) useAll(indexes []int) {
+	var due []*part
+	for _, i := range indexes {
+		if p := &s.parts[i]; p.state == unloaded {
+			due = append(due, p)
+		}
+	}
+	if len(due) > 0 {
+		s.load(due)
+	}
+	for _, i := range indexes {
+		for p := &s.parts[i]; p.state == loading; {
+			ready := p.ready
+			s.unlocked(func() { <-ready })
+		}
+	}
+}
+
+// unlocked calls f without s.mu, and has it again also when f panics.
+func (s *Session) unlocked(f func()) {
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	f()
+}
+
+// load loads parts, and lets go of s.mu meanwhile. A part that cannot be loaded gets its err.
 func (s *Session) load(parts []*part) {
 	ready := make(chan struct{})
 	for _, p := range parts {
 		p.state, p.ready = loading, ready
 	}
-	s.mu.Unlock()
-	now := time.Now()
-	s.lookUp(parts, now)
-	for _, p := range parts {
-		if p.sealer != nil {
-			s.unseal(p, now)
+	panicked := true
+	defer func() {
+		for _, p := range parts {
+			p.state, p.ready = loaded, nil
+			if panicked {
+				p.err = &Error{Cookie: p.CookieName, Op: "load", Err: errors.New("it panicked")}
+			}
+			if p.err != nil {
+				s.note(p.err)
+			}
 		}
-	}
-	s.mu.Lock()
-	for _, p := range parts {
-		p.state, p.ready = loaded, nil
-	}
-	close(ready)
+		close(ready)
+	}()
+	s.unlocked(func() {
+		now := time.Now()
+		s.lookUp(parts, now)
+		for _, p := range parts {
+			if p.sealer != nil {
+				s.unseal(p, now)
+			}
+		}
+	})
+	panicked = false
 }
 
 // lookUp asks the backends for the records of parts: for the first id of each part that has any, then for the next id of
@@ -130,13 +137,13 @@ func (s *Session) lookUp(parts []*part, now time.Time) {
 		}
 		s.run(calls)
 		for i, c := range calls {
-			c.part.found(s, c, tried[i], now)
+			c.part.answered(s, c, tried[i], now)
 		}
 	}
 }
 
-// found takes the answer of a load for the session with that id.
-func (p *part) found(s *Session, c *call, id string, now time.Time) {
+// answered takes the answer of a load for the session with that id.
+func (p *part) answered(s *Session, c *call, id string, now time.Time) {
 	switch {
 	case errors.Is(c.err, ErrNoRecord):
 		if c.err != ErrNoRecord {
@@ -165,7 +172,7 @@ func (p *part) take(m *Manager, r *Record) {
 	if p.rec == nil || p.permanent == p.rec.Permanent {
 		p.permanent = r.Permanent
 	}
-	p.rec, p.stored, p.foreign = r, true, nil
+	p.rec, p.found, p.foreign = r, true, nil
 	p.entries = entries{list: make([]entry, 0, len(r.Fields)+1)}
 	for _, f := range r.Fields {
 		if nameProblem(f.Name) != "" || !m.routes.owns(p.index, f.Name) {
@@ -200,6 +207,7 @@ func (s *Session) unseal(p *part, now time.Time) {
 		p.take(s.m, r)
 		p.foreign = nil // they go when the cookie is written again
 		p.rewrite = older
+		s.m.event(s.ctx, p.cookie, EventLoad, nil, len(r.Fields), size(r.Fields))
 		return
 	}
 }
@@ -237,29 +245,30 @@ func (s *Session) Reload() error {
 	defer s.saving.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.used = true
 	var calls []*call
-	var errs []error
+	var failed []*part
 	for i := range s.parts {
-		p := &s.parts[i]
-		if p.state == loading {
-			s.use(i)
-		}
-		if p.err != nil {
-			p.err = nil
-			s.load([]*part{p})
-			if p.err != nil {
-				errs = append(errs, p.err)
-			}
-			continue
-		}
-		if p.state == loaded && p.sealer == nil && p.id != "" && !p.gone {
+		switch p := &s.parts[i]; {
+		case p.state == unloaded || p.sealer != nil:
+		case s.use(i).err != nil:
+			failed = append(failed, p)
+		case p.id != "":
 			calls = append(calls, &call{part: p, op: opLoad, key: p.key(p.id)})
 		}
 	}
-	if len(calls) > 0 {
-		s.mu.Unlock()
-		s.run(calls)
-		s.mu.Lock()
+	for _, p := range failed {
+		p.err = nil
+	}
+	if len(failed) > 0 {
+		s.load(failed)
+	}
+	s.unlocked(func() { s.run(calls) })
+	var errs []error
+	for _, p := range failed {
+		if p.err != nil {
+			errs = append(errs, p.err)
+		}
 	}
 	now := time.Now()
 	for _, c := range calls {
@@ -268,7 +277,7 @@ func (s *Session) Reload() error {
 			continue // destroyed meanwhile by another goroutine
 		}
 		switch {
-		case errors.Is(c.err, ErrNoRecord) || c.err == nil && !p.alive(c.record, now):
+		case errors.Is(c.err, ErrNoRecord) || c.err == nil && !p.alive(c.record, now) || p.gone:
 			p.end()
 			errs = append(errs, &Error{Cookie: p.CookieName, Op: "load", Err: ErrSessionGone})
 		case c.err != nil:

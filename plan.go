@@ -4,70 +4,82 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
+	"slices"
 	"time"
 )
 
 // A save is what a commit does for one part. It is planned under Session.mu, carried out without it, and its outcome
 // taken over under it again.
 type save struct {
-	part *part
-	err  error // why nothing of this part is saved
+	part  *part
+	epoch int   // part.epoch at the time of the plan
+	err   error // why it was not saved
+	late  error // ErrHeadersSent, for the part of it that would need a Set-Cookie
 
 	deletes []*call // of the records of destroyed sessions
 	main    *call   // creates or updates the record
 	take    *call   // removes the old record of a renewed session, once all else is saved
+	missed  *call   // puts into the new record what others saved in the old one meanwhile
 	newID   string  // with a create
 
 	changed []RawField // the fields that this save makes equal in the store; nil values are deleted
-	touch   bool       // it only moves the idle expiry
-	missed  *Change    // what others saved while the session was renewed
-	written bool       // what there was to save is saved
+	touch   bool       // it only moves the expiry, or asks whether the session still lives
+	needed  bool       // a cookie that is bound to the session is saved only if it lives
+	renews  bool
+	ends    bool // the session ends with it
+	fresh   bool // there was no session before
+	written bool // what there was to save is saved
 
 	send   bool     // the cookie is to be set: with the id, or with values
 	values []string // of a secure cookie and its chunks
 	drop   bool     // the browser is to drop the cookie, unless it is set
-	epoch  int      // part.epoch at the time of the plan
 }
 
-// plan finds out what the parts have to save. late says that the headers have gone. A failed save has its err; an error
-// of plan itself means that nothing at all may be saved.
-func (s *Session) plan(now time.Time, late bool) ([]*save, error) {
-	var saves []*save
+// fails reports whether the request fails with this save.
+func (v *save) fails() bool { return v.err != nil && !v.part.tolerates(v.err) }
+
+// tolerates reports whether an error of the part leaves the request what it is.
+func (c *cookie) tolerates(err error) bool {
+	return c.Optional && errors.Is(err, ErrUnavailable) || c.DropIfGone && errors.Is(err, ErrSessionGone)
+}
+
+// plan finds out what the parts have to save. After the headers, what could not be saved is tried once more only with again. A failed save has its
+// err; an error of plan itself means that nothing at all may be saved.
+func (s *Session) plan(now time.Time, again bool) (saves []*save, err error) {
+	err = s.fatal
+	if s.sent {
+		s.fatal = nil // told once, it does not hold up the rest of a long response
+	}
 	var sealed []*part
 	for i := range s.parts {
 		p := &s.parts[i]
 		switch {
-		case p.state != loaded: // untouched
+		case p.state != loaded || s.sent && p.tried && !again:
 		case p.sealer != nil:
 			sealed = append(sealed, p)
 		default:
-			if v := p.planRecord(now, late); v != nil {
+			if v := p.planRecord(now, s.sent); v != nil {
 				saves = append(saves, v)
 			}
 		}
 	}
-	err := s.fatal
 	for _, p := range sealed {
-		v := p.planSealed(late)
+		v := p.planSealed(s.sent)
 		if v == nil {
 			continue
 		}
 		if v.send && v.err == nil && err == nil {
-			err = s.sealPart(v, saves)
+			if p.boundTo != nil {
+				saves = s.verifyBound(p, saves, now)
+			}
+			err = s.seal(v, saves, now)
 		}
 		saves = append(saves, v)
 	}
-	for _, v := range saves {
-		if err == nil && !late && v.err != nil && !v.part.tolerates(v.err) {
-			err = v.err
-		}
+	if i := slices.IndexFunc(saves, (*save).fails); i >= 0 && err == nil && !s.sent {
+		err = saves[i].err
 	}
 	return saves, err
-}
-
-// tolerates reports whether an error of the part leaves the request what it is.
-func (p *part) tolerates(err error) bool {
-	return p.Optional && errors.Is(err, ErrUnavailable) || p.DropIfGone && errors.Is(err, ErrSessionGone)
 }
 
 // fields returns all fields of the part, and those that differ from the store.
@@ -84,39 +96,43 @@ func (p *part) fields() (all, changed []RawField) {
 	return all, changed
 }
 
+func (c *cookie) saveError(err error) error {
+	return &Error{Cookie: c.CookieName, Op: "save", Err: err}
+}
+
 // planRecord plans the save of a server-side part, nil for none.
 func (p *part) planRecord(now time.Time, late bool) *save {
-	v := &save{part: p, epoch: p.epoch, drop: p.expire}
+	v := &save{part: p, epoch: p.epoch, drop: p.expire, fresh: p.rec == nil}
 	for _, key := range p.ended {
 		v.deletes = append(v.deletes, &call{part: p, op: opDelete, key: key})
 	}
 	all, changed := p.fields()
-	repermanent := p.rec != nil && p.permanent != p.rec.Permanent
+	renew := p.renew && len(all) > 0
+	permanent := p.rec != nil && p.permanent != p.rec.Permanent
 	switch {
-	case p.err != nil && len(changed) > 0:
+	case p.err != nil && (len(changed) > 0 || !p.Optional):
 		v.err = p.saveError(p.err)
 	case p.gone && len(changed) > 0:
 		v.err = p.saveError(ErrSessionGone)
-	case p.err != nil || p.gone:
-	case p.rec == nil && len(all) == 0:
-	case late && (p.rec == nil || p.renew && len(all) > 0 || repermanent):
+	case p.err != nil || p.gone || p.rec == nil && len(all) == 0:
+	case late && (p.rec == nil || renew || !p.held && len(all) > 0 && len(changed) > 0):
 		v.err = p.saveError(ErrHeadersSent)
-	case p.rec == nil || p.renew && len(all) > 0:
+	case p.rec == nil || renew:
 		v.planCreate(all, changed, now)
-	case len(changed) > 0 || repermanent:
-		v.planUpdate(changed, now)
-	default:
-		v.planTouch(now)
+	case late && permanent:
+		v.late = p.saveError(ErrHeadersSent)
+		if len(changed) > 0 {
+			v.planUpdate(changed, p.rec.Permanent, now)
+		}
+	case len(changed) > 0 || permanent:
+		v.planUpdate(changed, p.permanent, now)
+	case len(all) > 0:
+		v.planTouch(now, p.rewrite && !late)
 	}
-	if v.main == nil && v.err == nil && len(v.deletes) == 0 && !v.drop && !(p.rewrite && p.rec != nil && !late) {
+	if v.main == nil && v.err == nil && v.late == nil && len(v.deletes) == 0 && !v.drop {
 		return nil
 	}
-	v.send = v.send || p.rewrite && p.rec != nil && v.err == nil
 	return v
-}
-
-func (p *part) saveError(err error) error {
-	return &Error{Cookie: p.CookieName, Op: "save", Err: err}
 }
 
 // planCreate plans a new record, and the end of the old one if the session is renewed.
@@ -129,14 +145,16 @@ func (v *save) planCreate(all, changed []RawField, now time.Time) {
 		Created: now, Saved: now, Expires: p.expiry(now, now, p.permanent), Permanent: p.permanent, Fields: all,
 	}}
 	if p.rec != nil {
+		v.renews = true
 		v.take = &call{part: p, op: opTake, key: p.key(p.id)}
 	}
+	p.renew = false // again, if the save fails
 }
 
 // planUpdate plans a change of the record that is there.
-func (v *save) planUpdate(changed []RawField, now time.Time) {
+func (v *save) planUpdate(changed []RawField, permanent bool, now time.Time) {
 	p := v.part
-	c := &Change{Now: now, Seen: p.rec, Expires: p.expiry(p.rec.Created, now, p.permanent)}
+	c := &Change{Now: now, Seen: p.rec, Expires: p.expiry(p.rec.Created, now, permanent)}
 	for _, f := range changed {
 		if f.Value != nil {
 			c.Set = append(c.Set, f)
@@ -145,64 +163,85 @@ func (v *save) planUpdate(changed []RawField, now time.Time) {
 		}
 	}
 	c.Delete = append(c.Delete, p.foreign...)
-	if permanent := p.permanent; permanent != p.rec.Permanent {
+	v.send = p.rewrite || p.maxAge(permanent) > 0
+	if permanent != p.rec.Permanent {
 		c.Permanent = &permanent
 		v.send = true
-	}
-	if !c.Expires.After(now) { // no longer permanent, and past its lifetime
-		v.deletes = append(v.deletes, &call{part: p, op: opDelete, key: p.key(p.id)})
-		v.drop, v.send = true, false
-		p.entries, p.rec, p.id = entries{}, nil, ""
-		return
+		v.ends = !c.Expires.After(now)
 	}
 	v.changed = changed
-	v.send = v.send || p.maxAge(p.permanent) > 0
+	if v.ends { // past its Lifetime, and no longer permanent
+		v.main = &call{part: p, op: opDelete, key: p.key(p.id)}
+		return
+	}
 	v.main = &call{part: p, op: opUpdate, key: p.key(p.id), change: c}
 }
 
-// planTouch moves the idle expiry, once it is due by a tenth of the timeout.
-func (v *save) planTouch(now time.Time) {
+// planTouch moves the idle expiry, once it is due by a tenth of the timeout. With verify it asks in any case whether the
+// session still lives: before a cookie is sent again, because the id of one that has ended must not take the place of a
+// newer one in the browser, and before a cookie is sent that is bound to it.
+func (v *save) planTouch(now time.Time, verify bool) {
 	p := v.part
-	if p.IdleTimeout <= 0 {
-		return
-	}
 	end := p.expiry(p.rec.Created, now, p.permanent)
-	if end.Sub(p.rec.Expires) < p.IdleTimeout/10 {
+	if due := p.IdleTimeout > 0 && end.Sub(p.rec.Expires) >= p.IdleTimeout/10; !due && !verify {
 		return
 	}
 	v.touch = true
-	v.send = p.maxAge(p.permanent) > 0
+	v.send = p.rewrite || p.maxAge(p.permanent) > 0
 	v.main = &call{part: p, op: opUpdate, key: p.key(p.id), change: &Change{Now: now, Seen: p.rec, Expires: end}}
 }
 
 // planSealed plans the writing of a secure cookie, nil for none.
 func (p *part) planSealed(late bool) *save {
 	all, changed := p.fields()
+	v := &save{part: p, epoch: p.epoch, changed: changed, send: len(all) > 0, drop: len(all) == 0, fresh: p.rec == nil}
+	v.renews = p.renew && len(all) > 0
 	permanent := p.rec != nil && p.permanent != p.rec.Permanent && len(all) > 0
-	ordered := len(changed) > 0 || permanent || p.renew && len(all) > 0 || p.expire
-	if !ordered && !(p.rewrite && len(all) > 0 && !late) {
+	// After the headers a bound cookie cannot be dropped, but is void without its session.
+	expire := p.expire && !(late && p.boundTo != nil)
+	switch {
+	case len(changed) > 0 || permanent || v.renews || expire:
+		if late {
+			v.err = p.saveError(ErrHeadersSent)
+		}
+	case p.rewrite && len(all) > 0 && !late:
+	default:
 		return nil
-	}
-	v := &save{part: p, epoch: p.epoch, changed: changed, send: len(all) > 0, drop: len(all) == 0}
-	if late {
-		v.err = p.saveError(ErrHeadersSent)
 	}
 	return v
 }
 
-// sealPart writes the text of a secure cookie. saves holds those of the server-side parts: a cookie that is bound to one
-// of them is sealed with the id that it is going to have.
-func (s *Session) sealPart(v *save, saves []*save) error {
+// verifyBound makes sure that the session to which the secure cookie p is bound is asked for by this commit.
+func (s *Session) verifyBound(p *part, saves []*save, now time.Time) []*save {
+	b := &s.parts[p.boundTo.index]
+	v := saveOf(b.cookie, saves)
+	if b.rec == nil || b.gone || v != nil && (v.main != nil || v.err != nil) {
+		if v != nil {
+			v.needed = true
+		}
+		return saves
+	}
+	if v == nil {
+		v = &save{part: b, epoch: b.epoch}
+		saves = append(saves, v)
+	}
+	v.needed = true
+	v.planTouch(now, true)
+	v.send = v.send && b.maxAge(b.permanent) > 0
+	return saves
+}
+
+// seal writes the text of a secure cookie. saves holds those of the server-side parts: a cookie that is bound to one of
+// them is sealed with the id that it is going to have.
+func (s *Session) seal(v *save, saves []*save, now time.Time) error {
 	p := v.part
 	all, _ := p.fields()
 	var bound []byte
 	if p.boundTo != nil {
 		b := &s.parts[p.boundTo.index]
 		id := b.id
-		for _, other := range saves {
-			if other.part == b && other.newID != "" {
-				id = other.newID
-			}
+		if other := saveOf(p.boundTo, saves); other != nil && other.newID != "" {
+			id = other.newID
 		}
 		if b.err != nil {
 			return p.saveError(b.err)
@@ -213,8 +252,18 @@ func (s *Session) sealPart(v *save, saves []*save) error {
 		bound = binding(id)
 	}
 	var err error
-	if v.values, err = p.sealFields(all, p.permanent, bound); err != nil {
+	if v.values, err = p.cookie.seal(&sealedContent{now, p.permanent, bound, all}); err != nil {
 		return &Error{Cookie: p.CookieName, Op: "encode", Err: err}
+	}
+	return nil
+}
+
+// saveOf returns the save of the cookie, or nil.
+func saveOf(c *cookie, saves []*save) *save {
+	for _, v := range saves {
+		if v.part.cookie == c {
+			return v
+		}
 	}
 	return nil
 }

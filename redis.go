@@ -6,7 +6,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,25 +30,17 @@ type RedisClient interface {
 // Timeout holds also when the server accepts and never answers. A ClusterClient and a Ring should have
 // ContextTimeoutEnabled set: without it a goroutine is left waiting for up to their ReadTimeout then.
 func Redis(client RedisClient) Backend {
-	b := &redisBackend{original: client, bounded: client}
-	if isNil(client) {
-		return b
-	}
-	// go-redis takes the context's deadline to the socket only with ContextTimeoutEnabled, which is off by default. A
-	// clone shares the connections, and its options are its own.
+	b := &redisBackend{original: client}
 	switch c := client.(type) {
 	case *redis.Client:
-		if !c.Options().ContextTimeoutEnabled {
-			clone := c.WithTimeout(c.Options().ReadTimeout)
-			clone.Options().WriteTimeout = c.Options().WriteTimeout
-			clone.Options().ContextTimeoutEnabled = true
-			b.bounded = clone
+		if c != nil && !c.Options().ContextTimeoutEnabled {
+			b.bound(c)
 		}
 	case *redis.ClusterClient:
 		b.cluster = c
-		b.abandon = !c.Options().ContextTimeoutEnabled
+		b.abandon = c != nil && !c.Options().ContextTimeoutEnabled
 	case *redis.Ring:
-		b.abandon = !c.Options().ContextTimeoutEnabled
+		b.abandon = c != nil && !c.Options().ContextTimeoutEnabled
 	default:
 		b.abandon = true
 	}
@@ -53,11 +48,53 @@ func Redis(client RedisClient) Backend {
 }
 
 type redisBackend struct {
-	original RedisClient // tells which configs share a client
-	bounded  RedisClient // makes the calls
-	abandon  bool        // calls may outlive their context, and are then left to themselves
+	original RedisClient
+	bounded  *redis.Client // a clone that minds the deadline of a context, or nil
+	abandon  bool          // calls may outlive their context, and are then left to themselves
 
 	cluster *redis.ClusterClient // or nil
+}
+
+// bound lets the calls of b end with their context. go-redis takes a context's deadline to the socket only with
+// ContextTimeoutEnabled, which is off by default. A clone has options of its own and shares the connections, but not the
+// hooks of the program (traces, metrics). So a call goes through the client and its hooks, to a last hook that sends it
+// on through the clone.
+func (b *redisBackend) bound(c *redis.Client) {
+	b.bounded = c.WithTimeout(c.Options().ReadTimeout)
+	b.bounded.Options().WriteTimeout = c.Options().WriteTimeout
+	b.bounded.Options().ContextTimeoutEnabled = true
+	c.AddHook(detour{b})
+}
+
+// A detour is the hook that sends the calls of its backend through the clone. Other commands pass it by.
+type detour struct{ b *redisBackend }
+
+// detourKey is in the context of a call: the backend that makes it.
+type detourKey struct{}
+
+func (d detour) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (d detour) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if ctx.Value(detourKey{}) != d.b {
+			return next(ctx, cmd)
+		}
+		return d.b.bounded.Process(ctx, cmd)
+	}
+}
+
+func (d detour) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if ctx.Value(detourKey{}) != d.b {
+			return next(ctx, cmds)
+		}
+		pipe := d.b.bounded.Pipeline()
+		for _, cmd := range cmds {
+			pipe.Process(ctx, cmd)
+		}
+		_, err := pipe.Exec(ctx)
+		return err
+	}
 }
 
 func (b *redisBackend) String() string { return "redis" }
@@ -69,7 +106,12 @@ func (b *redisBackend) problem() string {
 	return ""
 }
 
-func (b *redisBackend) client() any { return b.original }
+func (b *redisBackend) client() any {
+	if !reflect.ValueOf(b.original).Comparable() {
+		return b
+	}
+	return b.original
+}
 
 // A record in Redis is a hash. The names of its own fields begin with one colon; the name of a session's field that
 // begins with a colon gets one more, so that they cannot meet.
@@ -77,6 +119,7 @@ func (b *redisBackend) client() any { return b.original }
 //	:record   "1 CREATED p" or "1 CREATED -": the format's version, the time of creation, and whether it is permanent
 //	:expires  the time of expiry, which the key's PEXPIREAT repeats
 //	:saved    the time of the last save
+//	:taken    who takes the record of a renewed session, for the moment until it is removed
 //	NAME      the encoded value of the field NAME
 //
 // Times are in Unix milliseconds.
@@ -84,12 +127,13 @@ const (
 	redisRecord  = ":record"
 	redisExpires = ":expires"
 	redisSaved   = ":saved"
+	redisTaken   = ":taken"
 
 	redisVersion = "1"
 )
 
 func redisName(name string) string {
-	if name[0] == ':' {
+	if strings.HasPrefix(name, ":") {
 		return ":" + name
 	}
 	return name
@@ -120,10 +164,9 @@ func decodeRedis(hash map[string]string) (*Record, error) {
 	r := &Record{Created: created, Saved: saved, Expires: expires, Permanent: part[2] == "p"}
 	r.Fields = make([]RawField, 0, max(0, len(hash)-3))
 	for name, value := range hash {
-		if name != "" && name[0] == ':' {
-			if len(name) < 2 || name[1] != ':' {
-				continue
-			}
+		if own := strings.HasPrefix(name, ":"); own && !strings.HasPrefix(name, "::") {
+			continue
+		} else if own {
 			name = name[1:]
 		}
 		r.Fields = append(r.Fields, RawField{name, []byte(value)})
@@ -151,14 +194,16 @@ func newRedisScript(text string) *redisScript {
 	return &redisScript{text, hex.EncodeToString(sum[:])}
 }
 
-// redisCreate: KEYS record; ARGV expiry, then names and values. It answers 0 if the key is there.
+// redisCreate: KEYS record; ARGV now, expiry, then names and values. It answers "exists" if there is a record.
 var redisCreate = newRedisScript(`
-if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-for i = 2, #ARGV, 1000 do
+local stored = tonumber(redis.call('HGET', KEYS[1], ':expires') or nil)
+if stored and stored > tonumber(ARGV[1]) then return 'exists' end
+redis.call('DEL', KEYS[1])
+for i = 3, #ARGV, 1000 do
   redis.call('HSET', KEYS[1], unpack(ARGV, i, math.min(i + 999, #ARGV)))
 end
-redis.call('PEXPIREAT', KEYS[1], ARGV[1])
-return 1
+redis.call('PEXPIREAT', KEYS[1], ARGV[2])
+return 'created'
 `)
 
 // redisUpdate: KEYS record; ARGV now, the longest expiry of an empty record, expiry, the flag of permanence or "", the
@@ -201,25 +246,31 @@ if moved then
   redis.call('HSET', key, ':expires', moved)
   redis.call('PEXPIREAT', key, moved)
 end
-if after == 0 then return 'empty' end
-if before == 0 then return 'refilled' end
-return 'saved'
+local state = 'saved '
+if after == 0 then state = 'empty ' elseif before == 0 then state = 'refilled ' end
+return state .. (moved or string.format('%.0f', stored))
 `)
 
-// redisTake: KEYS record. It answers the hash and removes it.
+// redisTake: KEYS record; ARGV now, who takes it. It ends the record and answers what it was: again, if the one who took it
+// asks again because the first answer was lost. It is removed afterwards, or within a minute.
 var redisTake = newRedisScript(`
-local hash = redis.call('HGETALL', KEYS[1])
-redis.call('DEL', KEYS[1])
-return hash
+local key = KEYS[1]
+local expires, taken = redis.call('HGET', key, ':expires'), redis.call('HGET', key, ':taken')
+if not expires or taken and taken ~= ARGV[2] then return {} end
+if not taken then
+  if tonumber(expires) <= tonumber(ARGV[1]) then return {} end
+  redis.call('HSET', key, ':taken', ARGV[2], ':expires', 0)
+  redis.call('PEXPIRE', key, 60000)
+end
+return redis.call('HGETALL', key)
 `)
 
 func redisMillis(t time.Time) string { return strconv.FormatInt(t.UnixMilli(), 10) }
 
-// command gives the Redis command of a call, and the script that it runs, if any.
+// redisCommand gives the Redis command of a call, and the script that it runs, if any.
 func (c *call) redisCommand(ctx context.Context) (redis.Cmder, *redisScript) {
 	run := func(s *redisScript, args []any) (redis.Cmder, *redisScript) {
-		head := [4]any{"evalsha", s.sha, 1, c.key}
-		return redis.NewCmd(ctx, append(head[:], args...)...), s
+		return c.redisRun(ctx, append([]any{"evalsha", s.sha, 1, c.key}, args...)), s
 	}
 	switch c.op {
 	case opLoad:
@@ -227,12 +278,16 @@ func (c *call) redisCommand(ctx context.Context) (redis.Cmder, *redisScript) {
 	case opDelete:
 		return redis.NewIntCmd(ctx, "del", c.key), nil
 	case opTake:
-		return run(redisTake, nil)
+		if c.token == "" {
+			c.token = newID()
+		}
+		return run(redisTake, []any{redisMillis(time.Now()), c.token})
 	case opCreate:
 		r := c.record
-		args := make([]any, 0, 7+2*len(r.Fields))
-		args = append(args, redisMillis(r.Expires), redisRecord,
-			redisVersion+" "+redisMillis(r.Created)+" "+redisFlag(r.Permanent), redisExpires, redisMillis(r.Expires), redisSaved, redisMillis(r.Saved))
+		args := make([]any, 0, 8+2*len(r.Fields))
+		args = append(args, redisMillis(time.Now()), redisMillis(r.Expires), redisRecord,
+			redisVersion+" "+redisMillis(r.Created)+" "+redisFlag(r.Permanent), redisExpires, redisMillis(r.Expires),
+			redisSaved, redisMillis(r.Saved))
 		for _, f := range r.Fields {
 			args = append(args, redisName(f.Name), f.Value)
 		}
@@ -259,11 +314,16 @@ func (c *call) redisCommand(ctx context.Context) (redis.Cmder, *redisScript) {
 	for _, name := range u.Delete {
 		args = append(args, redisName(name))
 	}
-	cmd, script := run(redisUpdate, args)
-	if len(u.Match) > 0 {
-		cmd = onceCmd{cmd.(*redis.Cmd)}
+	return run(redisUpdate, args)
+}
+
+// redisRun is the command that runs a script.
+func (c *call) redisRun(ctx context.Context, args []any) redis.Cmder {
+	cmd := redis.NewCmd(ctx, args...)
+	if c.op == opUpdate && len(c.change.Match) > 0 {
+		return onceCmd{cmd}
 	}
-	return cmd, script
+	return cmd
 }
 
 // A onceCmd is not sent again when its answer is lost: a compare-and-set that may have happened would be taken for
@@ -272,7 +332,7 @@ type onceCmd struct{ *redis.Cmd }
 
 func (onceCmd) NoRetry() bool { return true }
 
-// answer takes the reply to the command into the call.
+// redisAnswer takes the reply to the command into the call.
 func (c *call) redisAnswer(cmd redis.Cmder) {
 	if err := cmd.Err(); err != nil {
 		c.err = redisError(err)
@@ -281,40 +341,70 @@ func (c *call) redisAnswer(cmd redis.Cmder) {
 	if once, ok := cmd.(onceCmd); ok {
 		cmd = once.Cmd
 	}
+	c.err = errors.New("redis gave no answer") // a hook may not have let the command through
 	switch cmd := cmd.(type) {
+	case *redis.IntCmd:
+		c.err = nil
 	case *redis.MapStringStringCmd:
-		c.record, c.err = decodeRedis(cmd.Val())
+		if hash := cmd.Val(); hash != nil {
+			c.redisRecord(hash)
+		}
 	case *redis.Cmd:
 		switch reply := cmd.Val().(type) {
-		case int64:
-			if reply == 0 {
-				c.err = ErrRecordExists
-			}
 		case string:
-			c.result = Result{Empty: reply == "empty", Refilled: reply == "refilled"}
-			switch reply {
-			case "gone":
-				c.err = ErrNoRecord
-			case "conflict":
-				c.err = ErrConflict
-			}
+			c.redisState(reply)
 		case []any:
 			hash := make(map[string]string, len(reply)/2)
 			for i := 0; i+1 < len(reply); i += 2 {
-				hash[fmt.Sprint(reply[i])] = fmt.Sprint(reply[i+1])
+				name, _ := reply[i].(string)
+				hash[name], _ = reply[i+1].(string)
 			}
-			if c.record, c.err = decodeRedis(hash); c.err == nil && !c.record.Expires.After(time.Now()) {
-				c.record, c.err = nil, ErrNoRecord
-			}
+			c.redisRecord(hash)
 		}
 	}
 }
 
-// redisError keeps of an error what is fit for a log. A reply of Redis may quote the command, values and all.
+// redisRecord takes a hash for the record of the call, if it has not expired. That of a take has just been ended.
+func (c *call) redisRecord(hash map[string]string) {
+	r, err := decodeRedis(hash)
+	switch {
+	case err != nil:
+		c.err = err
+	case c.op == opLoad && !r.Expires.After(time.Now()):
+		c.err = ErrNoRecord
+	default:
+		c.record, c.err = r, nil
+	}
+}
+
+// redisState takes what a script says it found and made.
+func (c *call) redisState(reply string) {
+	state, expires, _ := strings.Cut(reply, " ")
+	c.err = nil
+	switch state {
+	case "exists":
+		c.err = ErrRecordExists
+	case "gone":
+		c.err = ErrNoRecord
+	case "conflict":
+		c.err = ErrConflict
+	}
+	c.result = Result{Empty: state == "empty", Refilled: state == "refilled"}
+	c.result.Expires, _ = redisTime(expires)
+}
+
+// redisError keeps of an error what is fit for a log. A reply of Redis may quote the command, values and all, and an error
+// of go-redis what it could not read.
 func redisError(err error) error {
 	var reply redis.Error
-	if !errors.As(err, &reply) {
+	var network net.Error
+	switch {
+	case errors.As(err, &reply):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, io.EOF),
+		errors.Is(err, redis.ErrClosed), errors.As(err, &network):
 		return err
+	default:
+		return errors.New("redis did not answer")
 	}
 	code, _, _ := strings.Cut(reply.Error(), " ")
 	if code == "WRONGTYPE" || strings.Contains(reply.Error(), "WRONGTYPE ") { // also from inside a script
@@ -326,10 +416,13 @@ func redisError(err error) error {
 // doAll makes the calls in one round trip, and in one more where a server does not know a script yet, or where a cluster
 // is choosing another master.
 func (b *redisBackend) doAll(ctx context.Context, calls []*call) {
+	if b.bounded != nil {
+		ctx = context.WithValue(ctx, detourKey{}, b)
+	}
 	cmds := make([]redis.Cmder, len(calls))
 	err := b.within(ctx, func() {
 		scripts := make([]*redisScript, len(calls))
-		var due []int // of cmds
+		due := make([]int, 0, len(calls)) // of cmds
 		for i, c := range calls {
 			cmds[i], scripts[i] = c.redisCommand(ctx)
 			due = append(due, i)
@@ -339,8 +432,7 @@ func (b *redisBackend) doAll(ctx context.Context, calls []*call) {
 			due = due[:0]
 			for i, cmd := range cmds {
 				if scripts[i] != nil && redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
-					args := append([]any{"eval", scripts[i].text}, cmd.Args()[2:]...)
-					cmds[i] = redis.NewCmd(ctx, args...)
+					cmds[i] = calls[i].redisRun(ctx, append([]any{"eval", scripts[i].text}, cmd.Args()[2:]...))
 					due = append(due, i)
 				}
 			}
@@ -352,20 +444,39 @@ func (b *redisBackend) doAll(ctx context.Context, calls []*call) {
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(min(10*time.Millisecond<<attempt, 200*time.Millisecond)):
+			case <-time.After(10 * time.Millisecond << min(attempt, 4)):
 			}
 			for _, i := range due {
 				cmds[i], scripts[i] = calls[i].redisCommand(ctx)
 			}
 		}
 	})
+	var taken []string
 	for i, c := range calls {
 		if err != nil { // cmds are still in use
 			c.err = err
-		} else {
-			c.redisAnswer(cmds[i])
+			continue
+		}
+		c.redisAnswer(cmds[i])
+		if c.op == opTake && c.err == nil {
+			taken = append(taken, c.key)
 		}
 	}
+	b.forget(ctx, taken)
+}
+
+// forget removes records that were taken. If it cannot, Redis does within a minute.
+func (b *redisBackend) forget(ctx context.Context, taken []string) {
+	if len(taken) == 0 {
+		return
+	}
+	var cmds []redis.Cmder
+	var due []int
+	for i, key := range taken {
+		cmds = append(cmds, redis.NewIntCmd(ctx, "del", key))
+		due = append(due, i)
+	}
+	b.within(ctx, func() { b.send(ctx, cmds, due) })
 }
 
 // failedOver appends the commands that may succeed once a cluster has another master in place of one that died. go-redis
@@ -388,7 +499,7 @@ func (b *redisBackend) failedOver(cmds []redis.Cmder, due []int) []int {
 			}
 		case errors.As(err, &network) && network.Op == "dial":
 			retry = true
-		default:
+		case errors.Is(err, io.EOF), errors.As(err, &network):
 			_, once := cmd.(onceCmd)
 			retry = !once
 		}
@@ -401,16 +512,24 @@ func (b *redisBackend) failedOver(cmds []redis.Cmder, due []int) []int {
 
 // send lets each of the commands that are due get its reply or error.
 func (b *redisBackend) send(ctx context.Context, cmds []redis.Cmder, due []int) {
+	var err error
 	switch len(due) {
 	case 0:
+		return
 	case 1:
-		b.bounded.Process(ctx, cmds[due[0]])
+		err = b.original.Process(ctx, cmds[due[0]])
 	default:
-		pipe := b.bounded.Pipeline()
+		pipe := b.original.Pipeline()
 		for _, i := range due {
 			pipe.Process(ctx, cmds[i])
 		}
-		pipe.Exec(ctx)
+		_, err = pipe.Exec(ctx)
+	}
+	// The error of a hook that let nothing through is on no command.
+	if err != nil && !slices.ContainsFunc(due, func(i int) bool { return cmds[i].Err() != nil }) {
+		for _, i := range due {
+			cmds[i].SetErr(err)
+		}
 	}
 }
 

@@ -101,10 +101,14 @@ func writtenAt(text string) (time.Time, error) {
 
 // The content of a secure cookie, before securecookie seals it:
 //
-//	version 1 | flags | 32 bytes that name the bound session, if flagged | for each field: name, value
+//	version 1 | flags | when it was written | 32 bytes that name the bound session, if flagged | for each field: name, value
 //
-// A name or value is its length as a uvarint and then its bytes.
-const contentVersion = 1
+// The time is 48 bits of Unix milliseconds, because a securecookie's own date has whole seconds only. A name or value is its
+// length as a uvarint and then its bytes.
+const (
+	contentVersion = 1
+	contentHead    = 2 + 6
+)
 
 const (
 	flagPermanent = 1 << iota
@@ -118,41 +122,51 @@ func binding(id string) []byte {
 	return sum[:]
 }
 
-func encodeContent(fields []RawField, permanent bool, bound []byte) []byte {
-	size := 2 + len(bound)
-	for _, f := range fields {
+// A sealedContent is what a secure cookie says.
+type sealedContent struct {
+	written   time.Time
+	permanent bool
+	bound     []byte // what binding says of the session that it belongs to, nil for none
+	fields    []RawField
+}
+
+func (c *sealedContent) encode() []byte {
+	size := contentHead + len(c.bound)
+	for _, f := range c.fields {
 		size += 2*binary.MaxVarintLen32 + len(f.Name) + len(f.Value)
 	}
-	b := append(make([]byte, 0, size), contentVersion, 0)
-	if permanent {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, size), uint64(c.written.UnixMilli()))
+	b[0], b[1] = contentVersion, 0 // the milliseconds leave them free until the year 10889
+	if c.permanent {
 		b[1] |= flagPermanent
 	}
-	if bound != nil {
+	if c.bound != nil {
 		b[1] |= flagBound
-		b = append(b, bound...)
+		b = append(b, c.bound...)
 	}
-	for _, f := range fields {
+	for _, f := range c.fields {
 		b = append(binary.AppendUvarint(b, uint64(len(f.Name))), f.Name...)
 		b = append(binary.AppendUvarint(b, uint64(len(f.Value))), f.Value...)
 	}
 	return b
 }
 
-// decodeContent reads what encodeContent wrote. bound is nil if the content is not bound.
-func decodeContent(b []byte) (fields []RawField, permanent bool, bound []byte, err error) {
-	if len(b) < 2 || b[0] == 0 {
-		return nil, false, nil, errMalformed
+func decodeContent(b []byte) (c *sealedContent, err error) {
+	if len(b) < contentHead || b[0] == 0 {
+		return nil, errMalformed
 	}
 	flags := b[1]
 	if b[0] != contentVersion || flags&^(flagPermanent|flagBound) != 0 {
-		return nil, false, nil, errFuture
+		return nil, errFuture
 	}
-	b = b[2:]
+	c = &sealedContent{permanent: flags&flagPermanent != 0}
+	c.written = time.UnixMilli(int64(binary.BigEndian.Uint64(b) & (1<<48 - 1)))
+	b = b[contentHead:]
 	if flags&flagBound != 0 {
 		if len(b) < sha256.Size {
-			return nil, false, nil, errMalformed
+			return nil, errMalformed
 		}
-		bound, b = b[:sha256.Size], b[sha256.Size:]
+		c.bound, b = b[:sha256.Size], b[sha256.Size:]
 	}
 	next := func() []byte {
 		n, size := binary.Uvarint(b)
@@ -170,11 +184,11 @@ func decodeContent(b []byte) (fields []RawField, permanent bool, bound []byte, e
 			value = next()
 		}
 		if err != nil {
-			return nil, false, nil, err
+			return nil, err
 		}
-		fields = append(fields, RawField{string(name), value})
+		c.fields = append(c.fields, RawField{string(name), value})
 	}
-	return fields, flags&flagPermanent != 0, bound, nil
+	return c, nil
 }
 
 // A longer text is split over cookies: the first one holds "n.tag.text", the others "tag.text". The tag tells the
@@ -254,37 +268,40 @@ func (c *cookie) unseal(first string, others [][]string, bound []byte, now time.
 	if len(text) > c.MaxChunks*maxCookieBytes || !canonical(text) {
 		return nil, false, errMalformed
 	}
-	content, written, older, err := c.sealer.open(c.CookieName, text)
+	data, dated, older, err := c.sealer.open(c.CookieName, text)
 	if err != nil {
 		return nil, false, err
 	}
-	fields, permanent, claimed, err := decodeContent(content)
+	content, err := decodeContent(data)
 	if err != nil {
 		return nil, false, err
 	}
-	r = &Record{Created: written, Saved: written, Permanent: permanent, Fields: fields}
-	r.Expires = written.Add(c.contentAge(permanent))
+	written := content.written
+	r = &Record{Created: written, Saved: written, Permanent: content.permanent, Fields: content.fields}
+	r.Expires = written.Add(c.contentAge(r.Permanent))
 	switch {
+	case written.Sub(dated).Abs() > maxClockSkew: // both are of one writing
+		return nil, false, errMalformed
 	case written.After(now.Add(maxClockSkew)):
 		return nil, false, errFuture
 	case !r.Expires.After(now):
 		return nil, false, errExpired
-	case subtle.ConstantTimeCompare(claimed, bound) != 1:
+	case subtle.ConstantTimeCompare(content.bound, bound) != 1:
 		return nil, false, errUnbound
 	}
 	return r, older, nil
 }
 
-// sealFields gives the values of the cookie, and of its chunks.
-func (c *cookie) sealFields(fields []RawField, permanent bool, bound []byte) ([]string, error) {
-	text, err := c.sealer.seal(c.CookieName, encodeContent(fields, permanent, bound))
+// seal gives the values of the cookie, and of its chunks.
+func (c *cookie) seal(content *sealedContent) ([]string, error) {
+	text, err := c.sealer.seal(c.CookieName, content.encode())
 	if err != nil {
 		return nil, errors.New("securecookie cannot encode") // its text is not ours to vouch for
 	}
 	chunks := split(c.CookieName, text, c.MaxChunks)
 	if chunks == nil {
-		largest := fields[0]
-		for _, f := range fields {
+		largest := content.fields[0]
+		for _, f := range content.fields {
 			if len(f.Value) > len(largest.Value) {
 				largest = f
 			}

@@ -71,34 +71,41 @@ type Session struct {
 	used  bool  // read or changed
 	sent  bool  // the headers have gone
 	err   error // the first error, for Err
-	fatal error // the first error with which every commit fails
+	fatal error // the first mistake of the program, with which commits fail
 }
 
 // A part is the state of one cookie in one request.
 type part struct {
 	*cookie
-	state partState
-	ready chan struct{} // closed when a load ends; there while state is loading
-	err   error         // why the load failed; the fields then read as absent
+	state  partState
+	ready  chan struct{} // closed when a load ends; there while state is loading
+	texts  []string      // the values that came under the cookie's name, in turn
+	chunks [][]string    // and under the names of its chunks, from name.1 on
+	found  bool          // a session came with the request
+	held   bool          // the browser has a cookie of this name
 
-	texts  []string   // the values that came under the cookie's name, in turn
-	chunks [][]string // and under the names of its chunks, from name.1 on
+	content // of the session, as this request has it
 
+	ended  []string // keys of records to remove
+	expire bool     // tell the browser to drop the cookie
+	epoch  int      // counts Destroy, so that a commit under way notices one
+	tried  bool     // what it has to save could not be saved, and there is nothing new since
+	lines  []string // the Set-Cookie lines for it that are in the response header already
+}
+
+// content is what Destroy leaves nothing of.
+type content struct {
+	err     error   // why the load failed; the fields then read as absent
 	id      string  // of the session that the client has, "" for none and for a secure cookie
-	rec     *Record // as it was last seen, without Fields unless a Version needs them; nil: there is no session
+	rec     *Record // as it was last seen; nil: there is no session
 	entries entries
 	foreign []string // stored fields that this cookie does not own; the next save removes them
-	stored  bool     // a session came with the request
 
 	permanent bool // as the program wants it
 	renew     bool
-	rewrite   bool     // send the cookie again: an older key wrote it, or it was told to go
-	gone      bool     // the session has ended while this request ran
-	ended     []string // keys of records to remove
-	expire    bool     // tell the browser to drop the cookie
-	epoch     int      // counts Destroy, so that a commit under way notices one
-
-	lines []string // the Set-Cookie lines for it that are in the response header already
+	emptied   bool // by this request after the headers, so that the browser has not heard of it
+	rewrite   bool // send the cookie again: an older key wrote it, or it was told to go
+	gone      bool // the session has ended while this request ran
 }
 
 type partState uint8
@@ -191,8 +198,11 @@ func (s *Session) encode(name string, value any) ([]byte, error) {
 
 // put gives the field an encoded value, or removes it for nil.
 func (s *Session) put(name string, data []byte) {
-	for _, i := range s.m.routes.owners(name) {
-		p := s.use(i)
+	owners := s.m.routes.owners(name)
+	s.useAll(owners)
+	for _, i := range owners {
+		p := &s.parts[i]
+		p.tried = false
 		if data != nil {
 			p.entries.at(name).value = data
 		} else if e := p.entries.find(name); e != nil {
@@ -208,7 +218,7 @@ func (s *Session) note(err error) {
 	}
 }
 
-// fail keeps the first error for Err and for every commit.
+// fail keeps the first mistake of the program for Err and for the commit.
 func (s *Session) fail(err error) {
 	s.note(err)
 	if s.fatal == nil {
@@ -251,8 +261,9 @@ func (s *Session) Fields() []string {
 	defer s.mu.Unlock()
 	s.used = true
 	names := []string{}
+	s.useAll(s.m.every)
 	for i := range s.parts {
-		for _, e := range s.use(i).entries.list {
+		for _, e := range s.parts[i].entries.list {
 			if e.value != nil {
 				names = append(names, e.name)
 			}
@@ -268,8 +279,10 @@ func (s *Session) Clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.used = true
+	s.useAll(s.m.every)
 	for i := range s.parts {
-		list := s.use(i).entries.list
+		s.parts[i].tried = false
+		list := s.parts[i].entries.list
 		for j := range list {
 			list[j].value = nil
 		}
@@ -354,32 +367,48 @@ func (s *Session) part(cookie string) *part {
 	return nil
 }
 
-// each calls f for the parts of the cookies named, or of all.
-func (s *Session) each(cookies []string, op string, f func(p *part)) {
+// each loads the parts of the cookies named, or all, side by side, and calls f for them.
+func (s *Session) each(cookies []string, op string, load bool, f func(p *part)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.used = true
-	if len(cookies) == 0 {
-		for i := range s.parts {
-			f(&s.parts[i])
+	var parts []int
+	for i := range s.parts {
+		if len(cookies) == 0 || slices.Contains(cookies, s.parts[i].CookieName) {
+			parts = append(parts, i)
 		}
 	}
 	for _, name := range cookies {
-		if p := s.part(name); p != nil {
-			f(p)
-		} else {
+		if s.part(name) == nil {
 			s.fail(&Error{Cookie: name, Op: op, Err: errors.New("no config has this cookie")})
+		}
+	}
+	if load {
+		s.useAll(parts)
+	}
+	for _, i := range parts {
+		p := &s.parts[i]
+		p.tried = false
+		f(p)
+	}
+}
+
+// withBound calls f for the part, and for those whose cookies are bound to it.
+func (s *Session) withBound(p *part, f func(p *part)) {
+	f(p)
+	for i := range s.parts {
+		if s.parts[i].boundTo == p.cookie {
+			f(&s.parts[i])
 		}
 	}
 }
 
 // Renew gives the sessions of the cookies named, or of all, a new id and a new lifetime at the commit. They keep their
 // fields. Call it when a visitor logs in or gains rights, so that an id planted or seen before is worth nothing (OWASP:
-// session fixation). The content of a secure cookie is written anew.
+// session fixation). The content of a secure cookie is written anew, also that of one that is BoundTo a renewed session.
 func (s *Session) Renew(cookies ...string) {
-	s.each(cookies, "renew", func(p *part) {
-		s.use(p.index)
-		p.renew = true
+	s.each(cookies, "renew", true, func(p *part) {
+		s.withBound(p, func(p *part) { p.renew = true })
 	})
 }
 
@@ -387,56 +416,51 @@ func (s *Session) Renew(cookies ...string) {
 // gone already is no error. A field set afterwards starts a new session with a new id. After the headers have gone it
 // still removes the record. Cookies that are BoundTo a session that ends, end with it.
 func (s *Session) Destroy(cookies ...string) {
-	s.each(cookies, "delete", func(p *part) {
-		s.destroy(p)
-		for i := range s.parts {
-			if b := &s.parts[i]; b.boundTo == p.cookie {
-				s.destroy(b)
-			}
-		}
-	})
+	s.each(cookies, "delete", false, func(p *part) { s.withBound(p, s.destroy) })
 }
 
-// destroy ends the session of p for this request. What was not loaded need not be: every id that came with the request
-// is removed.
+// destroy ends the session of p for this request. What was not loaded need not be: every session whose id came with the
+// request is removed.
 func (s *Session) destroy(p *part) {
 	for p.state == loading {
 		s.use(p.index)
 	}
-	switch {
-	case p.sealer != nil:
-	case p.id != "":
-		p.ended = append(p.ended, p.key(p.id))
-	case p.state == unloaded || p.err != nil:
+	if p.sealer == nil {
+		if p.id != "" {
+			p.ended = append(p.ended, p.key(p.id))
+		}
 		for _, text := range p.texts {
-			if id, _, err := p.parseID(text); err == nil {
+			if id, _, err := p.parseID(text); err == nil && id != p.id {
 				p.ended = append(p.ended, p.key(id))
 			}
 		}
 	}
-	*p = part{
-		cookie: p.cookie, state: loaded, stored: p.stored, texts: p.texts, chunks: p.chunks, lines: p.lines,
-		ended: p.ended, expire: p.hasCookie(), epoch: p.epoch + 1,
-	}
-}
-
-// hasCookie reports whether the client has, or is about to get, a cookie of this name.
-func (p *part) hasCookie() bool {
-	return len(p.texts) > 0 || len(p.lines) > 0 || slices.ContainsFunc(p.chunks, func(c []string) bool { return len(c) > 0 })
+	p.state, p.content = loaded, content{}
+	p.expire = p.held
+	p.epoch++
 }
 
 // SetPermanent makes the session of the cookie permanent, or no longer so: PermanentLifetime then takes the place of
-// Lifetime and of MaxAge ("remember me"). It is kept with the session, once that has a field.
+// Lifetime and of MaxAge ("remember me"). It is kept with the session, once that has a field. A session that is past its
+// Lifetime ends when it is no longer permanent.
 func (s *Session) SetPermanent(cookie string, on bool) {
-	s.each([]string{cookie}, "save", func(p *part) {
-		s.use(p.index)
-		p.permanent = on
-	})
+	s.each([]string{cookie}, "save", true, func(p *part) { p.permanent = on })
 }
 
 // Permanent reports whether the session of the cookie is permanent.
 func (s *Session) Permanent(cookie string) bool {
 	return inspect(s, cookie, func(p *part) bool { return p.permanent })
+}
+
+// Handle returns what names the session of the cookie in events and in Info. It cannot be used as a cookie. It is "" for a
+// secure cookie, and before the first save.
+func (s *Session) Handle(cookie string) string {
+	return inspect(s, cookie, func(p *part) string {
+		if p.id == "" {
+			return ""
+		}
+		return handle(p.key(p.id))
+	})
 }
 
 // ID returns the id of the cookie's session, as it is in the cookie before signing. It is a secret. It is "" for a secure
@@ -447,7 +471,7 @@ func (s *Session) ID(cookie string) string {
 
 // IsNew reports whether no session of this cookie came with the request, or it was destroyed.
 func (s *Session) IsNew(cookie string) bool {
-	return inspect(s, cookie, func(p *part) bool { return !p.stored || p.epoch > 0 })
+	return inspect(s, cookie, func(p *part) bool { return !p.found || p.epoch > 0 })
 }
 
 // Expires returns when the session of the cookie ends as it is stored, or the zero time when it is not stored.

@@ -33,10 +33,11 @@ func (f Field[T]) Update(s *Session, change func(T) T) (T, error) {
 func (s *Session) update(name string, change func(data []byte) ([]byte, error)) error {
 	s.saving.Lock() // a commit must not save the field meanwhile
 	defer s.saving.Unlock()
-	p, known, err := s.target(name)
+	t, err := s.target(name)
 	if err != nil {
 		return err
 	}
+	p, known, seen := t.part, t.known, t.rec
 	if p == nil {
 		data, err := change(known)
 		if err != nil {
@@ -47,9 +48,6 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 		s.put(name, data)
 		return nil
 	}
-	s.mu.Lock()
-	seen, epoch, key, permanent := p.rec, p.epoch, p.key(p.id), p.permanent
-	s.mu.Unlock()
 	failed := func(err error) error { return &Error{Cookie: p.CookieName, Op: "update", Err: err} }
 	for deadline := time.Now().Add(s.m.timeout); ; {
 		data, err := change(known)
@@ -57,18 +55,18 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 			return err
 		}
 		now := wallNow()
-		c := &call{part: p, op: opUpdate, key: key, change: &Change{
+		c := &call{part: p, op: opUpdate, key: t.key, change: &Change{
 			Set: []RawField{{name, data}}, Match: []RawField{{name, known}},
-			Expires: p.expiry(seen.Created, now, permanent), Now: now, Seen: seen,
+			Expires: p.expiry(seen.Created, now, seen.Permanent), Now: now, Seen: seen,
 		}}
 		s.run([]*call{c})
 		switch {
 		case c.err == nil:
-			s.updated(p, epoch, name, data, c)
+			s.updated(t, name, data, c)
 			s.m.event(s.ctx, p.cookie, EventSave, c, 1, len(name)+len(data))
 			return nil
 		case errors.Is(c.err, ErrNoRecord):
-			s.lost(p, epoch)
+			s.lost(t)
 			return failed(ErrSessionGone)
 		case !errors.Is(c.err, ErrConflict):
 			s.m.event(s.ctx, p.cookie, EventError, c, 0, 0)
@@ -77,11 +75,11 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 			return failed(fmt.Errorf("%w: others were faster: %w", ErrUnavailable, context.DeadlineExceeded))
 		}
 		time.Sleep(rand.N(5 * time.Millisecond)) // so that many do not meet again
-		l := &call{part: p, op: opLoad, key: key}
+		l := &call{part: p, op: opLoad, key: t.key}
 		s.run([]*call{l})
 		switch {
 		case errors.Is(l.err, ErrNoRecord):
-			s.lost(p, epoch)
+			s.lost(t)
 			return failed(ErrSessionGone)
 		case l.err != nil:
 			return failed(l.err)
@@ -95,41 +93,56 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 	}
 }
 
-// target finds the part that keeps the field, and its value there as far as this request knows. Without a record to
-// update p is nil, and the value is this request's.
-func (s *Session) target(name string) (p *part, known []byte, err error) {
+// A target is the record that an update changes, as this request knows it.
+type target struct {
+	part  *part // nil: there is none, and the update is a plain change
+	epoch int
+	key   string
+	rec   *Record
+	known []byte // the field's value there, or the value of this request if there is no record
+}
+
+// target finds the part that keeps the field: the one that Get reads, else the one that Get will read.
+func (s *Session) target(name string) (target, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.used = true
 	owners := s.m.routes.owners(name)
-	e := s.find(name) // loads the owners as Get does
+	s.useAll(owners)
+	if len(owners) == 0 {
+		return target{}, nil // what change returns cannot be encoded
+	}
+	p := &s.parts[owners[len(owners)-1]]
 	for _, i := range owners {
-		q := s.use(i)
-		if f := q.entries.find(name); p == nil || f != nil && f.value != nil {
-			p = q
+		if e := s.parts[i].entries.find(name); e != nil && e.value != nil {
+			p = &s.parts[i]
 		}
 	}
+	e := p.entries.find(name)
 	switch {
-	case p != nil && p.err != nil:
-		return nil, nil, &Error{Cookie: p.CookieName, Op: "update", Err: p.err}
-	case p != nil && p.gone:
-		return nil, nil, &Error{Cookie: p.CookieName, Op: "update", Err: ErrSessionGone}
-	case p == nil || p.sealer != nil || p.rec == nil:
-		if e != nil {
-			known = e.value
+	case p.err != nil:
+		return target{}, &Error{Cookie: p.CookieName, Op: "update", Err: p.err}
+	case p.gone:
+		return target{}, &Error{Cookie: p.CookieName, Op: "update", Err: ErrSessionGone}
+	case p.sealer != nil || p.rec == nil:
+		if e == nil {
+			e = &entry{}
 		}
-		return nil, known, nil
+		return target{known: e.value}, nil
 	}
-	if e := p.entries.find(name); e != nil {
-		known = e.saved
+	t := target{part: p, epoch: p.epoch, key: p.key(p.id), rec: p.rec}
+	if e != nil {
+		t.known = e.saved
 	}
-	return p, known, nil
+	return t, nil
 }
 
 // updated takes over what an update has saved.
-func (s *Session) updated(p *part, epoch int, name string, data []byte, c *call) {
+func (s *Session) updated(t target, name string, data []byte, c *call) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p.epoch != epoch {
+	p := t.part
+	if p.epoch != t.epoch {
 		return // destroyed meanwhile by another goroutine
 	}
 	s.put(name, data)
@@ -140,10 +153,10 @@ func (s *Session) updated(p *part, epoch int, name string, data []byte, c *call)
 }
 
 // lost notes that the session has ended.
-func (s *Session) lost(p *part, epoch int) {
+func (s *Session) lost(t target) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p.epoch == epoch {
-		p.end()
+	if t.part.epoch == t.epoch {
+		t.part.end()
 	}
 }

@@ -39,7 +39,7 @@ func (w *writer) commit(status int) error {
 		w.s.reject(w.Header())
 		return nil
 	}
-	if fatal, _ := w.s.commit(w.Header(), true); fatal != nil {
+	if fatal, _ := w.s.commit(true, false); fatal != nil {
 		w.err = fatal
 		w.s.m.onError(w.ResponseWriter, w.r, fatal)
 	}

@@ -69,6 +69,7 @@ func Start(name string, args ...string) (*Process, error) {
 	p := &Process{cmd: exec.Command(name, args...), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	p.cmd.SysProcAttr = attributes()
+	p.cmd.Env = append(os.Environ(), "JAVA=exec java") // the emulator's script then becomes the server, and ends as one
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,126 @@
+package sessplus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A batcher is a Backend that makes the calls of all cookies with an equal client in one round trip.
+type batcher interface {
+	client() any // comparable
+	doAll(ctx context.Context, calls []*call)
+}
+
+// A call is one call of a Backend for one cookie of a request, with its answer.
+type call struct {
+	part *part
+	op   op
+	key  string
+
+	record *Record // to create, or the answer of a load or a take
+	change *Change // to update
+	result Result
+	err    error
+	took   time.Duration
+	token  string // of a take that Redis may be asked twice
+}
+
+type op uint8
+
+const (
+	opLoad op = iota
+	opCreate
+	opUpdate
+	opTake
+	opDelete
+)
+
+// do makes the call at its backend.
+func (c *call) do(ctx context.Context) {
+	b := c.part.Backend
+	switch c.op {
+	case opLoad:
+		c.record, c.err = b.Load(ctx, c.key)
+	case opCreate:
+		c.err = b.Create(ctx, c.key, c.record)
+	case opUpdate:
+		c.result, c.err = b.Update(ctx, c.key, c.change)
+	case opTake:
+		c.record, c.err = b.Take(ctx, c.key)
+	case opDelete:
+		c.err = b.Delete(ctx, c.key)
+	}
+}
+
+// run makes the calls, all side by side and those to one client in one round trip, within the Timeout. The error of a
+// call then matches ErrUnavailable, unless it is one that Backend names.
+func (s *Session) run(calls []*call) {
+	if len(calls) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, s.m.timeout)
+	defer cancel()
+	groups := group(calls)
+	last := len(groups) - 1
+	var wg sync.WaitGroup
+	var thrown atomic.Value // a panic of another goroutine would end the process; net/http expects it in the request's own
+	for _, g := range groups[:last] {
+		wg.Go(func() {
+			defer func() {
+				if p := recover(); p != nil {
+					thrown.Store(&p)
+				}
+			}()
+			runGroup(ctx, g)
+		})
+	}
+	runGroup(ctx, groups[last])
+	wg.Wait()
+	if p, ok := thrown.Load().(*any); ok {
+		panic(*p)
+	}
+}
+
+// group splits the calls by the client that can make them together.
+func group(calls []*call) [][]*call {
+	var groups [][]*call
+next:
+	for _, c := range calls {
+		if c.part.batch != nil {
+			for i, g := range groups {
+				if b := g[0].part.batch; b != nil && b.client() == c.part.batch.client() {
+					groups[i] = append(g, c)
+					continue next
+				}
+			}
+		}
+		groups = append(groups, []*call{c})
+	}
+	return groups
+}
+
+func runGroup(ctx context.Context, calls []*call) {
+	start := time.Now()
+	if len(calls) == 1 {
+		calls[0].do(ctx)
+	} else {
+		calls[0].part.batch.doAll(ctx, calls)
+	}
+	took := time.Since(start)
+	for _, c := range calls {
+		c.took = took
+		switch err := c.err; {
+		case err == nil, errors.Is(err, ErrNoRecord), errors.Is(err, ErrConflict), errors.Is(err, ErrRecordExists), errors.Is(err, ErrTooLarge):
+		default:
+			c.err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+	}
+}
+
+// handle is the part of a record's key that tells the sessions of one cookie apart.
+func handle(key string) string { return key[strings.LastIndexByte(key, ':')+1:] }

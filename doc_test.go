@@ -1,0 +1,139 @@
+package sessplus_test
+
+import (
+	"go/ast"
+	"go/doc"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// parseDir reads the package in the directory, without its tests, as go/doc wants it.
+func parseDir(t *testing.T, dir string) *doc.Package {
+	t.Helper()
+	fset := token.NewFileSet()
+	// The package has no files for one system only, so that build constraints do not matter here.
+	pkgs, err := parser.ParseDir(fset, dir, func(f fs.FileInfo) bool { return !strings.HasSuffix(f.Name(), "_test.go") }, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range pkgs {
+		return doc.New(p, "./"+dir, 0)
+	}
+	t.Fatalf("no package in %q", dir)
+	return nil
+}
+
+// Types whose own comment speaks of their fields or methods.
+var documentedAsAWhole = []string{"RawField", "Codec", "RedisClient"}
+
+// undocumented lists the exported names without a comment: package, constants, variables, functions, types, methods but
+// Error, and the fields and methods of exported structs and interfaces.
+func undocumented(p *doc.Package) (names []string) {
+	missing := func(name string, comments ...string) {
+		if strings.TrimSpace(strings.Join(comments, "")) == "" {
+			names = append(names, name)
+		}
+	}
+	values := func(list []*doc.Value) {
+		for _, v := range list {
+			for _, spec := range v.Decl.Specs {
+				spec := spec.(*ast.ValueSpec)
+				group := ""
+				if !v.Decl.Lparen.IsValid() {
+					group = v.Doc
+				}
+				for _, n := range spec.Names {
+					if n.IsExported() {
+						missing(n.Name, group, spec.Doc.Text(), spec.Comment.Text())
+					}
+				}
+			}
+		}
+	}
+	funcs := func(list []*doc.Func, of string) {
+		for _, f := range list {
+			if f.Name != "Error" {
+				missing(of+f.Name, f.Doc)
+			}
+		}
+	}
+	missing("package "+p.Name, p.Doc)
+	values(p.Consts)
+	values(p.Vars)
+	funcs(p.Funcs, "")
+	for _, t := range p.Types {
+		missing(t.Name, t.Doc)
+		values(t.Consts)
+		values(t.Vars)
+		funcs(t.Funcs, "")
+		funcs(t.Methods, t.Name+".")
+		for _, spec := range t.Decl.Specs {
+			for _, f := range members(spec.(*ast.TypeSpec).Type) {
+				for _, n := range f.Names {
+					if n.IsExported() && !slices.Contains(documentedAsAWhole, t.Name) {
+						missing(t.Name+"."+n.Name, f.Doc.Text(), f.Comment.Text())
+					}
+				}
+			}
+		}
+	}
+	return names
+}
+
+// members are the fields of a struct or the methods of an interface.
+func members(t ast.Expr) []*ast.Field {
+	switch t := t.(type) {
+	case *ast.StructType:
+		return t.Fields.List
+	case *ast.InterfaceType:
+		return t.Methods.List
+	}
+	return nil
+}
+
+func TestEveryExportedNameIsDocumented(t *testing.T) {
+	for _, dir := range []string{".", "sessplustest"} {
+		for _, name := range undocumented(parseDir(t, dir)) {
+			t.Errorf("%s: %s has no comment", dir, name)
+		}
+	}
+}
+
+func TestUndocumentedNamesAreFound(t *testing.T) {
+	const src = `package p
+type T struct { A, B int; C int // c
+	d int }
+type I interface { M() }
+// U has a comment.
+type U int
+const ( // a group
+	X U = 1 // x
+	Y U = 2
+)
+func F() {}
+func (U) G() {}
+func (U) h() {}
+func (U) Error() string { return "" }
+var V int
+`
+	fset := token.NewFileSet()
+	file, err := parser.ParseFile(fset, "p.go", src, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := doc.NewFromFiles(fset, []*ast.File{file}, "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := undocumented(p)
+	want := []string{"package p", "V", "F", "I", "I.M", "T", "T.A", "T.B", "Y", "U.G"}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("undocumented = %q, want %q", got, want)
+	}
+}

@@ -1,0 +1,111 @@
+package sessplus_test
+
+import (
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sessplus/sessplus"
+)
+
+// everything is each method of a Session, to be called at the same time as the others.
+func everything(i int) map[string]func(s *sessplus.Session) {
+	name := fmt.Sprintf("field%d", i%3)
+	typed := sessplus.Field[int](name)
+	return map[string]func(s *sessplus.Session){
+		"Get":          func(s *sessplus.Session) { s.Get(name) },
+		"Set":          func(s *sessplus.Session) { s.Set(name, i) },
+		"Delete":       func(s *sessplus.Session) { s.Delete(name) },
+		"Pop":          func(s *sessplus.Session) { s.Pop(name) },
+		"Has":          func(s *sessplus.Session) { s.Has(name) },
+		"Fields":       func(s *sessplus.Session) { s.Fields() },
+		"Clear":        func(s *sessplus.Session) { s.Clear() },
+		"Decode":       func(s *sessplus.Session) { var v any; s.Decode(name, &v) },
+		"GetInt":       func(s *sessplus.Session) { s.GetInt(name) },
+		"Save":         func(s *sessplus.Session) { s.Save() },
+		"Reload":       func(s *sessplus.Session) { s.Reload() },
+		"Err":          func(s *sessplus.Session) { s.Err() },
+		"Renew":        func(s *sessplus.Session) { s.Renew("kept") },
+		"Destroy":      func(s *sessplus.Session) { s.Destroy("kept") },
+		"SetPermanent": func(s *sessplus.Session) { s.SetPermanent("kept", i%2 == 0) },
+		"Permanent":    func(s *sessplus.Session) { s.Permanent("kept") },
+		"ID":           func(s *sessplus.Session) { s.ID("kept") },
+		"IsNew":        func(s *sessplus.Session) { s.IsNew("lazy") },
+		"Expires":      func(s *sessplus.Session) { s.Expires("lazy") },
+		"Update":       func(s *sessplus.Session) { typed.Update(s, func(n int) int { return n + 1 }) },
+		"Field.Pop":    func(s *sessplus.Session) { typed.Pop(s) },
+		"Format":       func(s *sessplus.Session) { _ = fmt.Sprint(s) },
+	}
+}
+
+// SPEC 4.7: under -race.
+func TestGoroutinesOfARequestShareItsSession(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 10 * time.Second},
+			sessplus.Config{CookieName: "kept", Backend: b, Fields: sessplus.Include("field0", "shared"), IdleTimeout: time.Hour, MaxAge: time.Hour},
+			sessplus.Config{CookieName: "lazy", Backend: b, Fields: sessplus.Include("field1", "shared"), Lazy: true, DropIfGone: true},
+			sessplus.Config{CookieName: "sealed", Fields: sessplus.Include("field2")},
+			sessplus.Config{CookieName: "bound", BoundTo: "kept", Fields: sessplus.Include("field3")},
+		))
+		for round := range 4 {
+			c.askWith(c.client, func(s *sessplus.Session) {
+				for i := range 3 {
+					s.Set(fmt.Sprintf("field%d", i), i)
+				}
+				s.Set("shared", round)
+			})
+			c.ask(c.client, func(w http.ResponseWriter, r *http.Request) {
+				s := sessplus.Get(r)
+				var wg sync.WaitGroup
+				for i := range 6 {
+					for _, f := range everything(i) {
+						wg.Go(func() { f(s) })
+					}
+				}
+				wg.Wait()
+			})
+		}
+		settle(t)
+	})
+}
+
+// SPEC 4.7: changes of different fields by the goroutines of one request all stay.
+func TestGoroutinesOfARequestLoseNothing(t *testing.T) {
+	const n = 40
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		c := newCrowd(t, newManager(t, nil,
+			sessplus.Config{CookieName: "a", Backend: b, Fields: sessplus.Exclude("counter")},
+			sessplus.Config{CookieName: "b", Backend: b, Fields: sessplus.Include("counter"), Lazy: true}))
+		counter := sessplus.Field[int]("counter")
+		c.mustAsk(c.client, func(s *sessplus.Session) { counter.Set(s, 0) })
+		c.mustAsk(c.client, func(s *sessplus.Session) {
+			var wg sync.WaitGroup
+			for i := range n {
+				wg.Go(func() {
+					s.Set(fmt.Sprint("f", i), i)
+					if i%4 == 0 {
+						if err := s.Save(); err != nil {
+							t.Errorf("Save() = %v", err)
+						}
+						if _, err := counter.Update(s, func(n int) int { return n + 1 }); err != nil {
+							t.Errorf("Update() = %v", err)
+						}
+					}
+				})
+			}
+			wg.Wait()
+		})
+		c.mustAsk(c.client, func(s *sessplus.Session) {
+			for i := range n {
+				if got := s.GetInt(fmt.Sprint("f", i)); got != i {
+					t.Errorf("f%d = %d, want %d", i, got, i)
+				}
+			}
+			if got := counter.Get(s); got != n/4 {
+				t.Errorf("counter = %d, want %d", got, n/4)
+			}
+		})
+	})
+}

@@ -1,0 +1,660 @@
+package sessplus_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sessplus/sessplus"
+)
+
+// An s5Backend is somebody else's backend: it notes the calls, and hook, if there is one, may delay or break them.
+type s5Backend struct {
+	sessplus.Backend
+	hook func(ctx context.Context, op string) error
+
+	mu  sync.Mutex // guards ops
+	ops []string
+}
+
+func (b *s5Backend) call(ctx context.Context, op string) error {
+	b.mu.Lock()
+	b.ops = append(b.ops, op)
+	hook := b.hook
+	b.mu.Unlock()
+	if hook == nil {
+		return nil
+	}
+	return hook(ctx, op)
+}
+
+func (b *s5Backend) setHook(hook func(ctx context.Context, op string) error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.hook = hook
+}
+
+// calls returns the calls since the last time it was asked.
+func (b *s5Backend) calls() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	ops := b.ops
+	b.ops = nil
+	return ops
+}
+
+func (b *s5Backend) Load(ctx context.Context, key string) (*sessplus.Record, error) {
+	if err := b.call(ctx, "load"); err != nil {
+		return nil, err
+	}
+	return b.Backend.Load(ctx, key)
+}
+
+func (b *s5Backend) Create(ctx context.Context, key string, r *sessplus.Record) error {
+	if err := b.call(ctx, "create"); err != nil {
+		return err
+	}
+	return b.Backend.Create(ctx, key, r)
+}
+
+func (b *s5Backend) Update(ctx context.Context, key string, c *sessplus.Change) (sessplus.Result, error) {
+	if err := b.call(ctx, "update"); err != nil {
+		return sessplus.Result{}, err
+	}
+	return b.Backend.Update(ctx, key, c)
+}
+
+func (b *s5Backend) Take(ctx context.Context, key string) (*sessplus.Record, error) {
+	if err := b.call(ctx, "take"); err != nil {
+		return nil, err
+	}
+	return b.Backend.Take(ctx, key)
+}
+
+func (b *s5Backend) Delete(ctx context.Context, key string) error {
+	if err := b.call(ctx, "delete"); err != nil {
+		return err
+	}
+	return b.Backend.Delete(ctx, key)
+}
+
+var errS5Down = errors.New("down")
+
+// s5Down is the hook of a backend that is down, except for the calls named.
+func s5Down(except ...string) func(context.Context, string) error {
+	return func(_ context.Context, op string) error {
+		if slices.Contains(except, op) {
+			return nil
+		}
+		return errS5Down
+	}
+}
+
+// An s5Log keeps the errors that were logged.
+type s5Log struct {
+	mu   sync.Mutex // guards errs
+	errs []error
+}
+
+func (l *s5Log) Enabled(context.Context, slog.Level) bool { return true }
+func (l *s5Log) WithAttrs([]slog.Attr) slog.Handler       { return l }
+func (l *s5Log) WithGroup(string) slog.Handler            { return l }
+func (l *s5Log) Handle(_ context.Context, r slog.Record) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r.Attrs(func(a slog.Attr) bool {
+		if err, ok := a.Value.Any().(error); ok {
+			l.errs = append(l.errs, err)
+		}
+		return true
+	})
+	return nil
+}
+
+// has reports whether an error was logged that matches target.
+func (l *s5Log) has(target error) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.errs, func(err error) bool { return errors.Is(err, target) })
+}
+
+// s5Site is newSite for "HTTP/1.1" or "HTTP/2", with any middleware.
+func s5Site(t testing.TB, proto string, wrap func(http.Handler) http.Handler) *site {
+	t.Helper()
+	s := &site{TB: t, do: make(chan http.HandlerFunc, 1)}
+	s.Server = httptest.NewUnstartedServer(wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (<-s.do)(w, r) })))
+	s.Server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	if proto == "HTTP/2" {
+		s.EnableHTTP2 = true
+		s.StartTLS()
+	} else {
+		s.Start()
+	}
+	t.Cleanup(s.Close)
+	v := s.visitor()
+	v.Transport = s.Server.Client().Transport
+	s.client = v
+	return s
+}
+
+// post makes a request that no client repeats, and returns the error of the round trip.
+func (s *site) s5Post(h http.HandlerFunc) (*http.Response, error) {
+	s.Helper()
+	s.do <- h
+	res, err := s.client.Post(s.URL, "text/plain", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	_, err = io.Copy(io.Discard, res.Body)
+	return res, err
+}
+
+// s5Raw writes a response to a connection that was taken over, with the headers that the handler had set.
+func s5Raw(w http.ResponseWriter, conn io.WriteCloser, status string) error {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "HTTP/1.1 %s\r\n", status)
+	w.Header().Write(&b)
+	b.WriteString("Connection: close\r\n\r\n")
+	_, err := conn.Write(b.Bytes())
+	return errors.Join(err, conn.Close())
+}
+
+// A plain type, so that io.Copy finds no WriterTo.
+type s5Reader struct{ io.Reader }
+
+func s5Status(code int) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, _ *http.Request) error {
+		w.WriteHeader(code)
+		return nil
+	}
+}
+
+// s5CommitPoints are the ways to begin a response.
+func s5CommitPoints(t *testing.T) []s5Point {
+	file := filepath.Join(t.TempDir(), "file.txt")
+	if err := os.WriteFile(file, []byte("content"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return []s5Point{
+		{"WriteHeader 200", false, s5Status(200)},
+		{"WriteHeader 204", false, s5Status(204)},
+		{"WriteHeader 302", false, s5Status(302)},
+		{"WriteHeader 304", false, s5Status(304)},
+		{"WriteHeader 404", false, s5Status(404)},
+		{"WriteHeader 499", false, s5Status(499)},
+		{"WriteHeader 101", true, func(w http.ResponseWriter, _ *http.Request) error {
+			w.Header().Set("Connection", "Upgrade")
+			w.Header().Set("Upgrade", "test")
+			w.WriteHeader(101)
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				return err
+			}
+			return conn.Close()
+		}},
+		{"Write", false, func(w http.ResponseWriter, _ *http.Request) error {
+			_, err := w.Write([]byte("x"))
+			return err
+		}},
+		{"Write of nothing", false, func(w http.ResponseWriter, _ *http.Request) error {
+			_, err := w.Write(nil)
+			return err
+		}},
+		{"io.WriteString", false, func(w http.ResponseWriter, _ *http.Request) error {
+			_, err := io.WriteString(w, "x")
+			return err
+		}},
+		{"io.Copy", false, func(w http.ResponseWriter, _ *http.Request) error {
+			_, err := io.Copy(w, s5Reader{strings.NewReader("content")})
+			return err
+		}},
+		{"http.ServeContent", false, func(w http.ResponseWriter, r *http.Request) error {
+			http.ServeContent(w, r, "file.txt", time.Time{}, strings.NewReader("content"))
+			return nil
+		}},
+		{"http.ServeFile", false, func(w http.ResponseWriter, r *http.Request) error {
+			http.ServeFile(w, r, file)
+			return nil
+		}},
+		{"Flusher", false, func(w http.ResponseWriter, _ *http.Request) error {
+			w.(http.Flusher).Flush()
+			return nil
+		}},
+		{"ResponseController.Flush", false, func(w http.ResponseWriter, _ *http.Request) error {
+			return http.NewResponseController(w).Flush()
+		}},
+		{"Hijacker", true, func(w http.ResponseWriter, _ *http.Request) error {
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				return err
+			}
+			return s5Raw(w, conn, "200 OK")
+		}},
+		{"ResponseController.Hijack", true, func(w http.ResponseWriter, _ *http.Request) error {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				return err
+			}
+			return s5Raw(w, conn, "200 OK")
+		}},
+	}
+}
+
+type s5Point struct {
+	name   string
+	http1  bool // there only
+	answer func(w http.ResponseWriter, r *http.Request) error
+}
+
+// SPEC 5.1
+func TestCommitComesBeforeTheResponse(t *testing.T) {
+	for _, proto := range []string{"HTTP/1.1", "HTTP/2"} {
+		for _, p := range s5CommitPoints(t) {
+			if proto == "HTTP/2" && p.http1 {
+				continue
+			}
+			t.Run(proto+" "+p.name, func(t *testing.T) {
+				b := &s5Backend{Backend: sessplus.Memory()}
+				m := newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b})
+				s := s5Site(t, proto, m.Handler)
+				byNow := make(chan []string, 1)
+				res := s.visit(func(w http.ResponseWriter, r *http.Request) {
+					if r.Proto[:6] != proto[:6] {
+						t.Errorf("the request came with %s, want %s", r.Proto, proto)
+					}
+					sessplus.Get(r).Set("n", 1)
+					if err := p.answer(w, r); err != nil {
+						t.Errorf("%s: %v", p.name, err)
+					}
+					byNow <- b.calls()
+				})
+				saved := <-byNow
+				if !slices.Equal(saved, []string{"create"}) {
+					t.Errorf("calls of the backend by the end of %s = %q, want one create", p.name, saved)
+				}
+				if got := len(res.setCookies("sid")); got != 1 {
+					t.Errorf("Set-Cookie lines = %d, want 1", got)
+				}
+				s.with(func(s *sessplus.Session) {
+					if got := s.GetInt("n"); got != 1 {
+						t.Errorf("n = %d in the next request, want 1", got)
+					}
+				})
+				if again := b.calls(); !slices.Equal(again, []string{"load"}) {
+					t.Errorf("calls of the backend after %s = %q, want that load only", p.name, again)
+				}
+			})
+		}
+	}
+}
+
+// SPEC 5.1
+func TestHandlerReturnCommits(t *testing.T) {
+	for _, proto := range []string{"HTTP/1.1", "HTTP/2"} {
+		b := &s5Backend{Backend: sessplus.Memory()}
+		s := s5Site(t, proto, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b}).Handler)
+		res := s.visit(func(_ http.ResponseWriter, r *http.Request) {
+			sessplus.Get(r).Set("n", 1)
+			if got := b.calls(); len(got) > 0 {
+				t.Errorf("%s: calls before the return = %q, want none", proto, got)
+			}
+		})
+		if got := b.calls(); !slices.Equal(got, []string{"create"}) || len(res.setCookies("sid")) != 1 {
+			t.Errorf("%s: calls = %q, Set-Cookie = %q, want a create and a cookie", proto, got, res.setCookies("sid"))
+		}
+	}
+}
+
+// SPEC 5.1
+func TestInformationalResponsesDoNotCommit(t *testing.T) {
+	for _, proto := range []string{"HTTP/1.1", "HTTP/2"} {
+		for _, code := range []int{100, 102, 103} {
+			t.Run(fmt.Sprint(proto, " ", code), func(t *testing.T) {
+				b := &s5Backend{Backend: sessplus.Memory()}
+				s := s5Site(t, proto, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b}).Handler)
+				var seen []int
+				var link string
+				trace := &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+					seen, link = append(seen, code), h.Get("Link")
+					return nil
+				}}
+				req, _ := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), "GET", s.URL, nil)
+				res := s.send(s.client, req, func(w http.ResponseWriter, r *http.Request) {
+					sess := sessplus.Get(r)
+					sess.Set("early", 1)
+					w.Header().Set("Link", "</style.css>; rel=preload")
+					w.WriteHeader(code)
+					if got := b.calls(); len(got) > 0 {
+						t.Errorf("calls after WriteHeader(%d) = %q, want none", code, got)
+					}
+					sess.Set("late", 2)
+					w.WriteHeader(http.StatusCreated)
+				})
+				if !slices.Equal(seen, []int{code}) || link == "" {
+					t.Errorf("informational responses = %v with Link %q, want %d with one", seen, link, code)
+				}
+				if res.StatusCode != 201 || len(res.setCookies("sid")) != 1 {
+					t.Errorf("status %d, Set-Cookie = %q, want 201 and one", res.StatusCode, res.setCookies("sid"))
+				}
+				s.with(func(s *sessplus.Session) {
+					if got := s.Fields(); !slices.Equal(got, []string{"early", "late"}) {
+						t.Errorf("Fields() = %q, want early and late", got)
+					}
+				})
+			})
+		}
+	}
+}
+
+// s5Late is a site whose visitor has a session with the field kept in the cookie sid and in the secure cookie sealed.
+func s5Late(t *testing.T, b sessplus.Backend, logged *s5Log, around func(http.Handler) http.Handler) *site {
+	m := newManager(t, &sessplus.Options{Logger: slog.New(logged)},
+		sessplus.Config{CookieName: "sid", Backend: b, Fields: sessplus.Exclude("sealed", "fresh")},
+		sessplus.Config{CookieName: "fresh", Backend: b, Fields: sessplus.Include("fresh")},
+		sessplus.Config{CookieName: "sealed", Fields: sessplus.Include("sealed")})
+	s := s5Site(t, "HTTP/1.1", func(h http.Handler) http.Handler {
+		if h = m.Handler(h); around != nil {
+			h = around(h)
+		}
+		return h
+	})
+	s.with(func(s *sessplus.Session) {
+		s.Set("kept", "before")
+		s.Set("gone", "before")
+		s.Set("sealed", "before")
+	})
+	return s
+}
+
+// s5Recover is what many programs have outside: it answers 500 to a panic, and hands on what it got.
+func s5Recover(got chan<- any) func(http.Handler) http.Handler {
+	return func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			defer func() {
+				if v := recover(); v != nil {
+					got <- v
+					w.WriteHeader(500)
+				}
+			}()
+			h.ServeHTTP(w, r)
+		})
+	}
+}
+
+// SPEC 5.6
+func TestPanicSavesNothing(t *testing.T) {
+	for _, value := range []any{"oops", http.ErrAbortHandler, errS5Down} {
+		for _, caught := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%v caught=%t", value, caught), func(t *testing.T) {
+				got := make(chan any, 1)
+				var around func(http.Handler) http.Handler
+				if caught {
+					around = s5Recover(got)
+				}
+				s := s5Late(t, sessplus.Memory(), &s5Log{}, around)
+				res, err := s.s5Post(func(_ http.ResponseWriter, r *http.Request) {
+					sess := sessplus.Get(r)
+					sess.Set("kept", "saved")
+					if err := sess.Save(); err != nil {
+						t.Errorf("Save() = %v", err)
+					}
+					for _, name := range []string{"kept", "fresh", "sealed", "gone"} {
+						sess.Set(name, "lost")
+					}
+					sess.Renew("sid")
+					panic(value)
+				})
+				if caught {
+					if v := <-got; v != value {
+						t.Errorf("the panic that went up is %v, want %v", v, value)
+					}
+					if res.StatusCode != 500 || len(res.Header.Values("Set-Cookie")) > 0 {
+						t.Errorf("status %d, Set-Cookie %q, want 500 and none", res.StatusCode, res.Header.Values("Set-Cookie"))
+					}
+				} else if err == nil {
+					t.Errorf("status %d, want a request that is cut off", res.StatusCode)
+				}
+				s.with(func(s *sessplus.Session) {
+					if k, g, c := s.GetString("kept"), s.GetString("gone"), s.GetString("sealed"); k != "saved" || g != "before" || c != "before" || s.Has("fresh") {
+						t.Errorf("kept, gone, sealed = %q, %q, %q, want what Save saved, before, before", k, g, c)
+					}
+				})
+			})
+		}
+	}
+}
+
+// SPEC 5.6, 5.8
+func TestPanicPageVaries(t *testing.T) {
+	s := s5Late(t, sessplus.Memory(), &s5Log{}, s5Recover(make(chan any, 1)))
+	res, err := s.s5Post(func(_ http.ResponseWriter, r *http.Request) { panic(sessplus.Get(r).Get("kept")) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := res.Header.Get("Vary"); got != "Cookie" {
+		t.Errorf("Vary = %q of a page that follows a panic, want Cookie: the session was read", got)
+	}
+}
+
+// SPEC 5.6
+func TestServerErrorSavesNothing(t *testing.T) {
+	for status, saves := range map[int]bool{499: true, 500: false, 502: false, 503: false, 599: false} {
+		for name, change := range map[string]func(*sessplus.Session){
+			"Set":     func(s *sessplus.Session) { s5SetEach(s, "after") },
+			"Delete":  func(s *sessplus.Session) { s.Clear() },
+			"Destroy": func(s *sessplus.Session) { s.Destroy() },
+			"Renew":   func(s *sessplus.Session) { s.Renew() },
+		} {
+			s := s5Late(t, sessplus.Memory(), &s5Log{}, nil)
+			before := s.jar(s.client)
+			res := s.visit(func(w http.ResponseWriter, r *http.Request) {
+				change(sessplus.Get(r))
+				w.WriteHeader(status)
+				io.WriteString(w, "x")
+			})
+			if got := len(res.Header.Values("Set-Cookie")) > 0; got != saves {
+				t.Errorf("%d after %s: Set-Cookie is there: %t, want %t", status, name, got, saves)
+			}
+			if saves {
+				continue
+			}
+			if vary := res.Header.Get("Vary"); vary != "Cookie" {
+				t.Errorf("%d after %s: Vary = %q, want Cookie", status, name, vary)
+			}
+			s.with(func(sess *sessplus.Session) {
+				if k, c := sess.GetString("kept"), sess.GetString("sealed"); k != "before" || c != "before" || sess.Has("fresh") {
+					t.Errorf("%d after %s: kept, sealed = %q, %q, want before", status, name, k, c)
+				}
+				if got := sess.ID("sid"); got != before["sid"] {
+					t.Errorf("%d after %s: another session", status, name)
+				}
+			})
+		}
+	}
+}
+
+func s5SetEach(s *sessplus.Session, v any) {
+	for _, name := range []string{"kept", "fresh", "sealed"} {
+		s.Set(name, v)
+	}
+}
+
+// SPEC 5.6
+func TestSaveBeforeAServerErrorStays(t *testing.T) {
+	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory()}))
+	res := s.visit(func(w http.ResponseWriter, r *http.Request) {
+		sess := sessplus.Get(r)
+		sess.Set("n", 1)
+		if err := sess.Save(); err != nil {
+			t.Errorf("Save() = %v", err)
+		}
+		sess.Set("n", 2)
+		w.WriteHeader(500)
+		sess.Set("n", 3)
+	})
+	if len(res.setCookies("sid")) != 1 {
+		t.Errorf("Set-Cookie = %q, want that of Save", res.setCookies("sid"))
+	}
+	s.with(func(s *sessplus.Session) {
+		if got := s.GetInt("n"); got != 1 {
+			t.Errorf("n = %d, want 1", got)
+		}
+	})
+}
+
+// SPEC 5.7
+func TestClientThatHangsUpDoesNotCancelTheSave(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		outside := &s5Backend{Backend: b, hook: func(ctx context.Context, op string) error {
+			if err := ctx.Err(); err != nil {
+				t.Errorf("%s with a context that is done: %v", op, err)
+			}
+			if end, ok := ctx.Deadline(); !ok || time.Until(end) > 20*time.Second {
+				t.Errorf("%s: the deadline %v is not that of the Timeout", op, end)
+			}
+			return nil
+		}}
+		for name, b := range map[string]sessplus.Backend{"built in": b, "somebody else's": outside} {
+			m := newManager(t, &sessplus.Options{Timeout: 20 * time.Second}, sessplus.Config{CookieName: "sid", Backend: b})
+			ended := make(chan struct{}, 8)
+			s := s5Site(t, "HTTP/1.1", func(h http.Handler) http.Handler { return s5Notify(ended)(m.Handler(h)) })
+			s.with(func(s *sessplus.Session) { s.Set("n", 1) })
+			<-ended
+			ctx, hangUp := context.WithCancel(t.Context())
+			req, _ := http.NewRequestWithContext(ctx, "GET", s.URL, nil)
+			s.do <- func(_ http.ResponseWriter, r *http.Request) {
+				hangUp()
+				<-r.Context().Done()
+				sessplus.Get(r).Set("n", 2)
+			}
+			if _, err := s.client.Do(req); err == nil {
+				t.Errorf("%s: the request has an answer, want none", name)
+			}
+			<-ended
+			s.with(func(s *sessplus.Session) {
+				if got := s.GetInt("n"); got != 2 {
+					t.Errorf("%s: n = %d, want 2", name, got)
+				}
+			})
+		}
+	})
+}
+
+// s5Held is a backend whose calls wait until they are let go, after entered has heard of them.
+func s5Held(entered chan<- string, release <-chan struct{}) func(context.Context, string) error {
+	return func(_ context.Context, op string) error {
+		if op == "create" || op == "update" {
+			entered <- op
+			<-release
+		}
+		return nil
+	}
+}
+
+// SPEC 5.5, 4.7: a Save that succeeds has sent its cookie, also when another goroutine of the request answers meanwhile.
+func TestSaveBesideTheAnswer(t *testing.T) {
+	for _, status := range []int{200, 500} {
+		entered, release := make(chan string, 1), make(chan struct{})
+		b := &s5Backend{Backend: sessplus.Memory(), hook: s5Held(entered, release)}
+		s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b}))
+		saved := make(chan error, 1)
+		res := s.visit(func(w http.ResponseWriter, r *http.Request) {
+			sess := sessplus.Get(r)
+			sess.Set("n", 1)
+			go func() { saved <- sess.Save() }()
+			<-entered
+			answered := make(chan struct{})
+			go func() {
+				select { // whoever waits for the Save is let go; nobody else need be waited for
+				case <-answered:
+				case <-time.After(300 * time.Millisecond):
+				}
+				close(release)
+			}()
+			w.WriteHeader(status)
+			close(answered)
+			if err := <-saved; err == nil {
+				saved <- nil
+			} else if !errors.Is(err, sessplus.ErrHeadersSent) {
+				t.Errorf("Save() = %v", err)
+			}
+		})
+		select {
+		case <-saved:
+			if len(res.setCookies("sid")) != 1 {
+				t.Errorf("status %d: Save() = nil, and no cookie was sent", status)
+			}
+		default:
+			if len(res.setCookies("sid")) != 0 {
+				t.Errorf("status %d: Save() is an error, and a cookie was sent", status)
+			}
+		}
+	}
+}
+
+// SPEC 3.9, 4.7, 5.9: a Destroy by another goroutine while a save is under way wins.
+func TestDestroyBesideASave(t *testing.T) {
+	for _, age := range []time.Duration{0, time.Hour} {
+		for _, existing := range []bool{false, true} {
+			entered, release := make(chan string, 1), make(chan struct{})
+			b := &s5Backend{Backend: sessplus.Memory()}
+			s := s5Site(t, "HTTP/1.1", newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b, MaxAge: age}).Handler)
+			if existing {
+				s.with(func(s *sessplus.Session) { s.Set("n", 1) })
+			}
+			b.setHook(s5Held(entered, release))
+			panicked := make(chan any, 1)
+			res, err := s.s5Post(func(w http.ResponseWriter, r *http.Request) {
+				sess := sessplus.Get(r)
+				sess.Set("n", 2)
+				go func() {
+					<-entered
+					sess.Destroy()
+					close(release)
+				}()
+				defer func() {
+					if v := recover(); v != nil {
+						panicked <- v
+						panic(http.ErrAbortHandler)
+					}
+				}()
+				w.WriteHeader(200)
+			})
+			select {
+			case v := <-panicked:
+				t.Errorf("MaxAge=%v existing=%t: the commit panics: %v", age, existing, v)
+				continue
+			default:
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, line := range (&reply{res, ""}).setCookies("sid") {
+				if k, err := http.ParseSetCookie(line); err != nil || k.MaxAge >= 0 {
+					t.Errorf("MaxAge=%v existing=%t: a destroyed session sets a cookie of %d bytes with Max-Age %d", age, existing, len(k.Value), k.MaxAge)
+				}
+			}
+			s.with(func(s *sessplus.Session) {
+				if s.Has("n") {
+					t.Errorf("MaxAge=%v existing=%t: the destroyed session is back", age, existing)
+				}
+			})
+		}
+	}
+}
