@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -66,6 +67,17 @@ func (s *Session) run(calls []*call) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.m.timeout)
 	defer cancel()
 	groups := group(calls)
+	for _, g := range groups {
+		if s.isHung(g[0].part) {
+			for _, c := range g {
+				c.err = fmt.Errorf("%w: it did not answer this request before", ErrUnavailable)
+			}
+		}
+	}
+	groups = slices.DeleteFunc(groups, func(g []*call) bool { return g[0].err != nil })
+	if len(groups) == 0 {
+		return
+	}
 	last := len(groups) - 1
 	var wg sync.WaitGroup
 	var thrown atomic.Value // a panic of another goroutine would end the process; net/http expects it in the request's own
@@ -76,10 +88,10 @@ func (s *Session) run(calls []*call) {
 					thrown.Store(&p)
 				}
 			}()
-			runGroup(ctx, g)
+			s.runGroup(ctx, g)
 		})
 	}
-	runGroup(ctx, groups[last])
+	s.runGroup(ctx, groups[last])
 	wg.Wait()
 	if p, ok := thrown.Load().(*any); ok {
 		panic(*p)
@@ -104,7 +116,7 @@ next:
 	return groups
 }
 
-func runGroup(ctx context.Context, calls []*call) {
+func (s *Session) runGroup(ctx context.Context, calls []*call) {
 	start := time.Now()
 	if len(calls) == 1 {
 		calls[0].do(ctx)
@@ -118,8 +130,32 @@ func runGroup(ctx context.Context, calls []*call) {
 		case err == nil, errors.Is(err, ErrNoRecord), errors.Is(err, ErrConflict), errors.Is(err, ErrRecordExists), errors.Is(err, ErrTooLarge):
 		default:
 			c.err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+			if ctx.Err() != nil {
+				s.setHung(c.part)
+			}
 		}
 	}
+}
+
+// A backend that let a call run into the Timeout gets no other one from the same request, so that a server which hangs
+// costs the Timeout once. What the program asks for by Save and Reload is tried again.
+
+func (s *Session) isHung(p *part) bool {
+	s.hungMu.Lock()
+	defer s.hungMu.Unlock()
+	return slices.ContainsFunc(s.hung, func(b Backend) bool { return sameBackend(b, p.Backend) })
+}
+
+func (s *Session) setHung(p *part) {
+	s.hungMu.Lock()
+	defer s.hungMu.Unlock()
+	s.hung = append(s.hung, p.Backend)
+}
+
+func (s *Session) askAgain() {
+	s.hungMu.Lock()
+	defer s.hungMu.Unlock()
+	s.hung = nil
 }
 
 // handle is the part of a record's key that tells the sessions of one cookie apart.

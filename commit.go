@@ -409,6 +409,7 @@ func (v *save) kind() EventKind {
 // it writes the Set-Cookie headers; afterwards a change that would need one is [ErrHeadersSent], and the rest is saved.
 // The error joins those of all cookies, also of Optional backends.
 func (s *Session) Save() error {
+	s.askAgain()
 	fatal, soft := s.commit(false, true)
 	return errors.Join(fatal, soft)
 }

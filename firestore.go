@@ -66,12 +66,13 @@ func firestoreName(name string) string {
 	return name
 }
 
-// fieldName undoes firestoreName.
-func fieldName(name string) (string, error) {
-	if escaped, ok := strings.CutPrefix(name, "~"); ok {
-		return url.PathUnescape(escaped)
+// fieldName undoes firestoreName, and reports whether it has made the key.
+func fieldName(key string) (name string, ok bool) {
+	name = key
+	if escaped, found := strings.CutPrefix(key, "~"); found {
+		name, _ = url.PathUnescape(escaped)
 	}
-	return name, nil
+	return name, firestoreName(name) == key
 }
 
 // firestoreValue is text where it can be, so that a person can read it in the console.
@@ -109,9 +110,9 @@ func decodeFirestore(data map[string]any, updated time.Time) (*Record, error) {
 	r.Version = updated.Format(time.RFC3339Nano)
 	r.Fields = make([]RawField, 0, len(fields))
 	for key, value := range fields {
-		name, err := fieldName(key)
-		if err != nil {
-			return nil, corrupt
+		name, ok := fieldName(key)
+		if !ok {
+			continue
 		}
 		switch value := value.(type) {
 		case string:

@@ -241,6 +241,7 @@ func size(fields []RawField) int {
 // were not saved yet stay, on top of what was loaded. The error matches [ErrSessionGone] when a session has ended
 // meanwhile; its fields are then absent.
 func (s *Session) Reload() error {
+	s.askAgain()
 	s.saving.Lock()
 	defer s.saving.Unlock()
 	s.mu.Lock()

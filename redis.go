@@ -33,11 +33,14 @@ func Redis(client RedisClient) Backend {
 	b := &redisBackend{original: client}
 	switch c := client.(type) {
 	case *redis.Client:
-		if c != nil && !c.Options().ContextTimeoutEnabled {
-			b.bound(c)
+		if c != nil {
+			b.elects = c.Options().Addr == "FailoverClient" // how go-redis marks one for Sentinel
+			if !c.Options().ContextTimeoutEnabled {
+				b.bound(c)
+			}
 		}
 	case *redis.ClusterClient:
-		b.cluster = c
+		b.cluster, b.elects = c, true
 		b.abandon = c != nil && !c.Options().ContextTimeoutEnabled
 	case *redis.Ring:
 		b.abandon = c != nil && !c.Options().ContextTimeoutEnabled
@@ -53,6 +56,7 @@ type redisBackend struct {
 	abandon  bool          // calls may outlive their context, and are then left to themselves
 
 	cluster *redis.ClusterClient // or nil
+	elects  bool                 // when a master dies, another takes its place
 }
 
 // bound lets the calls of b end with their context. go-redis takes a context's deadline to the socket only with
@@ -413,8 +417,8 @@ func redisError(err error) error {
 	return errors.New("redis answers " + strings.TrimSuffix(code, ":"))
 }
 
-// doAll makes the calls in one round trip, and in one more where a server does not know a script yet, or where a cluster
-// is choosing another master.
+// doAll makes the calls in one round trip, and in more where a server does not know a script yet or is not there for a
+// moment.
 func (b *redisBackend) doAll(ctx context.Context, calls []*call) {
 	if b.bounded != nil {
 		ctx = context.WithValue(ctx, detourKey{}, b)
@@ -440,7 +444,9 @@ func (b *redisBackend) doAll(ctx context.Context, calls []*call) {
 			if due = b.failedOver(cmds, due[:0]); len(due) == 0 {
 				return
 			}
-			b.cluster.ReloadState(ctx)
+			if b.cluster != nil {
+				b.cluster.ReloadState(ctx)
+			}
 			select {
 			case <-ctx.Done():
 				return
@@ -479,13 +485,11 @@ func (b *redisBackend) forget(ctx context.Context, taken []string) {
 	b.within(ctx, func() { b.send(ctx, cmds, due) })
 }
 
-// failedOver appends the commands that may succeed once a cluster has another master in place of one that died. go-redis
-// follows a redirection, but goes on sending pipelines to a dead master for up to ten seconds. All calls may be made
-// twice, except a compare-and-set that was sent.
+// failedOver appends the commands that may succeed once a server is back, or another has taken its place. go-redis tries
+// again, too, but for less than a second, and goes on sending pipelines to a dead master of a cluster for up to ten. Where
+// nobody will take over, a server that refuses connections is down. All calls may be made twice, except a
+// compare-and-set that was sent.
 func (b *redisBackend) failedOver(cmds []redis.Cmder, due []int) []int {
-	if b.cluster == nil {
-		return nil
-	}
 	for i, cmd := range cmds {
 		err := cmd.Err()
 		var reply redis.Error
@@ -498,7 +502,7 @@ func (b *redisBackend) failedOver(cmds []redis.Cmder, due []int) []int {
 				retry = retry || redis.HasErrorPrefix(err, code)
 			}
 		case errors.As(err, &network) && network.Op == "dial":
-			retry = true
+			retry = b.elects
 		case errors.Is(err, io.EOF), errors.As(err, &network):
 			_, once := cmd.(onceCmd)
 			retry = !once

@@ -64,6 +64,9 @@ type Session struct {
 	outer *Session            // of a Manager further out in the chain
 	w     http.ResponseWriter // the one below the middleware
 
+	hungMu sync.Mutex // guards hung
+	hung   []Backend  // those that did not answer this request within the Timeout
+
 	saving sync.Mutex // held by a commit, so that there is one at a time; taken before mu
 
 	mu    sync.Mutex // guards what follows; never held across a call of a backend

@@ -203,6 +203,9 @@ func Redis(t testing.TB) *redis.Client {
 	return c
 }
 
+// givenEmulator is read before FirestoreClient sets the variable.
+var givenEmulator = os.Getenv("FIRESTORE_EMULATOR_HOST")
+
 var sharedFirestore struct {
 	sync.Mutex
 	process *Process
@@ -271,7 +274,7 @@ func Firestore(t testing.TB) *firestore.Client {
 	sharedFirestore.Lock()
 	defer sharedFirestore.Unlock()
 	if sharedFirestore.addr == "" {
-		sharedFirestore.addr = os.Getenv("FIRESTORE_EMULATOR_HOST")
+		sharedFirestore.addr = givenEmulator
 	}
 	if sharedFirestore.addr == "" {
 		sharedFirestore.process, sharedFirestore.addr = startFirestore(t)

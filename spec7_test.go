@@ -1,0 +1,421 @@
+package sessplus_test
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sessplus/sessplus"
+)
+
+// get7 makes a request with exactly these cookies, as "name=value" texts, and returns what the handler f answers.
+func get7(s *site, f func(*sessplus.Session) string, cookies ...string) *reply {
+	s.Helper()
+	req, err := http.NewRequest("GET", s.URL, nil)
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, c := range cookies {
+		req.Header.Add("Cookie", c)
+	}
+	return s.send(&http.Client{}, req, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, f(sessplus.Get(r))) })
+}
+
+func readA(s *sessplus.Session) string { return s.GetString("a") }
+
+// SPEC 7.1
+func TestSecureCookieIsWorthlessUnderAnotherName(t *testing.T) {
+	one := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "one"}))
+	two := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "two"}))
+	one.with(func(s *sessplus.Session) { s.Set("a", "secret") })
+	text := one.jar(one.client)["one"]
+	if got := get7(one, readA, "one="+text).body; got != "secret" {
+		t.Fatalf("under its own name a = %q, want secret", got)
+	}
+	if got := get7(two, readA, "two="+text).body; got != "" {
+		t.Errorf("under another name a = %q, want nothing", got)
+	}
+}
+
+// SPEC 7.1: encrypted with a Block key, readable without.
+func TestBlockKeyHidesTheFields(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		keys sessplus.KeyPair
+		want bool
+	}{
+		{"encrypted", testKeys[0], false},
+		{"signed", sessplus.KeyPair{Hash: testKeys[0].Hash}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c", Keys: []sessplus.KeyPair{tt.keys}}))
+			s.with(func(s *sessplus.Session) { s.Set("a", "visible-value") })
+			outer, err := base64.URLEncoding.DecodeString(s.jar(s.client)["c"])
+			if err != nil {
+				t.Fatal(err)
+			}
+			inner, err := base64.URLEncoding.DecodeString(strings.Split(string(outer), "|")[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := bytes.Contains(inner, []byte("visible-value")); got != tt.want {
+				t.Errorf("the value shows: %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// redate gives a secure cookie another date, and signs it anew as somebody with the key could.
+func redate(t *testing.T, name, text string, when time.Time) string {
+	t.Helper()
+	raw, err := base64.URLEncoding.DecodeString(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := strings.SplitN(string(raw), "|", 3)
+	signed := fmt.Sprintf("%d|%s", when.Unix(), parts[1])
+	mac := hmac.New(sha256.New, testKeys[0].Hash)
+	mac.Write([]byte(name + "|" + signed))
+	return base64.URLEncoding.EncodeToString(append([]byte(signed+"|"), mac.Sum(nil)...))
+}
+
+// SPEC 7.6
+func TestTimeStampOfASecureCookie(t *testing.T) {
+	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c", MaxAge: time.Hour}))
+	s.with(func(s *sessplus.Session) { s.Set("a", "1") })
+	text := s.jar(s.client)["c"]
+	if got := get7(s, readA, "c="+redate(t, "c", text, time.Now())).body; got != "1" {
+		t.Fatalf("signed anew with the same date a = %q, want 1", got)
+	}
+	for name, when := range map[string]time.Time{
+		"two minutes ahead":  time.Now().Add(2 * time.Minute),
+		"ten years ahead":    time.Now().AddDate(10, 0, 0),
+		"older than its age": time.Now().Add(-time.Hour - 2*time.Second),
+		"the epoch":          time.Unix(0, 0),
+		"before the epoch":   time.Unix(-5, 0),
+	} {
+		if res := get7(s, readA, "c="+redate(t, "c", text, when)); res.body != "" || res.StatusCode != http.StatusOK {
+			t.Errorf("%s: status %d, a = %q, want 200 and nothing", name, res.StatusCode, res.body)
+		}
+	}
+}
+
+// SPEC 7.2
+func TestTooLongCookieIsNotDecoded(t *testing.T) {
+	for _, chunks := range []int{1, 3} {
+		s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c", MaxChunks: chunks}))
+		long := strings.Repeat("A", chunks*4096+100)
+		short := strings.Repeat("A", 100)
+		res := get7(s, readA, "c="+long)
+		if res.StatusCode != http.StatusOK || res.body != "" || len(res.Header.Values("Set-Cookie")) > 0 {
+			t.Errorf("%d chunks: status %d %q", chunks, res.StatusCode, res.body)
+		}
+		// A long cookie costs no more than a short one.
+		measure := func(cookie string) float64 {
+			m := newManager(t, nil, sessplus.Config{CookieName: "c", MaxChunks: chunks})
+			h := m.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+			r, err := http.NewRequest("GET", "/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Cookie", "c="+cookie)
+			return testing.AllocsPerRun(20, func() { h.ServeHTTP(&discard{header: make(http.Header)}, r) })
+		}
+		if a, b := measure(long), measure(short); a > b {
+			t.Errorf("%d chunks: a too long cookie costs %v allocations, a short forged one %v", chunks, a, b)
+		}
+	}
+}
+
+// quoting is a codec whose errors quote what they read, as those of encoding/json do.
+type quoting struct{}
+
+var errQuoting = errors.New("codec: cannot take s3cr3t-value")
+
+func (quoting) Marshal(any) ([]byte, error) { return nil, errQuoting }
+func (quoting) Unmarshal([]byte, any) error { return errQuoting }
+
+// chain is every text of an error and of what it wraps.
+func chain(err error) string {
+	if err == nil {
+		return ""
+	}
+	text := err.Error() + "\n" + fmt.Sprintf("%+v %#v\n", err, err)
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		text += chain(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, inner := range e.Unwrap() {
+			text += chain(inner)
+		}
+	}
+	return text
+}
+
+// SPEC 7.3: of a codec
+func TestErrorsQuoteNoValue(t *testing.T) {
+	const secret = "s3cr3t-value"
+	var logged bytes.Buffer
+	opts := &sessplus.Options{Logger: slog.New(slog.NewTextHandler(&logged, nil))}
+	b := sessplus.Memory()
+	config := sessplus.Config{CookieName: "c", Backend: b}
+	s := newSite(t, newManager(t, opts, config))
+	var texts []string
+	note := func(err error) {
+		if err == nil {
+			t.Error("an error was expected")
+		}
+		texts = append(texts, chain(err))
+	}
+	s.with(func(s *sessplus.Session) {
+		s.Set("a", secret)
+		s.Set("when", "not a time "+secret)
+		s.Set("n", 12345678901)
+		var n int8
+		note(s.Decode("a", &n))
+		note(s.Decode("n", &n))
+		var when time.Time
+		note(s.Decode("when", &when))
+		note(s.Decode("absent", &n))
+	})
+	s.with(func(s *sessplus.Session) {
+		s.Set("ch", map[string]any{secret: make(chan int)})
+		note(s.Err())
+		note(s.Save())
+	})
+	other := *opts
+	other.Codec = quoting{}
+	q := newSite(t, newManager(t, &other, config))
+	q.client = s.client
+	u := s.jar(s.client)["c"]
+	get7(q, func(s *sessplus.Session) string {
+		if v := s.Get("a"); v != nil {
+			t.Errorf("Get of what cannot be decoded = %v, want nil", v)
+		}
+		var v any
+		note(s.Decode("a", &v))
+		s.Set("b", 1)
+		note(s.Save())
+		return ""
+	}, "c="+u)
+	for _, text := range append(texts, logged.String()) {
+		if strings.Contains(text, secret) || strings.Contains(text, "12345678901") || strings.Contains(text, u) {
+			t.Errorf("a value or an id shows: %s", text)
+		}
+	}
+}
+
+// SPEC 7.4: what a cookie or a record holds is data. Nothing registers types, and a deep or long text ends as one field.
+func TestDecodingIsBounded(t *testing.T) {
+	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c", Backend: sessplus.Memory()}))
+	deep := strings.Repeat("[", 20000) + strings.Repeat("]", 20000)
+	s.with(func(s *sessplus.Session) { s.Set("a", rawJSON(deep)) })
+	res := get7(s, func(s *sessplus.Session) string { return fmt.Sprint(s.Get("a") == nil) }, "c="+s.jar(s.client)["c"])
+	if res.StatusCode != http.StatusOK {
+		t.Errorf("status %d, want 200", res.StatusCode)
+	}
+	for _, file := range libraryFiles(t) {
+		if regexp.MustCompile(`"encoding/gob"`).MatchString(file) {
+			t.Error("the library imports encoding/gob")
+		}
+	}
+}
+
+// rawJSON is JSON text as it stands.
+type rawJSON string
+
+func (r rawJSON) MarshalJSON() ([]byte, error) { return []byte(r), nil }
+
+func libraryFiles(t *testing.T) []string {
+	t.Helper()
+	entries, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []string
+	for _, e := range entries {
+		if name := e.Name(); strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go") {
+			data, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files = append(files, string(data))
+		}
+	}
+	return files
+}
+
+// SPEC 7.5: every dependency is at a released version. (.ci/run has govulncheck.)
+func TestDependenciesAreReleased(t *testing.T) {
+	mod, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct, _, _ := strings.Cut(string(mod), "// indirect")
+	released := regexp.MustCompile(`^v\d+\.\d+\.\d+$`)
+	n := 0
+	for line := range strings.Lines(direct) {
+		fields := strings.Fields(strings.TrimPrefix(strings.TrimSpace(line), "require "))
+		if len(fields) == 2 && strings.Contains(fields[0], ".") && strings.HasPrefix(fields[1], "v") && !strings.Contains(line, "module") {
+			n++
+			if !released.MatchString(fields[1]) {
+				t.Errorf("%s is at %s, no released version", fields[0], fields[1])
+			}
+		}
+	}
+	if n < 3 {
+		t.Errorf("found %d dependencies in go.mod, want at least 3", n)
+	}
+}
+
+// SPEC 7.7
+func TestBoundCookieIsVoidWithoutItsSession(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		s := newSite(t, newManager(t, nil,
+			sessplus.Config{CookieName: "login", Backend: b, Fields: sessplus.Include("user")},
+			sessplus.Config{CookieName: "bound", Fields: sessplus.Include("a"), BoundTo: "login"}))
+		read := func(c map[string]string) string {
+			s.Helper()
+			return get7(s, readA, "login="+c["login"], "bound="+c["bound"]).body
+		}
+		if res := s.with(func(s *sessplus.Session) { s.Set("a", "1") }); res.StatusCode != http.StatusInternalServerError ||
+			len(res.Header.Values("Set-Cookie")) > 0 {
+			t.Errorf("set without a session: status %d, want 500 and no Set-Cookie", res.StatusCode)
+		}
+		s.with(func(s *sessplus.Session) {
+			s.Set("user", "ann")
+			s.Set("a", "1")
+		})
+		ann := s.jar(s.client)
+		if got := read(ann); got != "1" {
+			t.Fatalf("a = %q, want 1", got)
+		}
+		if got := get7(s, readA, "bound="+ann["bound"]).body; got != "" {
+			t.Errorf("without the session a = %q, want nothing", got)
+		}
+
+		other := s.visitor()
+		s.visitAs(other, func(_ http.ResponseWriter, r *http.Request) { sessplus.Get(r).Set("user", "bob") })
+		if got := read(map[string]string{"login": s.jar(other)["login"], "bound": ann["bound"]}); got != "" {
+			t.Errorf("with another visitor's session a = %q, want nothing", got)
+		}
+
+		for _, names := range [][]string{nil, {"login"}} {
+			before := s.jar(s.client)
+			s.with(func(s *sessplus.Session) { s.Renew(names...) })
+			after := s.jar(s.client)
+			if got := read(after); got != "1" {
+				t.Errorf("after Renew(%q) a = %q, want 1", names, got)
+			}
+			if got := read(map[string]string{"login": after["login"], "bound": before["bound"]}); got != "" {
+				t.Errorf("the content from before Renew(%q) is good after it: a = %q", names, got)
+			}
+		}
+
+		last := s.jar(s.client)
+		s.with(func(s *sessplus.Session) { s.Destroy("login") })
+		if left := s.jar(s.client); len(left) != 0 {
+			t.Errorf("after the logout the browser has %v, want nothing", left)
+		}
+		s.with(func(s *sessplus.Session) { s.Set("user", "ann") })
+		if got := read(map[string]string{"login": s.jar(s.client)["login"], "bound": last["bound"]}); got != "" {
+			t.Errorf("the content from before the logout is good after the next login: a = %q", got)
+		}
+	})
+}
+
+// SPEC 7.7
+func TestBoundToNamesAServerSideCookie(t *testing.T) {
+	server := sessplus.Config{CookieName: "server", Backend: sessplus.Memory(), Fields: sessplus.Include("s")}
+	sealed := sessplus.Config{CookieName: "sealed", Fields: sessplus.Include("x")}
+	for _, name := range []string{"absent", "sealed", "bound"} {
+		_, err := sessplus.New([]sessplus.Config{server, sealed, {CookieName: "bound", BoundTo: name}}, &sessplus.Options{Keys: testKeys})
+		var mistake *sessplus.ConfigError
+		if !errors.As(err, &mistake) || mistake.Cookie != "bound" || mistake.Field != "BoundTo" {
+			t.Errorf("BoundTo %q: New = %v, want a ConfigError of BoundTo", name, err)
+		}
+	}
+}
+
+// SPEC 7.7: with the session Lazy, too.
+func TestBoundCookieLoadsALazySession(t *testing.T) {
+	s := newSite(t, newManager(t, nil,
+		sessplus.Config{CookieName: "login", Backend: sessplus.Memory(), Fields: sessplus.Include("user"), Lazy: true},
+		sessplus.Config{CookieName: "bound", Fields: sessplus.Include("a"), BoundTo: "login"}))
+	s.with(func(s *sessplus.Session) {
+		s.Set("user", "ann")
+		s.Set("a", "1")
+	})
+	if got := s.visit(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, readA(sessplus.Get(r))) }).body; got != "1" {
+		t.Errorf("a = %q, want 1", got)
+	}
+}
+
+// A forged, truncated, swapped or foreign cookie is answered as a new visitor is (SPEC 6.4, SPEC 7.1).
+func TestForgedCookieIsAnsweredLikeNone(t *testing.T) {
+	s := newSite(t, newManager(t, nil,
+		sessplus.Config{CookieName: "sid", Backend: sessplus.Memory(), Fields: sessplus.Include("user"), SignID: true},
+		sessplus.Config{CookieName: "data"}))
+	s.with(func(s *sessplus.Session) {
+		s.Set("user", "ann")
+		s.Set("a", "1")
+	})
+	good := s.jar(s.client)
+	visit := func(cookies ...string) string {
+		res := get7(s, func(s *sessplus.Session) string { return fmt.Sprint(s.Fields(), s.IsNew("sid"), s.ID("sid")) }, cookies...)
+		res.Header.Del("Date")
+		return fmt.Sprint(res.StatusCode, res.Header, res.body)
+	}
+	want := visit()
+	sid, data := good["sid"], good["data"]
+	for _, cookies := range [][]string{
+		{"sid=" + sid[1:]}, {"sid=" + sid[:len(sid)-3]}, {"sid=" + data}, {"data=" + sid}, {"data=" + data[1:]}, {"data=" + data[:40]},
+		{"sid=", "data="}, {"sid=x", "data=y"}, {"SID=" + sid}, {"data=" + strings.ToLower(data)}, {"sid=" + strings.Repeat("A", 43)},
+		{"data=" + data + "A"}, {"data=" + data + "===="}, {"sid"}, {"=" + sid}, {"sid=\xff\xfe"},
+	} {
+		if got := visit(cookies...); got != want {
+			t.Errorf("%.60q is answered %s, a new visitor %s", cookies, got, want)
+		}
+	}
+}
+
+// SPEC 7.8: every test that SECURITY.md names is there.
+func TestSecurityDocumentNamesTests(t *testing.T) {
+	doc, err := os.ReadFile("SECURITY.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := ""
+	entries, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), "_test.go") {
+			data, err := os.ReadFile(e.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			all += string(data)
+		}
+	}
+	named := regexp.MustCompile("`(Test[A-Za-z0-9]+|Fuzz[A-Za-z0-9]+)`").FindAllStringSubmatch(string(doc), -1)
+	if len(named) < 20 {
+		t.Errorf("SECURITY.md names %d tests, want at least 20", len(named))
+	}
+	for _, m := range named {
+		if !strings.Contains(all, "func "+m[1]+"(") {
+			t.Errorf("SECURITY.md names %s, which is no test", m[1])
+		}
+	}
+}
