@@ -13,19 +13,23 @@ func (s *Session) commit(last, again bool) (fatal, soft error) {
 	s.saving.Lock()
 	defer s.saving.Unlock()
 	now := wallNow()
-	saves, err := s.begin(now, again)
+	saves, late, err := s.begin(now, again)
 	s.carryOut(saves, err)
 	fatal, soft = s.conclude(saves, err, now, last)
 	for _, v := range saves {
 		s.report(v)
 	}
+	if late && fatal != nil {
+		s.m.log.ErrorContext(s.ctx, "sessplus: changes after the response headers were not saved", "error", fatal)
+	}
 	return fatal, soft
 }
 
-func (s *Session) begin(now time.Time, again bool) ([]*save, error) {
+func (s *Session) begin(now time.Time, again bool) (saves []*save, late bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.plan(now, again)
+	saves, err = s.plan(now, again)
+	return saves, s.sent, err
 }
 
 // conclude takes over what was saved, and writes the header.
@@ -41,15 +45,37 @@ func (s *Session) conclude(saves []*save, err error, now time.Time, last bool) (
 		if fatal != nil && last {
 			clearContent(h)
 		}
-		if s.used {
-			noteUse(h)
-		}
 		for _, v := range saves {
 			s.writeCookies(h, v, now, fatal != nil)
 		}
+		s.noteHeaders(h)
 	}
 	s.sent = s.sent || last
 	return fatal, soft
+}
+
+// noteHeaders adds what caches must know of a response that depends on sessions, or sets one.
+func (s *Session) noteHeaders(h http.Header) {
+	if s.used {
+		noteUse(h)
+	}
+	for i := range s.parts {
+		if len(s.parts[i].lines) > 0 {
+			noteSetCookie(h)
+		}
+	}
+}
+
+// passBy lets a response go out with which nothing is saved: of a handler that panicked, or with a status of 500 or more.
+func (s *Session) passBy() {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.sent {
+		s.noteHeaders(s.w.Header())
+		s.sent = true
+	}
 }
 
 // carryOut makes the calls of the saves: first all that create, change and delete, then those that end the old records of
@@ -300,7 +326,9 @@ func (c *Change) after(r *Record, result Result) *Record {
 func (s *Session) writeCookies(h http.Header, v *save, now time.Time, failed bool) {
 	p := v.part
 	send := v.send && v.written && !failed
-	if drop := v.drop && (p.expire || v.written && !failed); !send && !drop {
+	drop := v.drop && (p.expire || v.written && !failed)
+	gone := errors.Is(v.err, ErrSessionGone) // what an earlier Save has set would undo a login elsewhere
+	if !send && !drop && !gone {
 		return
 	}
 	var names, lines []string
@@ -318,20 +346,23 @@ func (s *Session) writeCookies(h http.Header, v *save, now time.Time, failed boo
 		}
 	}
 	for n := range p.MaxChunks { // what the browser has, and nothing takes the place of
+		if gone && !drop {
+			break
+		}
 		if name := chunkName(p.CookieName, n); p.came(n) && !slices.Contains(names, name) {
 			lines = append(lines, p.setCookie(name, "", -1, now, s.tls))
 		}
 	}
-	p.expire, p.held = false, send
+	if !gone {
+		p.expire, p.held = false, send
+	}
 	all := slices.DeleteFunc(h["Set-Cookie"], func(line string) bool { return slices.Contains(p.lines, line) })
 	if all = append(all, lines...); len(all) > 0 {
 		h["Set-Cookie"] = all
 	} else {
 		delete(h, "Set-Cookie")
 	}
-	if p.lines = lines; len(lines) > 0 {
-		noteSetCookie(h)
-	}
+	p.lines = lines
 }
 
 // came reports whether the request brought the cookie, or its nth chunk.
@@ -412,12 +443,4 @@ func (s *Session) Save() error {
 	s.askAgain()
 	fatal, soft := s.commit(false, true)
 	return errors.Join(fatal, soft)
-}
-
-// finish saves what was changed after the headers, when the handler has returned. Nobody is left to hear of an error but
-// the log.
-func (s *Session) finish() {
-	if fatal, _ := s.commit(true, false); fatal != nil {
-		s.m.log.ErrorContext(s.ctx, "sessplus: changes after the response headers were not saved", "error", fatal)
-	}
 }

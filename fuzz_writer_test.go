@@ -55,7 +55,7 @@ var s5Seeds = []string{
 	"Destroy,set a,set c", "set a,Save,Destroy,set a,Save", "delete a,delete b,Save,set a", "delete a,delete b,Write,set b,Save",
 	"Renew,Save,Renew,ReadFrom", "set a,Hijack,set b", "Write,Hijack", "status 302,Write", "status 204,set a,Save", "set a,reset a,set c,reset c",
 	"set b,Flush,delete b,Save,set b", "set b,Flush,delete b,Save,set b,Save", "status 500,set a,Save", "Destroy,Write,Destroy,Save", "WriteString,panic", "set c,Save,delete c",
-	"Renew,status 500,Save", "Destroy,status 503", "set a,status 404,set b,status 500",
+	"Renew,status 500,Save", "Destroy,status 503", "delete c,Save,Destroy,status 503,Save", "set a,status 404,set b,status 500",
 }
 
 func s5Script(steps string) (script []byte) {
@@ -88,18 +88,14 @@ type s5Part struct {
 	cur    int        // of stores
 }
 
-// has reports whether the browser has the cookie once the headers have gone.
+// has reports whether the browser has the cookie once the headers go as they are.
 func (p *s5Part) has() bool { return p.header == "set" || p.came && p.header == "" }
 
-func (p *s5Part) destroy(late bool) {
+func (p *s5Part) destroy() {
 	if p.saved != nil && !p.sealed {
 		p.ended = append(p.ended, p.cur)
 	}
-	gets := p.came || p.header == "set"
-	if late {
-		gets = p.has()
-	}
-	p.now, p.saved, p.renew, p.expire = s5Fields{}, nil, false, gets
+	p.now, p.saved, p.renew, p.expire = s5Fields{}, nil, false, p.has()
 }
 
 // commit saves, and reports whether it was too late for that.
@@ -343,7 +339,7 @@ func (p *s5Play) step(w http.ResponseWriter, s *sessplus.Session, step, value st
 			switch {
 			case arg != "" && arg != []string{"sid", "sec"}[i]:
 			case verb == "Destroy":
-				part.destroy(p.sent)
+				part.destroy()
 			default:
 				part.renew = true
 			}

@@ -26,21 +26,18 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 		}
 		r = r.WithContext(context.WithValue(r.Context(), contextKey{}, s))
 		sw := &writer{ResponseWriter: w, s: s, r: r}
+		panicked := true
+		defer func() {
+			if panicked {
+				s.passBy()
+			}
+		}()
 		next.ServeHTTP(wrap(sw), r)
+		panicked = false
 		if sw.commit(http.StatusOK); sw.err == nil && !sw.rejected {
-			s.finish()
+			s.commit(true, false) // what was changed after the headers
 		}
 	})
-}
-
-// reject notes that a response goes out with which nothing is saved.
-func (s *Session) reject(h http.Header) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.used {
-		noteUse(h)
-	}
-	s.sent = true
 }
 
 // defaultErrorHandler answers in plain text that says nothing of the inside, and logs the error.

@@ -36,7 +36,7 @@ func (w *writer) commit(status int) error {
 	w.committed = true
 	if status >= http.StatusInternalServerError {
 		w.rejected = true
-		w.s.reject(w.Header())
+		w.s.passBy()
 		return nil
 	}
 	if fatal, _ := w.s.commit(true, false); fatal != nil {
