@@ -395,7 +395,7 @@ func TestNewReportsEveryMistakeAtOnce(t *testing.T) {
 // anyClient is a client of go-redis that a program has wrapped, by value and not comparable.
 type anyClient struct {
 	sessplus.RedisClient
-	names []string
+	_ []string
 }
 
 // SPEC 1.4
@@ -621,16 +621,16 @@ func TestNothingPrintsKeys(t *testing.T) {
 	var session *sessplus.Session
 	newSite(t, m).with(func(s *sessplus.Session) { session = s })
 	type holder struct {
-		K  sessplus.KeyPair
-		L  []sessplus.KeyPair
-		C  sessplus.Config
-		P  *sessplus.Config
-		O  sessplus.Options
-		Q  *sessplus.Options
-		M  *sessplus.Manager
-		A  any
-		m  *sessplus.Manager
-		fn func()
+		K sessplus.KeyPair
+		L []sessplus.KeyPair
+		C sessplus.Config
+		P *sessplus.Config
+		O sessplus.Options
+		Q *sessplus.Options
+		M *sessplus.Manager
+		A any
+		m *sessplus.Manager
+		_ func()
 	}
 	h := holder{K: keys[0], L: keys, C: config, P: &config, O: opts, Q: &opts, M: m, A: keys[0], m: m}
 	type plain struct { // what encoding/json can marshal

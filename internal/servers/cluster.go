@@ -140,7 +140,7 @@ func (c *RedisCluster) MoveSlot(t testing.TB, slot int, from, to *RedisServer, b
 	c.do(t, from, "cluster", "setslot", slot, "node", c.ID(t, to))
 }
 
-// A Sentinel set is a master with a replica, and three sentinels that agree on which is the master.
+// A SentinelSet is a master with a replica, and three sentinels that agree on which is the master.
 type SentinelSet struct {
 	Master, Replica *RedisServer
 	Addrs           []string // of the sentinels
