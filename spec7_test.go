@@ -2,6 +2,7 @@ package sessplus_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -417,5 +418,47 @@ func TestSecurityDocumentNamesTests(t *testing.T) {
 		if !strings.Contains(all, "func "+m[1]+"(") {
 			t.Errorf("SECURITY.md names %s, which is no test", m[1])
 		}
+	}
+}
+
+// careless is a backend that returns records which have expired.
+type careless struct{ sessplus.Backend }
+
+func (c careless) Load(ctx context.Context, key string) (*sessplus.Record, error) {
+	r, err := c.Backend.Load(ctx, key)
+	if err == nil {
+		r.Expires = time.Now().Add(-time.Millisecond)
+	}
+	return r, err
+}
+
+// SPEC 3.5: the expiry of a record counts whatever its backend does.
+func TestExpiredRecordOfACarelessBackendIsNoSession(t *testing.T) {
+	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c", Backend: careless{sessplus.Memory()}}))
+	s.with(func(s *sessplus.Session) { s.Set("a", "1") })
+	if got := s.visit(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, readA(sessplus.Get(r))) }).body; got != "" {
+		t.Errorf("a = %q, want nothing", got)
+	}
+}
+
+// SPEC 7.1: nothing altered is accepted, not even where base64 has bits to spare.
+func TestAlteredSecureCookieIsRefused(t *testing.T) {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_="
+	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c"}))
+	padded := 0
+	for n := range 12 {
+		s.with(func(s *sessplus.Session) { s.Set("a", strings.Repeat("x", n+1)) })
+		text := s.jar(s.client)["c"]
+		at := len(strings.TrimRight(text, "=")) - 1
+		padded += len(text) - 1 - at
+		for _, c := range alphabet {
+			altered := text[:at] + string(c) + text[at+1:]
+			if got := get7(s, readA, "c="+altered).body; got != "" && altered != text {
+				t.Fatalf("with %q in place of %q near its end the cookie is accepted", c, text[at])
+			}
+		}
+	}
+	if padded == 0 {
+		t.Error("no cookie had bits to spare, so the test shows nothing")
 	}
 }
