@@ -292,7 +292,13 @@ func TestHistory(t *testing.T) {
 func checkHistory(t *testing.T, b sessplus.Backend, seed uint64, size int) {
 	const sessions, clients, short = 6, 5, 1500 * time.Millisecond
 	t.Logf("-history.seed=%d", seed)
-	opts := &sessplus.Options{Timeout: 20 * time.Second}
+	opts := &sessplus.Options{Timeout: 20 * time.Second, ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+		status := http.StatusServiceUnavailable
+		if errors.Is(err, sessplus.ErrSessionGone) {
+			status = http.StatusConflict
+		}
+		http.Error(w, err.Error(), status)
+	}}
 	site := func(life time.Duration) *httptest.Server {
 		m := newManager(t, opts, sessplus.Config{CookieName: "session", Backend: b, Lifetime: life})
 		srv := httptest.NewUnstartedServer(m.Handler(http.HandlerFunc(historyHandler)))
