@@ -193,129 +193,118 @@ func missing(snap *firestore.DocumentSnapshot, err error) bool {
 	return status.Code(err) == codes.NotFound && snap != nil && !snap.Exists()
 }
 
-func (b *firestoreBackend) Load(ctx context.Context, key string) (*Record, error) {
-	snap, err := b.doc(key).Get(ctx)
+// read returns the record of a document that has not expired, and the document, which is nil if there is none.
+func (b *firestoreBackend) read(ctx context.Context, doc *firestore.DocumentRef) (*Record, *firestore.DocumentSnapshot, error) {
+	snap, err := doc.Get(ctx)
 	if missing(snap, err) {
-		return nil, ErrNoRecord
+		return nil, nil, ErrNoRecord
 	}
 	if err != nil {
-		return nil, firestoreError(err)
+		return nil, nil, firestoreError(err)
 	}
 	r, err := decodeFirestore(snap.Data(), snap.UpdateTime)
 	if err == nil && !r.Expires.After(time.Now()) {
-		return nil, ErrNoRecord
+		return nil, snap, ErrNoRecord
 	}
+	return r, snap, err
+}
+
+func (b *firestoreBackend) Load(ctx context.Context, key string) (*Record, error) {
+	r, _, err := b.read(ctx, b.doc(key))
 	return r, err
 }
 
 func (b *firestoreBackend) Create(ctx context.Context, key string, r *Record) error {
 	doc := b.doc(key)
-	_, err := doc.Create(ctx, encodeFirestore(r))
-	if status.Code(err) != codes.AlreadyExists {
-		return firestoreError(err)
-	}
-	return b.transact(ctx, doc, func(tx *firestore.Transaction, _ *firestore.DocumentSnapshot, old *Record) error {
-		if old != nil {
-			return ErrRecordExists
+	return untilAlone(ctx, func() error {
+		_, err := doc.Create(ctx, encodeFirestore(r))
+		if status.Code(err) != codes.AlreadyExists {
+			return err
 		}
-		return tx.Set(doc, encodeFirestore(r))
+		_, snap, err := b.read(ctx, doc)
+		switch {
+		case err == nil:
+			return ErrRecordExists
+		case snap == nil:
+			return err
+		}
+		if _, err = doc.Delete(ctx, firestore.LastUpdateTime(snap.UpdateTime)); err != nil {
+			return err
+		}
+		return errNotAlone // what had expired is out of the way
 	})
 }
 
-// Update writes in one call if the document is still as the caller saw it. Otherwise it reads and writes in a transaction.
+// Update writes in one call if the document is still as the caller saw it. Otherwise it reads before it writes, until nobody
+// else writes in between. Nothing is ever locked, as it would be by a transaction.
 //
 // The client library sends a write again when its answer is lost. A compare-and-set that has happened then looks like
 // somebody else's, and would be done twice; so it leaves its id in the document.
-func (b *firestoreBackend) Update(ctx context.Context, key string, c *Change) (Result, error) {
+func (b *firestoreBackend) Update(ctx context.Context, key string, c *Change) (result Result, err error) {
 	doc := b.doc(key)
 	var id string
 	if len(c.Match) > 0 {
 		id = rand.Text()
 	}
-	write := func(before, after *Record) []firestore.Update {
-		list := c.firestoreUpdates(before, after)
-		if id != "" {
-			list = append(list, firestore.Update{Path: docUpdate, Value: id})
+	write := func(before *Record) (wrote bool, err error) {
+		after := before.clone()
+		if result, err = c.Apply(after); err != nil {
+			return false, err
 		}
-		return list
+		updates := c.firestoreUpdates(before, after)
+		if len(updates) == 0 {
+			result.Version = before.Version
+			return false, nil
+		}
+		if id != "" {
+			updates = append(updates, firestore.Update{Path: docUpdate, Value: id})
+		}
+		seen, err := time.Parse(time.RFC3339Nano, before.Version)
+		if err != nil {
+			return false, err
+		}
+		answer, err := doc.Update(ctx, updates, firestore.LastUpdateTime(seen))
+		if err != nil {
+			return false, err
+		}
+		result.Version = answer.UpdateTime.Format(time.RFC3339Nano)
+		return true, nil
 	}
 	if c.Seen != nil && c.Seen.Version != "" {
-		seen, err := time.Parse(time.RFC3339Nano, c.Seen.Version)
-		after := c.Seen.clone()
-		result, applied := c.Apply(after)
-		updates := write(c.Seen, after)
-		if err == nil && applied == nil && len(updates) > 0 {
-			wrote, err := doc.Update(ctx, updates, firestore.LastUpdateTime(seen))
-			switch status.Code(err) {
-			case codes.OK:
-				result.Version = wrote.UpdateTime.Format(time.RFC3339Nano)
-				return result, nil
-			case codes.FailedPrecondition, codes.Aborted, codes.NotFound: // another request was faster
-			default:
-				return Result{}, firestoreError(err)
-			}
+		wrote, err := write(c.Seen)
+		switch {
+		case wrote:
+			return result, nil
+		case err == nil, stale(err), errors.Is(err, ErrNoRecord), errors.Is(err, ErrConflict): // as far as the caller knew
+		default:
+			return Result{}, firestoreError(err)
 		}
 	}
-	var result Result
-	err := b.transact(ctx, doc, func(tx *firestore.Transaction, snap *firestore.DocumentSnapshot, r *Record) error {
-		if r == nil {
-			return ErrNoRecord
+	err = untilAlone(ctx, func() error {
+		r, snap, err := b.read(ctx, doc)
+		if err != nil {
+			return err
 		}
-		before := r.clone()
 		if id != "" && snap.Data()[docUpdate] == id {
 			result = Result{Expires: r.Expires, Version: r.Version}
 			return nil
 		}
-		var err error
-		if result, err = c.Apply(r); err != nil {
-			return err
-		}
-		if updates := write(before, r); len(updates) > 0 {
-			return tx.Update(doc, updates)
-		}
-		return nil
+		_, err = write(r)
+		return err
 	})
 	return result, err
 }
 
-// transact calls f with the record of the document, nil if there is none that is alive, until nobody else writes it
-// meanwhile or ctx is done.
-func (b *firestoreBackend) transact(ctx context.Context, doc *firestore.DocumentRef, f func(*firestore.Transaction, *firestore.DocumentSnapshot, *Record) error) error {
-	for {
-		err := b.database.RunTransaction(ctx, func(_ context.Context, tx *firestore.Transaction) error {
-			snap, err := tx.Get(doc)
-			if missing(snap, err) {
-				return f(tx, snap, nil)
-			}
-			if err != nil {
-				return err
-			}
-			r, err := decodeFirestore(snap.Data(), snap.UpdateTime)
-			if err == nil && r.Expires.After(time.Now()) {
-				return f(tx, snap, r)
-			}
-			return f(tx, snap, nil)
-		})
-		if status.Code(err) != codes.Aborted {
-			return firestoreError(err)
-		}
-		select {
-		case <-ctx.Done():
-			return firestoreError(err)
-		case <-time.After(mathrand.N(20 * time.Millisecond)):
-		}
-	}
-}
-
-func (b *firestoreBackend) Take(ctx context.Context, key string) (*Record, error) {
+func (b *firestoreBackend) Take(ctx context.Context, key string) (taken *Record, err error) {
 	doc := b.doc(key)
-	var taken *Record
-	err := b.transact(ctx, doc, func(tx *firestore.Transaction, _ *firestore.DocumentSnapshot, r *Record) error {
-		if r == nil {
-			return ErrNoRecord
+	err = untilAlone(ctx, func() error {
+		r, snap, err := b.read(ctx, doc)
+		if err != nil {
+			return err
 		}
 		taken = r
-		return tx.Delete(doc)
+		_, err = doc.Delete(ctx, firestore.LastUpdateTime(snap.UpdateTime))
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -326,4 +315,31 @@ func (b *firestoreBackend) Take(ctx context.Context, key string) (*Record, error
 func (b *firestoreBackend) Delete(ctx context.Context, key string) error {
 	_, err := b.doc(key).Delete(ctx)
 	return firestoreError(err)
+}
+
+// errNotAlone asks untilAlone for another try.
+var errNotAlone = errors.New("somebody else has written the document")
+
+// stale reports whether a write failed because the document is not what it was thought to be.
+func stale(err error) bool {
+	switch status.Code(err) {
+	case codes.FailedPrecondition, codes.Aborted, codes.NotFound:
+		return true
+	}
+	return errors.Is(err, errNotAlone)
+}
+
+// untilAlone calls f until its write does not come between those of others, or ctx is done.
+func untilAlone(ctx context.Context, f func() error) error {
+	for attempt := 0; ; attempt++ {
+		err := f()
+		if !stale(err) {
+			return firestoreError(err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("firestore: others were faster: %w", ctx.Err())
+		case <-time.After(mathrand.N(5 * time.Millisecond << min(attempt, 5))):
+		}
+	}
 }
