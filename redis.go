@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -55,6 +56,7 @@ func Redis(client RedisClient) Backend {
 type redisBackend struct {
 	original RedisClient
 	bounded  *redis.Client // a clone that minds the deadline of a context, or nil
+	detoured func()        // makes sure that calls get to it
 	abandon  bool          // calls may outlive their context, and are then left to themselves
 
 	cluster *redis.ClusterClient // or nil
@@ -64,12 +66,12 @@ type redisBackend struct {
 // bound lets the calls of b end with their context. go-redis takes a context's deadline to the socket only with
 // ContextTimeoutEnabled, which is off by default. A clone has options of its own and shares the connections, but not the
 // hooks of the program (traces, metrics). So a call goes through the client and its hooks, to a last hook that sends it
-// on through the clone.
+// on through the clone. It is added with the first call, after those that the program adds when it starts.
 func (b *redisBackend) bound(c *redis.Client) {
 	b.bounded = c.WithTimeout(c.Options().ReadTimeout)
 	b.bounded.Options().WriteTimeout = c.Options().WriteTimeout
 	b.bounded.Options().ContextTimeoutEnabled = true
-	c.AddHook(detour{b})
+	b.detoured = sync.OnceFunc(func() { c.AddHook(detour{b}) })
 }
 
 // A detour is the hook that sends the calls of its backend through the clone. Other commands pass it by.
@@ -423,6 +425,7 @@ func redisError(err error) error {
 // moment.
 func (b *redisBackend) doAll(ctx context.Context, calls []*call) {
 	if b.bounded != nil {
+		b.detoured()
 		ctx = context.WithValue(ctx, detourKey{}, b)
 	}
 	cmds := make([]redis.Cmder, len(calls))
