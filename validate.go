@@ -39,7 +39,7 @@ func (v *validation) all() []error {
 		v.fields(c)
 		v.attributes(c)
 		v.lifetimes(c)
-		if kind := v.backend(c); kind == secureCookieKind {
+		if c.isSecureCookie() {
 			v.secureCookie(c)
 		} else {
 			v.serverSide(i, c)
@@ -142,27 +142,27 @@ func (v *validation) lifetimes(c *Config) {
 	v.keys("Keys", c.Keys)
 }
 
-type backendKind uint8
+// isSecureCookie reports whether the fields are kept in the cookie itself.
+func (c *Config) isSecureCookie() bool { return c.Backend == nil || c.Backend == SecureCookie() }
 
-const (
-	secureCookieKind backendKind = iota
-	serverSideKind
-)
-
-func (v *validation) backend(c *Config) backendKind {
-	if c.Backend == nil || c.Backend == SecureCookie() {
-		return secureCookieKind
+// noKeys reports whether there is nothing to seal or sign the cookie with.
+func (v *validation) noKeys(c *Config) bool {
+	if c.Keys != nil {
+		return len(c.Keys) == 0
 	}
+	return len(v.opts.Keys) == 0
+}
+
+func (v *validation) backend(c *Config) {
 	if isNil(c.Backend) {
 		v.add("Backend", "is a nil pointer")
 	} else if b, ok := c.Backend.(interface{ problem() string }); ok && b.problem() != "" {
 		v.add("Backend", "%s", b.problem())
 	}
-	return serverSideKind
 }
 
 func (v *validation) secureCookie(c *Config) {
-	v.check(c.Keys == nil && len(v.opts.Keys) == 0 || c.Keys != nil && len(c.Keys) == 0, "Keys", "a secure cookie needs a pair")
+	v.check(v.noKeys(c), "Keys", "a secure cookie needs a pair")
 	v.check(c.Lifetime < 0, "Lifetime", "is negative, and has no meaning on a secure cookie")
 	const serverOnly = "a secure cookie has none: it is for server-side backends"
 	v.check(c.IndexBy != "", "IndexBy", serverOnly)
@@ -172,14 +172,14 @@ func (v *validation) secureCookie(c *Config) {
 	v.check(c.SignID, "SignID", "a secure cookie has no id")
 	if c.BoundTo != "" {
 		i := slices.IndexFunc(v.configs, func(o Config) bool { return o.CookieName == c.BoundTo })
-		v.check(i < 0 || v.configs[i].Backend == nil || v.configs[i].Backend == SecureCookie(),
+		v.check(i < 0 || v.configs[i].isSecureCookie(),
 			"BoundTo", "%q is not the cookie of a server-side config", c.BoundTo)
 	}
 }
 
 func (v *validation) serverSide(i int, c *Config) {
-	v.check(c.SignID && c.Keys == nil && len(v.opts.Keys) == 0 || c.SignID && c.Keys != nil && len(c.Keys) == 0,
-		"SignID", "needs a pair of keys")
+	v.backend(c)
+	v.check(c.SignID && v.noKeys(c), "SignID", "needs a pair of keys")
 	v.check(c.Lifetime < 0 && c.IdleTimeout <= 0, "Lifetime", "is negative, so the session has no absolute end and needs an IdleTimeout")
 	v.check(c.MaxChunks > 1, "MaxChunks", "is for a secure cookie: an id is never split")
 	v.check(c.BoundTo != "", "BoundTo", "is for a secure cookie")
