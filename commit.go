@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// commit saves everything dirty, then writes the Set-Cookie headers; once the headers have gone it saves what needs none. With last, they go now. With again, what could not be saved before is tried once more. fatal is why the response
-// cannot be what the handler wants; soft is what was lost with an Optional backend.
+// commit saves everything dirty, then writes the Set-Cookie headers; once the headers have gone it saves what needs none.
+// With last, they go now. With again, what could not be saved before is tried once more. fatal is why the response cannot
+// be what the handler wants; soft is what was lost with an Optional backend.
 func (s *Session) commit(last, again bool) (fatal, soft error) {
 	s.saving.Lock()
 	defer s.saving.Unlock()

@@ -295,20 +295,28 @@ func (b *firestoreBackend) Update(ctx context.Context, key string, c *Change) (r
 	return result, err
 }
 
+// Take ends the document before it removes it: if the answer to a removal were lost, nothing would tell ours from that of
+// somebody else who has destroyed the session. A document that stays behind has expired.
 func (b *firestoreBackend) Take(ctx context.Context, key string) (taken *Record, err error) {
-	doc := b.doc(key)
+	doc, id := b.doc(key), rand.Text()
 	err = untilAlone(ctx, func() error {
 		r, snap, err := b.read(ctx, doc)
+		if snap != nil && snap.Data()[docUpdate] == id {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
 		taken = r
-		_, err = doc.Delete(ctx, firestore.LastUpdateTime(snap.UpdateTime))
+		_, err = doc.Update(ctx, []firestore.Update{
+			{Path: docExpires, Value: time.UnixMilli(0)}, {Path: docUpdate, Value: id},
+		}, firestore.LastUpdateTime(snap.UpdateTime))
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
+	doc.Delete(ctx)
 	return taken, nil
 }
 

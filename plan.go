@@ -43,8 +43,8 @@ func (c *cookie) tolerates(err error) bool {
 	return c.Optional && errors.Is(err, ErrUnavailable) || c.DropIfGone && errors.Is(err, ErrSessionGone)
 }
 
-// plan finds out what the parts have to save. After the headers, what could not be saved is tried once more only with again. A failed save has its
-// err; an error of plan itself means that nothing at all may be saved.
+// plan finds out what the parts have to save. After the headers, what could not be saved is tried once more only with
+// again. A failed save has its err; an error of plan itself means that nothing at all may be saved.
 func (s *Session) plan(now time.Time, again bool) (saves []*save, err error) {
 	err = s.fatal
 	if s.sent {

@@ -21,6 +21,7 @@ type spy struct {
 	keys         []string
 	writes       int
 	beforeCreate func(key string)
+	beforeTake   func()
 }
 
 func (s *spy) note(key string, write bool) {
@@ -50,6 +51,13 @@ func (s *spy) Load(ctx context.Context, key string) (*sessplus.Record, error) {
 func (s *spy) Update(ctx context.Context, key string, c *sessplus.Change) (sessplus.Result, error) {
 	s.note(key, true)
 	return s.Backend.Update(ctx, key, c)
+}
+
+func (s *spy) Take(ctx context.Context, key string) (*sessplus.Record, error) {
+	if s.beforeTake != nil {
+		s.beforeTake()
+	}
+	return s.Backend.Take(ctx, key)
 }
 
 // alive returns the records that there are of the keys seen, as text.
