@@ -93,7 +93,24 @@ func (p *Process) Kill() {
 }
 
 // Pause stops the process without closing its connections: it accepts, and never answers.
-func (p *Process) Pause() { p.signal(syscall.SIGSTOP) }
+func (p *Process) Pause() {
+	p.signal(syscall.SIGSTOP)
+	for deadline := time.Now().Add(10 * time.Second); p.runs() && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// runs reports whether, as Linux tells, a thread of the process has not stopped yet: on a busy machine that takes a while.
+func (p *Process) runs() bool {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
+	for _, thread := range threads {
+		text, err := os.ReadFile(thread)
+		if state := bytes.LastIndex(text, []byte(") ")); err == nil && state >= 0 && text[state+2] != 'T' {
+			return true
+		}
+	}
+	return false
+}
 
 // Resume undoes Pause.
 func (p *Process) Resume() { p.signal(syscall.SIGCONT) }
