@@ -157,8 +157,8 @@ func wallNow() time.Time { return time.Now().Truncate(time.Millisecond) }
 // recordKey is the key of a session's record: the only trace of the id that a backend sees. A stolen store opens no
 // session, because nobody finds an id from its SHA-256.
 func recordKey(prefix, cookie, id string) string {
-	sum := sha256.Sum256([]byte(id))
-	b := make([]byte, 0, len(prefix)+len(cookie)+1+hex.EncodedLen(len(sum)))
+	b := make([]byte, 0, 256) // on the stack, and so mostly all of it
+	sum := sha256.Sum256(append(b, id...))
 	b = append(append(append(b, prefix...), cookie...), ':')
 	return string(hex.AppendEncode(b, sum[:]))
 }

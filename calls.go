@@ -22,6 +22,7 @@ type call struct {
 	part *part
 	op   op
 	key  string
+	id   string // of the session that is looked up
 
 	record *Record // to create, or the answer of a load or a take
 	change *Change // to update
@@ -64,20 +65,13 @@ func (s *Session) run(calls []*call) {
 	if len(calls) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, s.m.timeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.m.timeout)
 	defer cancel()
-	groups := group(calls)
-	for _, g := range groups {
-		if s.isHung(g[0].part) {
-			for _, c := range g {
-				c.err = fmt.Errorf("%w: it did not answer this request before", ErrUnavailable)
-			}
-		}
-	}
-	groups = slices.DeleteFunc(groups, func(g []*call) bool { return g[0].err != nil })
-	if len(groups) == 0 {
+	if len(calls) == 1 {
+		s.runGroup(ctx, calls)
 		return
 	}
+	groups := group(calls)
 	last := len(groups) - 1
 	var wg sync.WaitGroup
 	var thrown atomic.Value // a panic of another goroutine would end the process; net/http expects it in the request's own
@@ -116,7 +110,14 @@ next:
 	return groups
 }
 
+// runGroup makes the calls to one client.
 func (s *Session) runGroup(ctx context.Context, calls []*call) {
+	if s.isHung(calls[0].part) {
+		for _, c := range calls {
+			c.err = fmt.Errorf("%w: it did not answer this request before", ErrUnavailable)
+		}
+		return
+	}
 	start := time.Now()
 	if len(calls) == 1 {
 		calls[0].do(ctx)

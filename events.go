@@ -44,5 +44,5 @@ func (m *Manager) event(ctx context.Context, c *cookie, kind EventKind, made *ca
 			e.Err = made.err
 		}
 	}
-	m.onEvent(ctx, e)
+	m.onEvent(context.WithoutCancel(ctx), e)
 }

@@ -8,9 +8,10 @@ import (
 	"time"
 )
 
-// newSession makes the session of a request, with nothing loaded.
-func (m *Manager) newSession(w http.ResponseWriter, r *http.Request, outer *Session) *Session {
-	s := &Session{m: m, w: w, ctx: context.WithoutCancel(r.Context()), tls: r.TLS != nil, outer: outer}
+// start makes s the session of a request, with nothing loaded.
+func (s *Session) start(m *Manager, w http.ResponseWriter, r *http.Request, outer *Session) {
+	s.m, s.w, s.ctx, s.tls, s.outer = m, w, r.Context(), r.TLS != nil, outer
+	s.ready.L = &s.mu
 	s.parts = make([]part, len(m.cookies))
 	for i, c := range m.cookies {
 		s.parts[i].cookie = c
@@ -19,6 +20,9 @@ func (m *Manager) newSession(w http.ResponseWriter, r *http.Request, outer *Sess
 		p := &s.parts[at.cookie]
 		p.held = true
 		if at.chunk == 0 {
+			if p.texts == nil {
+				p.texts = p.first[:0]
+			}
 			p.texts = addCandidate(p.texts, value)
 			return
 		}
@@ -27,7 +31,6 @@ func (m *Manager) newSession(w http.ResponseWriter, r *http.Request, outer *Sess
 		}
 		p.chunks[at.chunk-1] = addCandidate(p.chunks[at.chunk-1], value)
 	})
-	return s
 }
 
 // loadEager loads what is not Lazy, before the handler runs. The error is that of a backend whose fields the request
@@ -55,7 +58,7 @@ func (s *Session) use(i int) *part {
 // useAll makes sure that parts are loaded, all side by side and each once: several goroutines wait for one load. It lets
 // go of s.mu while it waits.
 func (s *Session) useAll(indexes []int) {
-	var due []*part
+	due := make([]*part, 0, 8)
 	for _, i := range indexes {
 		if p := &s.parts[i]; p.state == unloaded {
 			due = append(due, p)
@@ -65,9 +68,8 @@ func (s *Session) useAll(indexes []int) {
 		s.load(due)
 	}
 	for _, i := range indexes {
-		for p := &s.parts[i]; p.state == loading; {
-			ready := p.ready
-			s.unlocked(func() { <-ready })
+		for s.parts[i].state == loading {
+			s.ready.Wait()
 		}
 	}
 }
@@ -81,14 +83,13 @@ func (s *Session) unlocked(f func()) {
 
 // load loads parts, and lets go of s.mu meanwhile. A part that cannot be loaded gets its err.
 func (s *Session) load(parts []*part) {
-	ready := make(chan struct{})
 	for _, p := range parts {
-		p.state, p.ready = loading, ready
+		p.state, p.next = loading, 0
 	}
 	panicked := true
 	defer func() {
 		for _, p := range parts {
-			p.state, p.ready = loaded, nil
+			p.state = loaded
 			if panicked {
 				p.err = &Error{Cookie: p.CookieName, Op: "load", Err: errors.New("it panicked")}
 			}
@@ -96,7 +97,7 @@ func (s *Session) load(parts []*part) {
 				s.note(p.err)
 			}
 		}
-		close(ready)
+		s.ready.Broadcast()
 	}()
 	s.unlocked(func() {
 		now := time.Now()
@@ -113,22 +114,19 @@ func (s *Session) load(parts []*part) {
 // lookUp asks the backends for the records of parts: for the first id of each part that has any, then for the next id of
 // those that found nothing.
 func (s *Session) lookUp(parts []*part, now time.Time) {
-	next := make([]int, len(parts)) // the candidate to try
 	for {
 		var calls []*call
-		var tried []string
-		for i, p := range parts {
-			for p.sealer == nil && p.rec == nil && p.err == nil && next[i] < len(p.texts) {
-				text := p.texts[next[i]]
-				next[i]++
+		for _, p := range parts {
+			for p.sealer == nil && p.rec == nil && p.err == nil && p.next < len(p.texts) {
+				text := p.texts[p.next]
+				p.next++
 				id, older, err := p.parseID(text)
 				if err != nil {
 					s.m.reject(s.ctx, p, err)
 					continue
 				}
 				p.rewrite = older
-				calls = append(calls, &call{part: p, op: opLoad, key: p.key(id)})
-				tried = append(tried, id)
+				calls = append(calls, &call{part: p, op: opLoad, key: p.key(id), id: id})
 				break
 			}
 		}
@@ -136,14 +134,14 @@ func (s *Session) lookUp(parts []*part, now time.Time) {
 			return
 		}
 		s.run(calls)
-		for i, c := range calls {
-			c.part.answered(s, c, tried[i], now)
+		for _, c := range calls {
+			c.part.answered(s, c, now)
 		}
 	}
 }
 
-// answered takes the answer of a load for the session with that id.
-func (p *part) answered(s *Session, c *call, id string, now time.Time) {
+// answered takes the answer of a load.
+func (p *part) answered(s *Session, c *call, now time.Time) {
 	switch {
 	case errors.Is(c.err, ErrNoRecord):
 		if c.err != ErrNoRecord {
@@ -159,7 +157,7 @@ func (p *part) answered(s *Session, c *call, id string, now time.Time) {
 	case !p.alive(c.record, now):
 		s.m.event(s.ctx, p.cookie, EventMiss, c, 0, 0)
 	default:
-		p.id = id
+		p.id = c.id
 		p.take(s.m, c.record)
 		s.m.event(s.ctx, p.cookie, EventLoad, c, len(c.record.Fields), size(c.record.Fields))
 	}

@@ -14,18 +14,20 @@ import (
 // ErrorHandler answers, and what next writes goes nowhere.
 func (m *Manager) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if m.find(r.Context()) != nil {
+		outer, _ := FromContext(r.Context())
+		if outer.of(m) != nil {
 			next.ServeHTTP(w, r)
 			return
 		}
-		outer, _ := FromContext(r.Context())
-		s := m.newSession(w, r, outer)
+		q := &request{Context: r.Context()}
+		s, sw := &q.session, &q.writer
+		s.start(m, w, r, outer)
 		if err := s.loadEager(); err != nil {
 			m.onError(w, r, err)
 			return
 		}
-		r = r.WithContext(context.WithValue(r.Context(), contextKey{}, s))
-		sw := &writer{ResponseWriter: w, s: s, r: r}
+		r = r.WithContext(q)
+		sw.ResponseWriter, sw.s, sw.r = w, s, r
 		panicked := true
 		defer func() {
 			if panicked {
@@ -38,6 +40,21 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 			s.commit(true, false) // what was changed after the headers
 		}
 	})
+}
+
+// A request is what the middleware makes for each request, in one piece of memory. It is the request's context.
+type request struct {
+	context.Context // that the request came with
+	session         Session
+	writer          writer
+}
+
+// Value adds the session to the context.
+func (q *request) Value(key any) any {
+	if key == (contextKey{}) {
+		return &q.session
+	}
+	return q.Context.Value(key)
 }
 
 // defaultErrorHandler answers in plain text that says nothing of the inside, and logs the error.

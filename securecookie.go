@@ -81,13 +81,13 @@ func (s *sealer) open(name, text string) (content []byte, written time.Time, old
 // canonical reports whether text is the only one for what it encodes. Base64 decoding passes over line breaks, and over
 // stray bits at the end, so that without this an altered text could be accepted.
 func canonical(text string) bool {
-	_, err := base64.URLEncoding.Strict().DecodeString(text[max(0, len(text)-4):])
+	_, err := strict.AppendDecode(make([]byte, 0, 3), []byte(text[max(0, len(text)-4):]))
 	return err == nil && !strings.ContainsAny(text, "\r\n")
 }
 
 // writtenAt reads the date of a securecookie that has been verified.
 func writtenAt(text string) (time.Time, error) {
-	head, err := base64.URLEncoding.DecodeString(text[:min(len(text), 32)])
+	head, err := base64.URLEncoding.AppendDecode(make([]byte, 0, 24), []byte(text[:min(len(text), 32)]))
 	if err != nil {
 		return time.Time{}, errMalformed
 	}
@@ -344,11 +344,17 @@ func (s *signer) verify(name, text string) (id string, older bool, err error) {
 // idBytes is the entropy of an id: 256 bits, where OWASP asks for 64.
 const idBytes = 32
 
+// Strict decoders refuse stray bits after the last byte.
+var (
+	strict    = base64.URLEncoding.Strict()
+	strictRaw = base64.RawURLEncoding.Strict()
+)
+
 // validID reports whether s has the form of an id, and is the only text for its bytes.
 func validID(s string) bool {
 	if len(s) != base64.RawURLEncoding.EncodedLen(idBytes) || strings.ContainsAny(s, "\r\n") {
 		return false
 	}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	b, err := strictRaw.AppendDecode(make([]byte, 0, 64), append(make([]byte, 0, 64), s...))
 	return err == nil && len(b) == idBytes
 }

@@ -59,7 +59,7 @@ import (
 // ([Session.Renew], [Session.Destroy], [Session.SetPermanent]) make the commit fail: it is a mistake in the program.
 type Session struct {
 	m     *Manager
-	ctx   context.Context     // the request's, without its cancellation: a client that hangs up does not stop a save
+	ctx   context.Context     // the request's
 	tls   bool                // the request came over TLS
 	outer *Session            // of a Manager further out in the chain
 	w     http.ResponseWriter // the one below the middleware
@@ -70,6 +70,7 @@ type Session struct {
 	saving sync.Mutex // held by a commit, so that there is one at a time; taken before mu
 
 	mu    sync.Mutex // guards what follows; never held across a call of a backend
+	ready sync.Cond  // of mu: a load has ended
 	parts []part
 	used  bool  // read or changed
 	sent  bool  // the headers have gone
@@ -81,11 +82,12 @@ type Session struct {
 type part struct {
 	*cookie
 	state  partState
-	ready  chan struct{} // closed when a load ends; there while state is loading
-	texts  []string      // the values that came under the cookie's name, in turn
-	chunks [][]string    // and under the names of its chunks, from name.1 on
-	found  bool          // a session came with the request
-	held   bool          // the browser has a cookie of this name
+	texts  []string   // the values that came under the cookie's name, in turn
+	first  [1]string  // what holds texts while there is one
+	next   int        // of texts, to look up
+	chunks [][]string // and under the names of its chunks, from name.1 on
+	found  bool       // a session came with the request
+	held   bool       // the browser has a cookie of this name
 
 	content // of the session, as this request has it
 
@@ -519,16 +521,15 @@ func Get(r *http.Request) *Session {
 
 // Get returns this manager's session, where several managers are nested. It panics as the function [Get] does.
 func (m *Manager) Get(r *http.Request) *Session {
-	s := m.find(r.Context())
-	if s == nil {
+	s, _ := FromContext(r.Context())
+	if s = s.of(m); s == nil {
 		panic("sessplus: Manager.Get: the request did not pass through this Manager's Handler; wrap the handler with it")
 	}
 	return s
 }
 
-// find returns the session of m in the context, or nil.
-func (m *Manager) find(ctx context.Context) *Session {
-	s, _ := FromContext(ctx)
+// of returns the session of m among s and those further out, or nil.
+func (s *Session) of(m *Manager) *Session {
 	for s != nil && s.m != m {
 		s = s.outer
 	}

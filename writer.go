@@ -74,43 +74,6 @@ func (w *writer) FlushError() error {
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
-// The optional interfaces. Each is a type of its own, so that wrap can combine exactly those of the writer below.
-type (
-	flusher      struct{ w *writer }
-	hijacker     struct{ w *writer }
-	pusher       struct{ http.Pusher }
-	readerFrom   struct{ w *writer }
-	stringWriter struct{ w *writer }
-)
-
-func (f flusher) Flush() {
-	if f.w.commit(http.StatusOK) == nil {
-		f.w.ResponseWriter.(http.Flusher).Flush()
-	}
-}
-
-func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	if err := h.w.commit(http.StatusSwitchingProtocols); err != nil {
-		return nil, nil, err
-	}
-	// The controller also finds the Hijacker of a writer further down, which it would otherwise do past this one.
-	return http.NewResponseController(h.w.ResponseWriter).Hijack()
-}
-
-func (r readerFrom) ReadFrom(src io.Reader) (int64, error) {
-	if err := r.w.commit(http.StatusOK); err != nil {
-		return 0, err
-	}
-	return r.w.ResponseWriter.(io.ReaderFrom).ReadFrom(src)
-}
-
-func (s stringWriter) WriteString(text string) (int, error) {
-	if err := s.w.commit(http.StatusOK); err != nil {
-		return 0, err
-	}
-	return s.w.ResponseWriter.(io.StringWriter).WriteString(text)
-}
-
 // reaches reports whether a [http.ResponseController] finds a T in w.
 func reaches[T any](w http.ResponseWriter) bool {
 	for {
@@ -125,245 +88,162 @@ func reaches[T any](w http.ResponseWriter) bool {
 	}
 }
 
+// What the optional interfaces of a writer do.
+
+func (w *writer) flush() {
+	if w.commit(http.StatusOK) == nil {
+		w.ResponseWriter.(http.Flusher).Flush()
+	}
+}
+
+func (w *writer) hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if err := w.commit(http.StatusSwitchingProtocols); err != nil {
+		return nil, nil, err
+	}
+	// The controller also finds the Hijacker of a writer further down, which it would otherwise do past this one.
+	return http.NewResponseController(w.ResponseWriter).Hijack()
+}
+
+func (w *writer) push(target string, opts *http.PushOptions) error {
+	return w.ResponseWriter.(http.Pusher).Push(target, opts)
+}
+
+func (w *writer) readFrom(src io.Reader) (int64, error) {
+	if err := w.commit(http.StatusOK); err != nil {
+		return 0, err
+	}
+	return w.ResponseWriter.(io.ReaderFrom).ReadFrom(src)
+}
+
+func (w *writer) writeString(text string) (int, error) {
+	if err := w.commit(http.StatusOK); err != nil {
+		return 0, err
+	}
+	return w.ResponseWriter.(io.StringWriter).WriteString(text)
+}
+
 // wrap gives w the optional interfaces that the writer below has, and no others: a library that finds one relies on it.
 func wrap(w *writer) http.ResponseWriter {
-	const (
-		fl = 1 << iota
-		hi
-		pu
-		rf
-		sw
-	)
 	has := 0
 	if _, ok := w.ResponseWriter.(http.Flusher); ok {
-		has |= fl
+		has |= 1
 	}
 	if reaches[http.Hijacker](w.ResponseWriter) {
-		has |= hi
+		has |= 2
 	}
-	p, ok := w.ResponseWriter.(http.Pusher)
-	if ok {
-		has |= pu
+	if _, ok := w.ResponseWriter.(http.Pusher); ok {
+		has |= 4
 	}
 	if _, ok := w.ResponseWriter.(io.ReaderFrom); ok {
-		has |= rf
+		has |= 8
 	}
 	if _, ok := w.ResponseWriter.(io.StringWriter); ok {
-		has |= sw
+		has |= 16
 	}
-	var (
-		f = flusher{w}
-		h = hijacker{w}
-		u = pusher{p}
-		r = readerFrom{w}
-		s = stringWriter{w}
-	)
-	switch has {
-	case fl:
-		return struct {
-			*writer
-			flusher
-		}{w, f}
-	case hi:
-		return struct {
-			*writer
-			hijacker
-		}{w, h}
-	case fl | hi:
-		return struct {
-			*writer
-			flusher
-			hijacker
-		}{w, f, h}
-	case pu:
-		return struct {
-			*writer
-			pusher
-		}{w, u}
-	case fl | pu:
-		return struct {
-			*writer
-			flusher
-			pusher
-		}{w, f, u}
-	case hi | pu:
-		return struct {
-			*writer
-			hijacker
-			pusher
-		}{w, h, u}
-	case fl | hi | pu:
-		return struct {
-			*writer
-			flusher
-			hijacker
-			pusher
-		}{w, f, h, u}
-	case rf:
-		return struct {
-			*writer
-			readerFrom
-		}{w, r}
-	case fl | rf:
-		return struct {
-			*writer
-			flusher
-			readerFrom
-		}{w, f, r}
-	case hi | rf:
-		return struct {
-			*writer
-			hijacker
-			readerFrom
-		}{w, h, r}
-	case fl | hi | rf:
-		return struct {
-			*writer
-			flusher
-			hijacker
-			readerFrom
-		}{w, f, h, r}
-	case pu | rf:
-		return struct {
-			*writer
-			pusher
-			readerFrom
-		}{w, u, r}
-	case fl | pu | rf:
-		return struct {
-			*writer
-			flusher
-			pusher
-			readerFrom
-		}{w, f, u, r}
-	case hi | pu | rf:
-		return struct {
-			*writer
-			hijacker
-			pusher
-			readerFrom
-		}{w, h, u, r}
-	case fl | hi | pu | rf:
-		return struct {
-			*writer
-			flusher
-			hijacker
-			pusher
-			readerFrom
-		}{w, f, h, u, r}
-	case sw:
-		return struct {
-			*writer
-			stringWriter
-		}{w, s}
-	case fl | sw:
-		return struct {
-			*writer
-			flusher
-			stringWriter
-		}{w, f, s}
-	case hi | sw:
-		return struct {
-			*writer
-			hijacker
-			stringWriter
-		}{w, h, s}
-	case fl | hi | sw:
-		return struct {
-			*writer
-			flusher
-			hijacker
-			stringWriter
-		}{w, f, h, s}
-	case pu | sw:
-		return struct {
-			*writer
-			pusher
-			stringWriter
-		}{w, u, s}
-	case fl | pu | sw:
-		return struct {
-			*writer
-			flusher
-			pusher
-			stringWriter
-		}{w, f, u, s}
-	case hi | pu | sw:
-		return struct {
-			*writer
-			hijacker
-			pusher
-			stringWriter
-		}{w, h, u, s}
-	case fl | hi | pu | sw:
-		return struct {
-			*writer
-			flusher
-			hijacker
-			pusher
-			stringWriter
-		}{w, f, h, u, s}
-	case rf | sw:
-		return struct {
-			*writer
-			readerFrom
-			stringWriter
-		}{w, r, s}
-	case fl | rf | sw:
-		return struct {
-			*writer
-			flusher
-			readerFrom
-			stringWriter
-		}{w, f, r, s}
-	case hi | rf | sw:
-		return struct {
-			*writer
-			hijacker
-			readerFrom
-			stringWriter
-		}{w, h, r, s}
-	case fl | hi | rf | sw:
-		return struct {
-			*writer
-			flusher
-			hijacker
-			readerFrom
-			stringWriter
-		}{w, f, h, r, s}
-	case pu | rf | sw:
-		return struct {
-			*writer
-			pusher
-			readerFrom
-			stringWriter
-		}{w, u, r, s}
-	case fl | pu | rf | sw:
-		return struct {
-			*writer
-			flusher
-			pusher
-			readerFrom
-			stringWriter
-		}{w, f, u, r, s}
-	case hi | pu | rf | sw:
-		return struct {
-			*writer
-			hijacker
-			pusher
-			readerFrom
-			stringWriter
-		}{w, h, u, r, s}
-	case fl | hi | pu | rf | sw:
-		return struct {
-			*writer
-			flusher
-			hijacker
-			pusher
-			readerFrom
-			stringWriter
-		}{w, f, h, u, r, s}
-	default:
-		return w
-	}
+	return wraps[has](w)
+}
+
+// The 32 sets of optional interfaces, by the bits of wrap. Each type is the one without its highest bit and a method more.
+// They hold nothing but the pointer to the writer, so that to make one allocates nothing.
+type (
+	w0  struct{ *writer }
+	w1  struct{ w0 }
+	w2  struct{ w0 }
+	w3  struct{ w1 }
+	w4  struct{ w0 }
+	w5  struct{ w1 }
+	w6  struct{ w2 }
+	w7  struct{ w3 }
+	w8  struct{ w0 }
+	w9  struct{ w1 }
+	w10 struct{ w2 }
+	w11 struct{ w3 }
+	w12 struct{ w4 }
+	w13 struct{ w5 }
+	w14 struct{ w6 }
+	w15 struct{ w7 }
+	w16 struct{ w0 }
+	w17 struct{ w1 }
+	w18 struct{ w2 }
+	w19 struct{ w3 }
+	w20 struct{ w4 }
+	w21 struct{ w5 }
+	w22 struct{ w6 }
+	w23 struct{ w7 }
+	w24 struct{ w8 }
+	w25 struct{ w9 }
+	w26 struct{ w10 }
+	w27 struct{ w11 }
+	w28 struct{ w12 }
+	w29 struct{ w13 }
+	w30 struct{ w14 }
+	w31 struct{ w15 }
+)
+
+func (w w1) Flush()                                           { w.flush() }
+func (w w2) Hijack() (net.Conn, *bufio.ReadWriter, error)     { return w.hijack() }
+func (w w3) Hijack() (net.Conn, *bufio.ReadWriter, error)     { return w.hijack() }
+func (w w4) Push(target string, opts *http.PushOptions) error { return w.push(target, opts) }
+func (w w5) Push(target string, opts *http.PushOptions) error { return w.push(target, opts) }
+func (w w6) Push(target string, opts *http.PushOptions) error { return w.push(target, opts) }
+func (w w7) Push(target string, opts *http.PushOptions) error { return w.push(target, opts) }
+func (w w8) ReadFrom(src io.Reader) (int64, error)            { return w.readFrom(src) }
+func (w w9) ReadFrom(src io.Reader) (int64, error)            { return w.readFrom(src) }
+func (w w10) ReadFrom(src io.Reader) (int64, error)           { return w.readFrom(src) }
+func (w w11) ReadFrom(src io.Reader) (int64, error)           { return w.readFrom(src) }
+func (w w12) ReadFrom(src io.Reader) (int64, error)           { return w.readFrom(src) }
+func (w w13) ReadFrom(src io.Reader) (int64, error)           { return w.readFrom(src) }
+func (w w14) ReadFrom(src io.Reader) (int64, error)           { return w.readFrom(src) }
+func (w w15) ReadFrom(src io.Reader) (int64, error)           { return w.readFrom(src) }
+func (w w16) WriteString(text string) (int, error)            { return w.writeString(text) }
+func (w w17) WriteString(text string) (int, error)            { return w.writeString(text) }
+func (w w18) WriteString(text string) (int, error)            { return w.writeString(text) }
+func (w w19) WriteString(text string) (int, error)            { return w.writeString(text) }
+func (w w20) WriteString(text string) (int, error)            { return w.writeString(text) }
+func (w w21) WriteString(text string) (int, error)            { return w.writeString(text) }
+func (w w22) WriteString(text string) (int, error)            { return w.writeString(text) }
+func (w w23) WriteString(text string) (int, error)            { return w.writeString(text) }
+func (w w24) WriteString(text string) (int, error)            { return w.writeString(text) }
+func (w w25) WriteString(text string) (int, error)            { return w.writeString(text) }
+func (w w26) WriteString(text string) (int, error)            { return w.writeString(text) }
+func (w w27) WriteString(text string) (int, error)            { return w.writeString(text) }
+func (w w28) WriteString(text string) (int, error)            { return w.writeString(text) }
+func (w w29) WriteString(text string) (int, error)            { return w.writeString(text) }
+func (w w30) WriteString(text string) (int, error)            { return w.writeString(text) }
+func (w w31) WriteString(text string) (int, error)            { return w.writeString(text) }
+
+// wraps makes the type with those bits.
+var wraps = [...]func(w *writer) http.ResponseWriter{
+	func(w *writer) http.ResponseWriter { return w0{w} },
+	func(w *writer) http.ResponseWriter { return w1{w0{w}} },
+	func(w *writer) http.ResponseWriter { return w2{w0{w}} },
+	func(w *writer) http.ResponseWriter { return w3{w1{w0{w}}} },
+	func(w *writer) http.ResponseWriter { return w4{w0{w}} },
+	func(w *writer) http.ResponseWriter { return w5{w1{w0{w}}} },
+	func(w *writer) http.ResponseWriter { return w6{w2{w0{w}}} },
+	func(w *writer) http.ResponseWriter { return w7{w3{w1{w0{w}}}} },
+	func(w *writer) http.ResponseWriter { return w8{w0{w}} },
+	func(w *writer) http.ResponseWriter { return w9{w1{w0{w}}} },
+	func(w *writer) http.ResponseWriter { return w10{w2{w0{w}}} },
+	func(w *writer) http.ResponseWriter { return w11{w3{w1{w0{w}}}} },
+	func(w *writer) http.ResponseWriter { return w12{w4{w0{w}}} },
+	func(w *writer) http.ResponseWriter { return w13{w5{w1{w0{w}}}} },
+	func(w *writer) http.ResponseWriter { return w14{w6{w2{w0{w}}}} },
+	func(w *writer) http.ResponseWriter { return w15{w7{w3{w1{w0{w}}}}} },
+	func(w *writer) http.ResponseWriter { return w16{w0{w}} },
+	func(w *writer) http.ResponseWriter { return w17{w1{w0{w}}} },
+	func(w *writer) http.ResponseWriter { return w18{w2{w0{w}}} },
+	func(w *writer) http.ResponseWriter { return w19{w3{w1{w0{w}}}} },
+	func(w *writer) http.ResponseWriter { return w20{w4{w0{w}}} },
+	func(w *writer) http.ResponseWriter { return w21{w5{w1{w0{w}}}} },
+	func(w *writer) http.ResponseWriter { return w22{w6{w2{w0{w}}}} },
+	func(w *writer) http.ResponseWriter { return w23{w7{w3{w1{w0{w}}}}} },
+	func(w *writer) http.ResponseWriter { return w24{w8{w0{w}}} },
+	func(w *writer) http.ResponseWriter { return w25{w9{w1{w0{w}}}} },
+	func(w *writer) http.ResponseWriter { return w26{w10{w2{w0{w}}}} },
+	func(w *writer) http.ResponseWriter { return w27{w11{w3{w1{w0{w}}}}} },
+	func(w *writer) http.ResponseWriter { return w28{w12{w4{w0{w}}}} },
+	func(w *writer) http.ResponseWriter { return w29{w13{w5{w1{w0{w}}}}} },
+	func(w *writer) http.ResponseWriter { return w30{w14{w6{w2{w0{w}}}}} },
+	func(w *writer) http.ResponseWriter { return w31{w15{w7{w3{w1{w0{w}}}}}} },
 }
