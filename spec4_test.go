@@ -22,6 +22,7 @@ type spy struct {
 	writes       int
 	beforeCreate func(key string)
 	beforeTake   func()
+	afterTake    func()
 }
 
 func (s *spy) note(key string, write bool) {
@@ -57,7 +58,11 @@ func (s *spy) Take(ctx context.Context, key string) (*sessplus.Record, error) {
 	if s.beforeTake != nil {
 		s.beforeTake()
 	}
-	return s.Backend.Take(ctx, key)
+	r, err := s.Backend.Take(ctx, key)
+	if s.afterTake != nil {
+		s.afterTake()
+	}
+	return r, err
 }
 
 // alive returns the records that there are of the keys seen, as text.

@@ -246,6 +246,34 @@ func TestUpdateOfUnusualFields(t *testing.T) {
 	})
 }
 
+// SPEC 4.5, 4.7: an Update of one goroutine, while another saves a renewal, is neither lost nor told that the session has ended.
+func TestUpdateBesideARenewal(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		spied := &spy{Backend: b}
+		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: spied}))
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+		c.mustAsk(c.client, func(s *sessplus.Session) {
+			var wg sync.WaitGroup
+			var err error
+			spied.afterTake = func() { // the old record is gone, and the session does not know the new one yet
+				wg.Go(func() { _, err = counter.Update(s, increment) })
+				time.Sleep(100 * time.Millisecond)
+			}
+			s.Renew()
+			saved := s.Save()
+			wg.Wait()
+			if saved != nil || err != nil {
+				t.Errorf("Save() = %v, Update() = %v, want nil", saved, err)
+			}
+		})
+		c.mustAsk(c.client, func(s *sessplus.Session) {
+			if s.GetString("user") != "ann" || counter.Get(s) != 1 {
+				t.Errorf("user = %q, counter = %d, want ann, 1", s.GetString("user"), counter.Get(s))
+			}
+		})
+	})
+}
+
 // SPEC 4.2, 4.5
 func TestUpdateOfAnEndedSession(t *testing.T) {
 	onEveryEnding(t, func(t *testing.T, b *spy, config sessplus.Config, end func(*crowd), kept bool) {
