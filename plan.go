@@ -82,18 +82,27 @@ func (s *Session) plan(now time.Time, again bool) (saves []*save, err error) {
 	return saves, err
 }
 
-// fields returns all fields of the part, and those that differ from the store.
-func (p *part) fields() (all, changed []RawField) {
+// fields returns all fields of the part.
+func (p *part) fields() []RawField {
+	all := make([]RawField, 0, len(p.entries.list))
 	for i := range p.entries.list {
-		e := &p.entries.list[i]
-		if e.value != nil {
+		if e := &p.entries.list[i]; e.value != nil {
 			all = append(all, RawField{e.name, e.value})
 		}
+	}
+	return all
+}
+
+// changes returns the fields that differ from the store, and whether the part has any field.
+func (p *part) changes() (changed []RawField, filled bool) {
+	for i := range p.entries.list {
+		e := &p.entries.list[i]
+		filled = filled || e.value != nil
 		if e.dirty() {
 			changed = append(changed, RawField{e.name, e.value})
 		}
 	}
-	return all, changed
+	return changed, filled
 }
 
 func (c *cookie) saveError(err error) error {
@@ -102,23 +111,26 @@ func (c *cookie) saveError(err error) error {
 
 // planRecord plans the save of a server-side part, nil for none.
 func (p *part) planRecord(now time.Time, late bool) *save {
+	changed, filled := p.changes()
+	renew := p.renew && filled
+	permanent := p.rec != nil && p.permanent != p.rec.Permanent
+	if len(changed) == 0 && !renew && !permanent && !p.expire && !p.rewrite && len(p.ended) == 0 && p.err == nil && !p.touchDue(now) {
+		return nil // as for most requests
+	}
 	v := &save{part: p, epoch: p.epoch, drop: p.expire, fresh: p.rec == nil}
 	for _, key := range p.ended {
 		v.deletes = append(v.deletes, &call{part: p, op: opDelete, key: key})
 	}
-	all, changed := p.fields()
-	renew := p.renew && len(all) > 0
-	permanent := p.rec != nil && p.permanent != p.rec.Permanent
 	switch {
 	case p.err != nil && (len(changed) > 0 || !p.Optional):
 		v.err = p.saveError(p.err)
 	case p.gone && len(changed) > 0:
 		v.err = p.saveError(ErrSessionGone)
-	case p.err != nil || p.gone || p.rec == nil && len(all) == 0:
-	case late && (p.rec == nil || renew || !p.held && len(all) > 0 && len(changed) > 0):
+	case p.err != nil || p.gone || p.rec == nil && !filled:
+	case late && (p.rec == nil || renew || !p.held && filled && len(changed) > 0):
 		v.err = p.saveError(ErrHeadersSent)
 	case p.rec == nil || renew:
-		v.planCreate(all, changed, now)
+		v.planCreate(changed, now)
 	case late && permanent:
 		v.late = p.saveError(ErrHeadersSent)
 		if len(changed) > 0 {
@@ -126,7 +138,7 @@ func (p *part) planRecord(now time.Time, late bool) *save {
 		}
 	case len(changed) > 0 || permanent:
 		v.planUpdate(changed, p.permanent, now)
-	case len(all) > 0:
+	case filled:
 		v.planTouch(now, p.rewrite && !late)
 	}
 	if v.main == nil && v.err == nil && v.late == nil && len(v.deletes) == 0 && !v.drop {
@@ -136,13 +148,13 @@ func (p *part) planRecord(now time.Time, late bool) *save {
 }
 
 // planCreate plans a new record, and the end of the old one if the session is renewed.
-func (v *save) planCreate(all, changed []RawField, now time.Time) {
+func (v *save) planCreate(changed []RawField, now time.Time) {
 	p := v.part
 	v.newID = newID()
 	v.changed = changed
 	v.send = true
 	v.main = &call{part: p, op: opCreate, key: p.key(v.newID), record: &Record{
-		Created: now, Saved: now, Expires: p.expiry(now, now, p.permanent), Permanent: p.permanent, Fields: all,
+		Created: now, Saved: now, Expires: p.expiry(now, now, p.permanent), Permanent: p.permanent, Fields: p.fields(),
 	}}
 	if p.rec != nil {
 		v.renews = true
@@ -165,7 +177,8 @@ func (v *save) planUpdate(changed []RawField, permanent bool, now time.Time) {
 	c.Delete = append(c.Delete, p.foreign...)
 	v.send = p.rewrite || p.maxAge(permanent) > 0
 	if permanent != p.rec.Permanent {
-		c.Permanent = &permanent
+		flag := permanent
+		c.Permanent = &flag
 		v.send = true
 		v.ends = !c.Expires.After(now)
 	}
@@ -182,31 +195,34 @@ func (v *save) planUpdate(changed []RawField, permanent bool, now time.Time) {
 // newer one in the browser, and before a cookie is sent that is bound to it.
 func (v *save) planTouch(now time.Time, verify bool) {
 	p := v.part
-	end := p.expiry(p.rec.Created, now, p.permanent)
-	if due := p.IdleTimeout > 0 && end.Sub(p.rec.Expires) >= p.IdleTimeout/10; !due && !verify {
+	if !verify && !p.touchDue(now) {
 		return
 	}
+	end := p.expiry(p.rec.Created, now, p.permanent)
 	v.touch = true
 	v.send = p.rewrite || p.maxAge(p.permanent) > 0
 	v.main = &call{part: p, op: opUpdate, key: p.key(p.id), change: &Change{Now: now, Seen: p.rec, Expires: end}}
 }
 
+// touchDue reports whether the idle expiry of the record is to be moved.
+func (p *part) touchDue(now time.Time) bool {
+	return p.IdleTimeout > 0 && p.rec != nil && p.expiry(p.rec.Created, now, p.permanent).Sub(p.rec.Expires) >= p.IdleTimeout/10
+}
+
 // planSealed plans the writing of a secure cookie, nil for none.
 func (p *part) planSealed(late bool) *save {
-	all, changed := p.fields()
-	v := &save{part: p, epoch: p.epoch, changed: changed, send: len(all) > 0, drop: len(all) == 0, fresh: p.rec == nil}
-	v.renews = p.renew && len(all) > 0
-	permanent := p.rec != nil && p.permanent != p.rec.Permanent && len(all) > 0
+	changed, filled := p.changes()
+	renews := p.renew && filled
+	permanent := p.rec != nil && p.permanent != p.rec.Permanent && filled
 	// After the headers a bound cookie cannot be dropped, but is void without its session.
 	expire := p.expire && !(late && p.boundTo != nil)
-	switch {
-	case len(changed) > 0 || permanent || v.renews || expire:
-		if late {
-			v.err = p.saveError(ErrHeadersSent)
-		}
-	case p.rewrite && len(all) > 0 && !late:
-	default:
+	dirty := len(changed) > 0 || permanent || renews || expire
+	if !dirty && !(p.rewrite && filled && !late) {
 		return nil
+	}
+	v := &save{part: p, epoch: p.epoch, changed: changed, renews: renews, send: filled, drop: !filled, fresh: p.rec == nil}
+	if dirty && late {
+		v.err = p.saveError(ErrHeadersSent)
 	}
 	return v
 }
@@ -235,7 +251,7 @@ func (s *Session) verifyBound(p *part, saves []*save, now time.Time) []*save {
 // them is sealed with the id that it is going to have.
 func (s *Session) seal(v *save, saves []*save, now time.Time) error {
 	p := v.part
-	all, _ := p.fields()
+	all := p.fields()
 	var bound []byte
 	if p.boundTo != nil {
 		b := &s.parts[p.boundTo.index]

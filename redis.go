@@ -159,34 +159,35 @@ func decodeRedis(hash map[string]string) (*Record, error) {
 	if len(hash) == 0 {
 		return nil, ErrNoRecord
 	}
-	part := strings.Split(hash[redisRecord], " ")
-	if len(part) > 0 && part[0] != "" && part[0] != redisVersion {
+	version, rest, _ := strings.Cut(hash[redisRecord], " ")
+	if version != "" && version != redisVersion {
 		return nil, fmt.Errorf("%w: it has a later format", ErrNoRecord)
 	}
-	created, ok1 := redisTime(at(part, 1))
+	since, flag, _ := strings.Cut(rest, " ")
+	created, ok1 := redisTime(since)
 	expires, ok2 := redisTime(hash[redisExpires])
 	saved, ok3 := redisTime(hash[redisSaved])
-	if len(part) != 3 || !ok1 || !ok2 || !ok3 {
+	if version == "" || flag == "" || strings.Contains(flag, " ") || !ok1 || !ok2 || !ok3 {
 		return nil, fmt.Errorf("%w: it is corrupt", ErrNoRecord)
 	}
-	r := &Record{Created: created, Saved: saved, Expires: expires, Permanent: part[2] == "p"}
+	r := &Record{Created: created, Saved: saved, Expires: expires, Permanent: flag == "p"}
+	total := 0
+	for _, value := range hash {
+		total += len(value)
+	}
 	r.Fields = make([]RawField, 0, max(0, len(hash)-3))
+	values := make([]byte, 0, total) // one piece for all
 	for name, value := range hash {
 		if own := strings.HasPrefix(name, ":"); own && !strings.HasPrefix(name, "::") {
 			continue
 		} else if own {
 			name = name[1:]
 		}
-		r.Fields = append(r.Fields, RawField{name, []byte(value)})
+		from := len(values)
+		values = append(values, value...)
+		r.Fields = append(r.Fields, RawField{name, values[from:len(values):len(values)]})
 	}
 	return r, nil
-}
-
-func at(list []string, i int) string {
-	if i < len(list) {
-		return list[i]
-	}
-	return ""
 }
 
 func redisTime(s string) (time.Time, bool) {
@@ -195,7 +196,7 @@ func redisTime(s string) (time.Time, bool) {
 }
 
 // A redisScript runs in one atomic step. It is sent once to each server, and called by its hash from then on.
-type redisScript struct{ text, sha string }
+type redisScript struct{ text, sha any } // as arguments of a command
 
 func newRedisScript(text string) *redisScript {
 	sum := sha1.Sum([]byte(text)) // Redis names scripts so; nothing depends on it being hard to invert
@@ -204,9 +205,11 @@ func newRedisScript(text string) *redisScript {
 
 // redisCreate: KEYS record; ARGV now, expiry, then names and values. It answers "exists" if there is a record.
 var redisCreate = newRedisScript(`
-local stored = tonumber(redis.call('HGET', KEYS[1], ':expires') or nil)
-if stored and stored > tonumber(ARGV[1]) then return 'exists' end
-redis.call('DEL', KEYS[1])
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  local stored = tonumber(redis.call('HGET', KEYS[1], ':expires') or nil)
+  if stored and stored > tonumber(ARGV[1]) then return 'exists' end
+  redis.call('DEL', KEYS[1])
+end
 for i = 3, #ARGV, 1000 do
   redis.call('HSET', KEYS[1], unpack(ARGV, i, math.min(i + 999, #ARGV)))
 end
@@ -215,11 +218,13 @@ return 'created'
 `)
 
 // redisUpdate: KEYS record; ARGV now, the longest expiry of an empty record, expiry, the flag of permanence or "", the
-// number of fields to match, to set and to delete, then their names, the first two with their values. A value to match is preceded
-// by "=", "" stands for absent. See Change for the rules.
+// number of fields to match, to set and to delete, then their names, the first two with their values. A value to match is
+// preceded by "=", "" stands for absent. With anything to set or delete, the first to set is ":saved". See Change for the
+// rules.
 var redisUpdate = newRedisScript(`
 local key, now, expires = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[3])
-local stored = tonumber(redis.call('HGET', key, ':expires') or nil)
+local text = redis.call('HGET', key, ':expires')
+local stored = tonumber(text or nil)
 if not stored or stored <= now then return 'gone' end
 local i, matches, sets, deletes = 8, tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 for _ = 1, matches do
@@ -238,12 +243,12 @@ while i <= last do
   redis.call('HDEL', key, unpack(ARGV, i, math.min(i + 999, last)))
   i = math.min(i + 1000, last + 1)
 end
-if sets + deletes > 0 then redis.call('HSET', key, ':saved', ARGV[1]) end
 if ARGV[4] ~= '' then
   local record = redis.call('HGET', key, ':record')
   redis.call('HSET', key, ':record', string.sub(record, 1, -2) .. ARGV[4])
 end
-local after = redis.call('HLEN', key) - 3
+local after = before + math.max(sets - 1, 0) -- or as good as
+if deletes > 0 then after = redis.call('HLEN', key) - 3 end
 local moved = nil
 if after == 0 then
   if tonumber(ARGV[2]) < stored then moved = ARGV[2] end
@@ -256,7 +261,7 @@ if moved then
 end
 local state = 'saved '
 if after == 0 then state = 'empty ' elseif before == 0 then state = 'refilled ' end
-return state .. (moved or string.format('%.0f', stored))
+return state .. (moved or text)
 `)
 
 // redisTake: KEYS record; ARGV now, who takes it. It ends the record and answers what it was: again, if the one who took it
@@ -273,42 +278,43 @@ end
 return redis.call('HGETALL', key)
 `)
 
-func redisMillis(t time.Time) string { return strconv.FormatInt(t.UnixMilli(), 10) }
-
-// redisCommand gives the Redis command of a call, and the script that it runs, if any.
-func (c *call) redisCommand(ctx context.Context) (redis.Cmder, *redisScript) {
-	run := func(s *redisScript, args []any) (redis.Cmder, *redisScript) {
-		return c.redisRun(ctx, append([]any{"evalsha", s.sha, 1, c.key}, args...)), s
-	}
+// redisCommand gives the Redis command of a call.
+func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 	switch c.op {
 	case opLoad:
-		return redis.NewMapStringStringCmd(ctx, "hgetall", c.key), nil
+		return redis.NewMapStringStringCmd(ctx, "hgetall", c.key)
 	case opDelete:
-		return redis.NewIntCmd(ctx, "del", c.key), nil
+		return redis.NewIntCmd(ctx, "del", c.key)
 	case opTake:
 		if c.token == "" {
 			c.token = newID()
 		}
-		return run(redisTake, []any{redisMillis(time.Now()), c.token})
+		args := redisArgs(redisTake, c.key, 2)
+		return redis.NewCmd(ctx, append(args, time.Now().UnixMilli(), c.token)...)
 	case opCreate:
 		r := c.record
-		args := make([]any, 0, 8+2*len(r.Fields))
-		args = append(args, redisMillis(time.Now()), redisMillis(r.Expires), redisRecord,
-			redisVersion+" "+redisMillis(r.Created)+" "+redisFlag(r.Permanent), redisExpires, redisMillis(r.Expires),
-			redisSaved, redisMillis(r.Saved))
+		args := redisArgs(redisCreate, c.key, 8+2*len(r.Fields))
+		expires := r.Expires.UnixMilli()
+		args = append(args, time.Now().UnixMilli(), expires, redisRecord,
+			redisVersion+" "+strconv.FormatInt(r.Created.UnixMilli(), 10)+" "+redisFlag(r.Permanent),
+			redisExpires, expires, redisSaved, r.Saved.UnixMilli())
 		for _, f := range r.Fields {
 			args = append(args, redisName(f.Name), f.Value)
 		}
-		return run(redisCreate, args)
+		return redis.NewCmd(ctx, args...)
 	}
 	u := c.change
 	flag := ""
 	if u.Permanent != nil {
 		flag = redisFlag(*u.Permanent)
 	}
-	args := make([]any, 0, 7+2*len(u.Match)+2*len(u.Set)+len(u.Delete))
-	args = append(args, redisMillis(u.Now), redisMillis(u.Now.Add(EmptyGrace)), redisMillis(u.Expires), flag,
-		len(u.Match), len(u.Set), len(u.Delete))
+	sets := len(u.Set)
+	if sets+len(u.Delete) > 0 {
+		sets++ // the time of the save
+	}
+	args := redisArgs(redisUpdate, c.key, 7+2*len(u.Match)+2*sets+len(u.Delete))
+	args = append(args, u.Now.UnixMilli(), u.Now.Add(EmptyGrace).UnixMilli(), u.Expires.UnixMilli(), flag,
+		len(u.Match), sets, len(u.Delete))
 	for _, f := range u.Match {
 		want := ""
 		if f.Value != nil {
@@ -316,21 +322,44 @@ func (c *call) redisCommand(ctx context.Context) (redis.Cmder, *redisScript) {
 		}
 		args = append(args, redisName(f.Name), want)
 	}
+	if sets > 0 {
+		args = append(args, redisSaved, u.Now.UnixMilli())
+	}
 	for _, f := range u.Set {
 		args = append(args, redisName(f.Name), f.Value)
 	}
 	for _, name := range u.Delete {
 		args = append(args, redisName(name))
 	}
-	return run(redisUpdate, args)
+	if len(u.Match) > 0 {
+		return onceCmd{redis.NewCmd(ctx, args...)}
+	}
+	return redis.NewCmd(ctx, args...)
 }
 
-// redisRun is the command that runs a script.
-func (c *call) redisRun(ctx context.Context, args []any) redis.Cmder {
-	cmd := redis.NewCmd(ctx, args...)
-	if c.op == opUpdate && len(c.change.Match) > 0 {
-		return onceCmd{cmd}
+// redisArgs begins the command that runs a script by its hash, with room for n arguments.
+func redisArgs(s *redisScript, key string, n int) []any {
+	return append(make([]any, 0, 4+n), "evalsha", s.sha, 1, key)
+}
+
+// redisScript is the script that the call runs, or nil.
+func (c *call) redisScript() *redisScript {
+	switch c.op {
+	case opCreate:
+		return redisCreate
+	case opUpdate:
+		return redisUpdate
+	case opTake:
+		return redisTake
 	}
+	return nil
+}
+
+// redisEval gives the command of a call with the text of its script, for a server that does not know it yet.
+func (c *call) redisEval(ctx context.Context) redis.Cmder {
+	cmd := c.redisCommand(ctx)
+	args := cmd.Args()
+	args[0], args[1] = "eval", c.redisScript().text
 	return cmd
 }
 
@@ -429,125 +458,117 @@ func (b *redisBackend) doAll(ctx context.Context, calls []*call) {
 		ctx = context.WithValue(ctx, detourKey{}, b)
 	}
 	cmds := make([]redis.Cmder, len(calls))
-	err := b.within(ctx, func() {
-		scripts := make([]*redisScript, len(calls))
-		due := make([]int, 0, len(calls)) // of cmds
-		for i, c := range calls {
-			cmds[i], scripts[i] = c.redisCommand(ctx)
-			due = append(due, i)
-		}
-		for attempt := 0; ; attempt++ {
-			b.send(ctx, cmds, due)
-			due = due[:0]
-			for i, cmd := range cmds {
-				if scripts[i] != nil && redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
-					cmds[i] = calls[i].redisRun(ctx, append([]any{"eval", scripts[i].text}, cmd.Args()[2:]...))
-					due = append(due, i)
-				}
-			}
-			b.send(ctx, cmds, due)
-			if due = b.failedOver(cmds, due[:0]); len(due) == 0 {
-				return
-			}
-			if b.cluster != nil {
-				b.cluster.ReloadState(ctx)
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(10 * time.Millisecond << min(attempt, 4)):
-			}
-			for _, i := range due {
-				cmds[i], scripts[i] = calls[i].redisCommand(ctx)
-			}
-		}
-	})
-	var taken []string
 	for i, c := range calls {
-		if err != nil { // cmds are still in use
-			c.err = err
-			continue
-		}
-		c.redisAnswer(cmds[i])
-		if c.op == opTake && c.err == nil {
-			taken = append(taken, c.key)
-		}
+		cmds[i] = c.redisCommand(ctx)
 	}
-	b.forget(ctx, taken)
-}
-
-// forget removes records that were taken. If it cannot, Redis does within a minute.
-func (b *redisBackend) forget(ctx context.Context, taken []string) {
-	if len(taken) == 0 {
+	if !b.abandon {
+		b.exchange(ctx, calls, cmds)
+	} else if err := within(ctx, func() { b.exchange(ctx, calls, cmds) }); err != nil { // cmds are still in use
+		for _, c := range calls {
+			c.err = err
+		}
 		return
 	}
-	var cmds []redis.Cmder
-	var due []int
-	for i, key := range taken {
-		cmds = append(cmds, redis.NewIntCmd(ctx, "del", key))
-		due = append(due, i)
+	var taken []redis.Cmder
+	for i, c := range calls {
+		c.redisAnswer(cmds[i])
+		if c.op == opTake && c.err == nil {
+			taken = append(taken, redis.NewIntCmd(ctx, "del", c.key)) // if it fails, Redis removes it within a minute
+		}
 	}
-	b.within(ctx, func() { b.send(ctx, cmds, due) })
+	if !b.abandon {
+		b.send(ctx, taken)
+	} else {
+		within(ctx, func() { b.send(ctx, taken) })
+	}
 }
 
-// failedOver appends the commands that may succeed once a server is back, or another has taken its place. go-redis tries
-// again, too, but for less than a second, and goes on sending pipelines to a dead master of a cluster for up to ten. Where
-// nobody will take over, a server that refuses connections is down. All calls may be made twice, except a
-// compare-and-set that was sent.
-func (b *redisBackend) failedOver(cmds []redis.Cmder, due []int) []int {
+// exchange lets each of the commands, which are those of the calls, get its reply or error.
+func (b *redisBackend) exchange(ctx context.Context, calls []*call, cmds []redis.Cmder) {
+	b.send(ctx, cmds)
+	for attempt := 0; ; attempt++ {
+		b.send(ctx, renew(cmds, unknownScript, func(i int) redis.Cmder { return calls[i].redisEval(ctx) }))
+		if !slices.ContainsFunc(cmds, b.failedOver) {
+			return
+		}
+		if b.cluster != nil {
+			b.cluster.ReloadState(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(10 * time.Millisecond << min(attempt, 4)):
+		}
+		b.send(ctx, renew(cmds, b.failedOver, func(i int) redis.Cmder { return calls[i].redisCommand(ctx) }))
+	}
+}
+
+// renew replaces the commands that are due for another try, and returns them.
+func renew(cmds []redis.Cmder, due func(redis.Cmder) bool, again func(i int) redis.Cmder) []redis.Cmder {
+	var list []redis.Cmder
 	for i, cmd := range cmds {
-		err := cmd.Err()
-		var reply redis.Error
-		var network *net.OpError
-		retry := false
-		switch {
-		case err == nil, errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		case errors.As(err, &reply):
-			for _, code := range []string{"CLUSTERDOWN", "LOADING", "READONLY", "MASTERDOWN", "TRYAGAIN", "MOVED", "ASK"} {
-				retry = retry || redis.HasErrorPrefix(err, code)
-			}
-		case errors.As(err, &network) && network.Op == "dial":
-			retry = b.elects
-		case errors.Is(err, io.EOF), errors.As(err, &network):
-			_, once := cmd.(onceCmd)
-			retry = !once
-		}
-		if retry {
-			due = append(due, i)
+		if due(cmd) {
+			cmds[i] = again(i)
+			list = append(list, cmds[i])
 		}
 	}
-	return due
+	return list
 }
 
-// send lets each of the commands that are due get its reply or error.
-func (b *redisBackend) send(ctx context.Context, cmds []redis.Cmder, due []int) {
+func unknownScript(cmd redis.Cmder) bool {
+	return cmd.Err() != nil && redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT")
+}
+
+// failedOver reports whether the command may succeed once a server is back, or another has taken its place. go-redis
+// tries again, too, but for less than a second, and goes on sending pipelines to a dead master of a cluster for up to ten.
+// Where nobody will take over, a server that refuses connections is down. All calls may be made twice, except a
+// compare-and-set that was sent.
+func (b *redisBackend) failedOver(cmd redis.Cmder) bool {
+	err := cmd.Err()
+	if err == nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return false
+	}
+	var reply redis.Error
+	var network *net.OpError
+	switch {
+	case errors.As(err, &reply):
+		return slices.ContainsFunc(failoverCodes, func(code string) bool { return redis.HasErrorPrefix(err, code) })
+	case errors.As(err, &network) && network.Op == "dial":
+		return b.elects
+	case errors.Is(err, io.EOF), errors.As(err, &network):
+		_, once := cmd.(onceCmd)
+		return !once
+	}
+	return false
+}
+
+var failoverCodes = []string{"CLUSTERDOWN", "LOADING", "READONLY", "MASTERDOWN", "TRYAGAIN", "MOVED", "ASK"}
+
+// send lets each of the commands get its reply or error.
+func (b *redisBackend) send(ctx context.Context, cmds []redis.Cmder) {
 	var err error
-	switch len(due) {
+	switch len(cmds) {
 	case 0:
 		return
 	case 1:
-		err = b.original.Process(ctx, cmds[due[0]])
+		err = b.original.Process(ctx, cmds[0])
 	default:
 		pipe := b.original.Pipeline()
-		for _, i := range due {
-			pipe.Process(ctx, cmds[i])
+		for _, cmd := range cmds {
+			pipe.Process(ctx, cmd)
 		}
 		_, err = pipe.Exec(ctx)
 	}
 	// The error of a hook that let nothing through is on no command.
-	if err != nil && !slices.ContainsFunc(due, func(i int) bool { return cmds[i].Err() != nil }) {
-		for _, i := range due {
-			cmds[i].SetErr(err)
+	if err != nil && !slices.ContainsFunc(cmds, func(cmd redis.Cmder) bool { return cmd.Err() != nil }) {
+		for _, cmd := range cmds {
+			cmd.SetErr(err)
 		}
 	}
 }
 
-// within calls f, but not for longer than ctx lasts where the client would not end it.
-func (b *redisBackend) within(ctx context.Context, f func()) error {
-	if !b.abandon {
-		f()
-		return nil
-	}
+// within calls f, but leaves it to itself when ctx is done.
+func within(ctx context.Context, f func()) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
