@@ -35,8 +35,8 @@ func onEveryOutage(t *testing.T, test func(t *testing.T, f faulty, breakIt, repa
 						f.proxy.cut()
 					}
 				}, func() {
+					f.proxy.cut() // first, so that nothing of what was held arrives later
 					f.proxy.set(proxyServe)
-					f.proxy.cut() // so that nothing of what was held arrives later
 				})
 			})
 		}
@@ -469,8 +469,8 @@ func TestRenewalWhoseAnswerIsLostKeepsTheSession(t *testing.T) {
 		close(slow.goOn)
 		servers.WaitFor(t, "the old record is taken", 10*time.Second, func() bool { return dead(old) })
 		f.proxy.watch(nil)
-		f.proxy.set(proxyServe)
 		f.proxy.cut()
+		f.proxy.set(proxyServe)
 		answer := <-slow.answer
 		if answer.StatusCode != 200 && answer.StatusCode != 503 {
 			t.Errorf("status = %d, want 200 or 503", answer.StatusCode)

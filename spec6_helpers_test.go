@@ -226,8 +226,8 @@ func newProxy(t testing.TB, target string) *proxy {
 	p.cond = sync.NewCond(&p.mu)
 	t.Cleanup(func() {
 		l.Close()
-		p.set(proxyServe)
 		p.cut()
+		p.set(proxyServe)
 	})
 	go func() {
 		for {

@@ -260,7 +260,30 @@ func startFirestore(t testing.TB) (*Process, string) {
 		}
 		return err == nil
 	})
+	warmUp(t, addr)
 	return p, addr
+}
+
+// warmUp lets a new emulator do once what tests measure the time of: what it does first can take it seconds.
+func warmUp(t testing.TB, addr string) {
+	t.Helper()
+	client := FirestoreClient(t, addr)
+	WaitFor(t, "the Firestore emulator is quick", 60*time.Second, func() bool {
+		start, ctx := time.Now(), context.Background()
+		doc := client.Collection("warm").Doc("up")
+		created, err := doc.Create(ctx, map[string]any{"a": map[string]any{"b": 1}})
+		if err != nil {
+			t.Fatalf("the Firestore emulator: %v", err)
+		}
+		doc.Get(ctx)
+		change := []firestore.Update{{FieldPath: firestore.FieldPath{"a", "b"}, Value: 2}}
+		doc.Update(ctx, change, firestore.LastUpdateTime(created.UpdateTime))
+		doc.Update(ctx, change, firestore.LastUpdateTime(created.UpdateTime))
+		doc.Delete(ctx)
+		doc.Update(ctx, change, firestore.LastUpdateTime(created.UpdateTime))
+		doc.Get(ctx)
+		return time.Since(start) < time.Second
+	})
 }
 
 // emulator finds Google's Firestore emulator.
