@@ -86,9 +86,11 @@ func TestTooLargeCookieLeavesTheOldOne(t *testing.T) {
 			payload := noise(cookieLimit * max(chunks, 1))
 			answer := c.askWith(c.client, func(s *sessplus.Session) {
 				s.Set("payload", payload)
+				s.Set("zoom", 2)
 				s.Set("user", "bob")
-				if err := s.Save(); !errors.Is(err, sessplus.ErrTooLarge) {
-					t.Errorf("Save() = %v, want ErrTooLarge", err)
+				if err := s.Save(); !errors.Is(err, sessplus.ErrTooLarge) || !strings.Contains(err.Error(), `"payload"`) ||
+					!strings.Contains(err.Error(), "server-side backend") {
+					t.Errorf("Save() = %v, want ErrTooLarge that names the largest field and says where to keep it", err)
 				}
 			})
 			if answer.StatusCode != 500 || strings.Contains(answer.body, "payload") || strings.Contains(answer.body, "large") {

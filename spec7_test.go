@@ -6,6 +6,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,7 +17,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gorilla/securecookie"
+	"github.com/redis/go-redis/v9"
 	"github.com/sessplus/sessplus"
+	"github.com/sessplus/sessplus/internal/servers"
 )
 
 // get7 makes a request with exactly these cookies, as "name=value" texts, and returns what the handler f answers.
@@ -90,13 +94,33 @@ func redate(t *testing.T, name, text string, when time.Time) string {
 	return base64.URLEncoding.EncodeToString(append([]byte(signed+"|"), mac.Sum(nil)...))
 }
 
+// rewrite gives the content of a secure cookie another time, too: what a server whose clock is wrong would write.
+func rewrite(t *testing.T, name, text string, when time.Time) string {
+	t.Helper()
+	k := securecookie.New(testKeys[0].Hash, testKeys[0].Block).SetSerializer(securecookie.NopEncoder{})
+	var content []byte
+	if err := k.Decode(name, text, &content); err != nil {
+		t.Fatal(err)
+	}
+	head := binary.BigEndian.Uint64(content)&^(1<<48-1) | uint64(when.UnixMilli())&(1<<48-1)
+	binary.BigEndian.PutUint64(content, head)
+	text, err := k.Encode(name, content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return redate(t, name, text, when)
+}
+
 // SPEC 7.6
 func TestTimeStampOfASecureCookie(t *testing.T) {
 	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c", MaxAge: time.Hour}))
 	s.with(func(s *sessplus.Session) { s.Set("a", "1") })
 	text := s.jar(s.client)["c"]
-	if got := get7(s, readA, "c="+redate(t, "c", text, time.Now())).body; got != "1" {
-		t.Fatalf("signed anew with the same date a = %q, want 1", got)
+	for _, good := range []string{redate(t, "c", text, time.Now()), rewrite(t, "c", text, time.Now().Add(50*time.Second)),
+		rewrite(t, "c", text, time.Now().Add(-time.Hour+10*time.Second))} {
+		if got := get7(s, readA, "c="+good).body; got != "1" {
+			t.Fatalf("written anew with a date that is good a = %q, want 1", got)
+		}
 	}
 	for name, when := range map[string]time.Time{
 		"two minutes ahead":  time.Now().Add(2 * time.Minute),
@@ -105,8 +129,10 @@ func TestTimeStampOfASecureCookie(t *testing.T) {
 		"the epoch":          time.Unix(0, 0),
 		"before the epoch":   time.Unix(-5, 0),
 	} {
-		if res := get7(s, readA, "c="+redate(t, "c", text, when)); res.body != "" || res.StatusCode != http.StatusOK {
-			t.Errorf("%s: status %d, a = %q, want 200 and nothing", name, res.StatusCode, res.body)
+		for i, text := range []string{redate(t, "c", text, when), rewrite(t, "c", text, when)} {
+			if res := get7(s, readA, "c="+text); res.body != "" || res.StatusCode != http.StatusOK {
+				t.Errorf("%s, content too: %v: status %d, a = %q, want 200 and nothing", name, i == 1, res.StatusCode, res.body)
+			}
 		}
 	}
 }
@@ -135,6 +161,22 @@ func TestTooLongCookieIsNotDecoded(t *testing.T) {
 		if a, b := measure(long), measure(short); a > b {
 			t.Errorf("%d chunks: a too long cookie costs %v allocations, a short forged one %v", chunks, a, b)
 		}
+	}
+
+	// Not even one that is sealed well, as by a server with a larger MaxChunks.
+	roomy := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c", MaxChunks: 3}))
+	roomy.with(func(s *sessplus.Session) { s.Set("a", strings.Repeat("1", 4000)) })
+	jar, whole := roomy.jar(roomy.client), ""
+	for i, name := range []string{"c", "c.1"} {
+		parts := strings.SplitN(jar[name], ".", 3-i)
+		whole += parts[len(parts)-1]
+	}
+	if res := get7(roomy, readA, "c="+whole); len(res.body) != 4000 {
+		t.Fatalf("in one cookie, as long as its chunks may be: a has %d bytes, want 4000", len(res.body))
+	}
+	narrow := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c"}))
+	if res := get7(narrow, readA, "c="+whole); res.body != "" || res.StatusCode != http.StatusOK {
+		t.Errorf("longer than its chunks allow: status %d, a has %d bytes, want 200 and nothing", res.StatusCode, len(res.body))
 	}
 }
 
@@ -213,6 +255,50 @@ func TestErrorsQuoteNoValue(t *testing.T) {
 		if strings.Contains(text, secret) || strings.Contains(text, "12345678901") || strings.Contains(text, u) {
 			t.Errorf("a value or an id shows: %s", text)
 		}
+	}
+}
+
+// replyError is an answer of Redis, or of a proxy before it, that quotes the command.
+type replyError string
+
+func (e replyError) Error() string { return string(e) }
+func (replyError) RedisError()     {}
+
+// quotingHook answers every command so.
+type quotingHook struct{}
+
+func (quotingHook) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (quotingHook) ProcessHook(redis.ProcessHook) redis.ProcessHook {
+	return func(_ context.Context, cmd redis.Cmder) error {
+		err := replyError(fmt.Sprintf("ERR unknown command, with args beginning with: %s", cmd.Args()))
+		cmd.SetErr(err)
+		return err
+	}
+}
+
+func (quotingHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+// SPEC 7.3: of a driver
+func TestDriverErrorsQuoteNothing(t *testing.T) {
+	client := servers.NewRedis(t).Client()
+	t.Cleanup(func() { client.Close() })
+	client.AddHook(quotingHook{})
+	var logged bytes.Buffer
+	s := newSite(t, newManager(t, &sessplus.Options{Logger: slog.New(slog.NewTextHandler(&logged, nil))},
+		sessplus.Config{CookieName: "c", Backend: sessplus.Redis(client)}))
+	var text string
+	s.with(func(s *sessplus.Session) {
+		s.Set("a", "s3cr3t-value")
+		err := s.Save()
+		if !errors.Is(err, sessplus.ErrUnavailable) {
+			t.Errorf("Save() = %v, want ErrUnavailable", err)
+		}
+		text = chain(err)
+	})
+	if text += logged.String(); strings.Contains(text, "s3cr3t-value") || !strings.Contains(text, "redis answers ERR") {
+		t.Errorf("the error shows what it should not, or not what it should: %s", text)
 	}
 }
 
