@@ -57,6 +57,9 @@ func (c *call) do(ctx context.Context) {
 	case opDelete:
 		c.err = b.Delete(ctx, c.key)
 	}
+	if c.err == nil && c.record == nil && (c.op == opLoad || c.op == opTake) {
+		c.err = errors.New("the backend returned neither a record nor an error")
+	}
 }
 
 // run makes the calls, all side by side and those to one client in one round trip, within the Timeout. The error of a

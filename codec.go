@@ -74,6 +74,9 @@ func unmarshalAny(data []byte) (any, error) {
 		case c == '"':
 			return unquote(data)
 		case c == '-' || '0' <= c && c <= '9':
+			if n, ok := wholeNumber(data); ok {
+				return n, nil
+			}
 			if !json.Valid(data) {
 				return nil, errors.New("not a number")
 			}
@@ -111,6 +114,20 @@ func unquote(data []byte) (string, error) {
 	var s string
 	err := json.Unmarshal(data, &s)
 	return s, err
+}
+
+// wholeNumber returns the number that data is if it is one of the usual form.
+func wholeNumber(data []byte) (n int64, ok bool) {
+	if len(data) > 18 || data[0] == '0' && len(data) > 1 {
+		return 0, false
+	}
+	for _, c := range data {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = 10*n + int64(c-'0')
+	}
+	return n, true
 }
 
 // number gives the text of a JSON number the Go type that holds it: int64, uint64 or float64.

@@ -15,7 +15,7 @@ func (s *Session) commit(last, again bool) (fatal, soft error) {
 	defer s.saving.Unlock()
 	now := wallNow()
 	saves, late, err := s.begin(now, again)
-	s.carryOut(saves, err)
+	saves = s.carryOut(saves, err)
 	fatal, soft = s.conclude(saves, err, now, last)
 	for _, v := range saves {
 		s.report(v)
@@ -82,7 +82,7 @@ func (s *Session) passBy() {
 // carryOut makes the calls of the saves: first all that create, change and delete, then those that end the old records of
 // renewed sessions, so that a failure leaves the old ones as they were. With an error nothing is saved, but what was
 // destroyed goes all the same: a logout does not depend on the rest of the request.
-func (s *Session) carryOut(saves []*save, err error) {
+func (s *Session) carryOut(saves []*save, err error) []*save {
 	var calls []*call
 	for _, v := range saves {
 		calls = append(calls, v.deletes...)
@@ -94,10 +94,12 @@ func (s *Session) carryOut(saves []*save, err error) {
 	for _, v := range saves {
 		v.check(err == nil)
 	}
+	saves = s.endBound(saves)
 	if err == nil && !slices.ContainsFunc(saves, (*save).fails) {
 		s.retire(saves)
 	}
 	s.undo(saves)
+	return saves
 }
 
 // check takes the errors of the first calls.
@@ -125,6 +127,33 @@ func (v *save) check(made bool) {
 	default:
 		v.err = p.saveError(err)
 	}
+}
+
+// endBound lets cookies that are bound to a session go with it when its last field has gone.
+func (s *Session) endBound(saves []*save) []*save {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range saves {
+		if !b.written || b.touch || !b.main.result.Empty {
+			continue
+		}
+		for i := range s.parts {
+			p := &s.parts[i]
+			if p.boundTo != b.part.cookie {
+				continue
+			}
+			v := saveOf(p.cookie, saves)
+			if v == nil {
+				v = &save{part: p, epoch: p.epoch}
+				saves = append(saves, v)
+			}
+			if v.sets() { // as another request has taken the other fields
+				v.err = p.saveError(ErrSessionGone)
+			}
+			v.send, v.drop, v.ends = false, true, true
+		}
+	}
+	return saves
 }
 
 // retire removes the old records of renewed sessions. What other requests saved there meanwhile goes into the new ones.
@@ -177,13 +206,13 @@ func (s *Session) missed(v *save) *Change {
 	last := make(map[string]bool, len(v.take.record.Fields))
 	for _, f := range v.take.record.Fields {
 		last[f.Name] = true
-		e := p.entries.find(f.Name)
-		if e == nil && s.m.routes.owns(p.index, f.Name) || e != nil && !e.dirty() && string(e.saved) != string(f.Value) {
+		e, known := p.entries.find(f.Name)
+		if !known && s.m.routes.owns(p.index, f.Name) || known && !e.dirty() && string(e.saved) != string(f.Value) {
 			c.Set = append(c.Set, f)
 		}
 	}
-	for i := range p.entries.list {
-		if e := &p.entries.list[i]; e.saved != nil && !e.dirty() && !last[e.name] {
+	for e := range p.entries.all() {
+		if e.saved != nil && !e.dirty() && !last[e.name] {
 			c.Delete = append(c.Delete, e.name)
 		}
 	}

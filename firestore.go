@@ -214,7 +214,29 @@ func (b *firestoreBackend) Load(ctx context.Context, key string) (*Record, error
 	return r, err
 }
 
+// A document and a value in it may have so many bytes.
+const (
+	maxDocument      = 1 << 20
+	maxDocumentValue = maxDocument - 89
+)
+
+// tooLarge refuses fields that cannot be in one document. The answers of Firestore to them are many, and some look like an
+// outage.
+func tooLarge(fields []RawField) error {
+	total := 0
+	for _, f := range fields {
+		total += len(f.Name) + len(f.Value)
+		if len(f.Value) > maxDocumentValue || total > maxDocument {
+			return fmt.Errorf("firestore: %w for a document", ErrTooLarge)
+		}
+	}
+	return nil
+}
+
 func (b *firestoreBackend) Create(ctx context.Context, key string, r *Record) error {
+	if err := tooLarge(r.Fields); err != nil {
+		return err
+	}
 	doc := b.doc(key)
 	return untilAlone(ctx, func() error {
 		_, err := doc.Create(ctx, encodeFirestore(r))
@@ -241,6 +263,9 @@ func (b *firestoreBackend) Create(ctx context.Context, key string, r *Record) er
 // The client library sends a write again when its answer is lost. A compare-and-set that has happened then looks like
 // somebody else's, and would be done twice; so it leaves its id in the document.
 func (b *firestoreBackend) Update(ctx context.Context, key string, c *Change) (result Result, err error) {
+	if err := tooLarge(c.Set); err != nil {
+		return Result{}, err
+	}
 	doc := b.doc(key)
 	var id string
 	if len(c.Match) > 0 {

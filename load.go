@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -166,21 +167,25 @@ func (p *part) answered(s *Session, c *call, now time.Time) {
 // take makes the record that of the part, and keeps what it owns of the fields (SPEC 1.3). What this request has changed
 // stays changed.
 func (p *part) take(m *Manager, r *Record) {
-	mine := p.entries
+	mine := p.entries.touched
 	if p.rec == nil || p.permanent == p.rec.Permanent {
 		p.permanent = r.Permanent
 	}
 	p.rec, p.found, p.foreign = r, true, nil
-	p.entries = entries{list: make([]entry, 0, len(r.Fields)+1)}
-	for _, f := range r.Fields {
-		if nameProblem(f.Name) != "" || !m.routes.owns(p.index, f.Name) {
-			p.foreign = append(p.foreign, f.Name)
-		} else if p.entries.find(f.Name) == nil {
-			p.entries.add(entry{f.Name, f.Value, f.Value})
+	foreign := func(f RawField) bool { return nameProblem(f.Name) != "" || !m.routes.owns(p.index, f.Name) }
+	p.entries = entries{stored: r.Fields}
+	if slices.ContainsFunc(r.Fields, foreign) {
+		p.entries.stored = nil
+		for _, f := range r.Fields {
+			if foreign(f) {
+				p.foreign = append(p.foreign, f.Name)
+			} else {
+				p.entries.stored = append(p.entries.stored, f)
+			}
 		}
 	}
-	for i := range mine.list {
-		if e := &mine.list[i]; e.dirty() {
+	for _, e := range mine {
+		if e.dirty() {
 			p.entries.at(e.name).value = e.value
 		}
 	}

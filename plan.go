@@ -35,6 +35,11 @@ type save struct {
 	drop   bool     // the browser is to drop the cookie, unless it is set
 }
 
+// sets reports whether the save gives a field a value.
+func (v *save) sets() bool {
+	return slices.ContainsFunc(v.changed, func(f RawField) bool { return f.Value != nil })
+}
+
 // fails reports whether the request fails with this save.
 func (v *save) fails() bool { return v.err != nil && !v.part.tolerates(v.err) }
 
@@ -50,20 +55,19 @@ func (s *Session) plan(now time.Time, again bool) (saves []*save, err error) {
 	if s.sent {
 		s.fatal = nil // told once, it does not hold up the rest of a long response
 	}
-	var sealed []*part
+	due := func(p *part) bool { return p.state == loaded && (again || !s.sent || !p.tried) }
 	for i := range s.parts {
-		p := &s.parts[i]
-		switch {
-		case p.state != loaded || s.sent && p.tried && !again:
-		case p.sealer != nil:
-			sealed = append(sealed, p)
-		default:
+		if p := &s.parts[i]; p.sealer == nil && due(p) {
 			if v := p.planRecord(now, s.sent); v != nil {
 				saves = append(saves, v)
 			}
 		}
 	}
-	for _, p := range sealed {
+	for i := range s.parts {
+		p := &s.parts[i]
+		if p.sealer == nil || !due(p) {
+			continue
+		}
 		v := p.planSealed(s.sent)
 		if v == nil {
 			continue
@@ -84,25 +88,34 @@ func (s *Session) plan(now time.Time, again bool) (saves []*save, err error) {
 
 // fields returns all fields of the part.
 func (p *part) fields() []RawField {
-	all := make([]RawField, 0, len(p.entries.list))
-	for i := range p.entries.list {
-		if e := &p.entries.list[i]; e.value != nil {
+	all := make([]RawField, 0, len(p.entries.stored)+len(p.entries.touched))
+	for e := range p.entries.all() {
+		if e.value != nil {
 			all = append(all, RawField{e.name, e.value})
 		}
 	}
 	return all
 }
 
-// changes returns the fields that differ from the store, and whether the part has any field.
-func (p *part) changes() (changed []RawField, filled bool) {
-	for i := range p.entries.list {
-		e := &p.entries.list[i]
-		filled = filled || e.value != nil
-		if e.dirty() {
+// changes returns the fields that differ from the store.
+func (p *part) changes() []RawField {
+	var changed []RawField
+	for i := range p.entries.touched {
+		if e := &p.entries.touched[i]; e.dirty() {
 			changed = append(changed, RawField{e.name, e.value})
 		}
 	}
-	return changed, filled
+	return changed
+}
+
+// filled reports whether the part has a field.
+func (p *part) filled() bool {
+	for e := range p.entries.all() {
+		if e.value != nil {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *cookie) saveError(err error) error {
@@ -111,12 +124,13 @@ func (c *cookie) saveError(err error) error {
 
 // planRecord plans the save of a server-side part, nil for none.
 func (p *part) planRecord(now time.Time, late bool) *save {
-	changed, filled := p.changes()
-	renew := p.renew && filled
+	changed := p.changes()
 	permanent := p.rec != nil && p.permanent != p.rec.Permanent
-	if len(changed) == 0 && !renew && !permanent && !p.expire && !p.rewrite && len(p.ended) == 0 && p.err == nil && !p.touchDue(now) {
+	if len(changed) == 0 && !p.renew && !permanent && !p.expire && !p.rewrite && len(p.ended) == 0 && p.err == nil && !p.touchDue(now) {
 		return nil // as for most requests
 	}
+	filled := p.filled()
+	renew := p.renew && filled
 	v := &save{part: p, epoch: p.epoch, drop: p.expire, fresh: p.rec == nil}
 	for _, key := range p.ended {
 		v.deletes = append(v.deletes, &call{part: p, op: opDelete, key: key})
@@ -127,15 +141,16 @@ func (p *part) planRecord(now time.Time, late bool) *save {
 	case p.gone && len(changed) > 0:
 		v.err = p.saveError(ErrSessionGone)
 	case p.err != nil || p.gone || p.rec == nil && !filled:
-	case late && (p.rec == nil || renew || !p.held && filled && len(changed) > 0):
+	case late && (p.rec == nil || !p.held && filled && len(changed) > 0):
 		v.err = p.saveError(ErrHeadersSent)
+	case late && (renew || permanent): // told once, it does not hold up the rest of a long response
+		v.late = p.saveError(ErrHeadersSent)
+		p.renew, p.permanent = false, p.rec.Permanent
+		if len(changed) > 0 {
+			v.planUpdate(changed, p.permanent, now)
+		}
 	case p.rec == nil || renew:
 		v.planCreate(changed, now)
-	case late && permanent:
-		v.late = p.saveError(ErrHeadersSent)
-		if len(changed) > 0 {
-			v.planUpdate(changed, p.rec.Permanent, now)
-		}
 	case len(changed) > 0 || permanent:
 		v.planUpdate(changed, p.permanent, now)
 	case filled:
@@ -211,9 +226,13 @@ func (p *part) touchDue(now time.Time) bool {
 
 // planSealed plans the writing of a secure cookie, nil for none.
 func (p *part) planSealed(late bool) *save {
-	changed, filled := p.changes()
+	changed, permanent := p.changes(), p.rec != nil && p.permanent != p.rec.Permanent
+	if len(changed) == 0 && !permanent && !p.renew && !p.expire && !p.rewrite {
+		return nil // as for most requests
+	}
+	filled := p.filled()
 	renews := p.renew && filled
-	permanent := p.rec != nil && p.permanent != p.rec.Permanent && filled
+	permanent = permanent && filled
 	// After the headers a bound cookie cannot be dropped, but is void without its session.
 	expire := p.expire && !(late && p.boundTo != nil)
 	dirty := len(changed) > 0 || permanent || renews || expire
@@ -223,6 +242,10 @@ func (p *part) planSealed(late bool) *save {
 	v := &save{part: p, epoch: p.epoch, changed: changed, renews: renews, send: filled, drop: !filled, fresh: p.rec == nil}
 	if dirty && late {
 		v.err = p.saveError(ErrHeadersSent)
+		p.renew, v.renews = false, false
+		if p.rec != nil {
+			p.permanent = p.rec.Permanent
+		}
 	}
 	return v
 }
@@ -262,7 +285,7 @@ func (s *Session) seal(v *save, saves []*save, now time.Time) error {
 		if b.err != nil {
 			return p.saveError(b.err)
 		}
-		if id == "" || b.gone {
+		if id == "" || b.gone || b.rec != nil && !b.filled() && v.sets() {
 			return p.saveError(&fieldError{all[0].Name, "the cookie is bound to " + b.CookieName + ", which has no session", nil})
 		}
 		bound = binding(id)

@@ -268,10 +268,10 @@ return state .. (moved or text)
 // asks again because the first answer was lost. It is removed afterwards, or within a minute.
 var redisTake = newRedisScript(`
 local key = KEYS[1]
-local expires, taken = redis.call('HGET', key, ':expires'), redis.call('HGET', key, ':taken')
+local expires, taken = tonumber(redis.call('HGET', key, ':expires') or nil), redis.call('HGET', key, ':taken')
 if not expires or taken and taken ~= ARGV[2] then return {} end
 if not taken then
-  if tonumber(expires) <= tonumber(ARGV[1]) then return {} end
+  if expires <= tonumber(ARGV[1]) then return {} end
   redis.call('HSET', key, ':taken', ARGV[2], ':expires', 0)
   redis.call('PEXPIRE', key, 60000)
 end
@@ -355,8 +355,11 @@ func (c *call) redisScript() *redisScript {
 	return nil
 }
 
-// redisEval gives the command of a call with the text of its script, for a server that does not know it yet.
-func (c *call) redisEval(ctx context.Context) redis.Cmder {
+// redisEval gives the command of a call with the text of its script, if the error is that the server does not know it yet.
+func (c *call) redisEval(ctx context.Context, err error) redis.Cmder {
+	if err == nil || c.redisScript() == nil || !redis.HasErrorPrefix(err, "NOSCRIPT") {
+		return nil
+	}
 	cmd := c.redisCommand(ctx)
 	args := cmd.Args()
 	args[0], args[1] = "eval", c.redisScript().text
@@ -378,7 +381,7 @@ func (c *call) redisAnswer(cmd redis.Cmder) {
 	if once, ok := cmd.(onceCmd); ok {
 		cmd = once.Cmd
 	}
-	c.err = errors.New("redis gave no answer") // a hook may not have let the command through
+	c.err = errors.New("redis gave no answer") // a hook may not have let the command through, or a proxy has made one up
 	switch cmd := cmd.(type) {
 	case *redis.IntCmd:
 		c.err = nil
@@ -417,8 +420,9 @@ func (c *call) redisRecord(hash map[string]string) {
 // redisState takes what a script says it found and made.
 func (c *call) redisState(reply string) {
 	state, expires, _ := strings.Cut(reply, " ")
-	c.err = nil
 	switch state {
+	case "created", "saved", "empty", "refilled":
+		c.err = nil
 	case "exists":
 		c.err = ErrRecordExists
 	case "gone":
@@ -487,7 +491,7 @@ func (b *redisBackend) doAll(ctx context.Context, calls []*call) {
 func (b *redisBackend) exchange(ctx context.Context, calls []*call, cmds []redis.Cmder) {
 	b.send(ctx, cmds)
 	for attempt := 0; ; attempt++ {
-		b.send(ctx, renew(cmds, unknownScript, func(i int) redis.Cmder { return calls[i].redisEval(ctx) }))
+		b.send(ctx, replace(cmds, func(i int) redis.Cmder { return calls[i].redisEval(ctx, cmds[i].Err()) }))
 		if !slices.ContainsFunc(cmds, b.failedOver) {
 			return
 		}
@@ -499,24 +503,25 @@ func (b *redisBackend) exchange(ctx context.Context, calls []*call, cmds []redis
 			return
 		case <-time.After(10 * time.Millisecond << min(attempt, 4)):
 		}
-		b.send(ctx, renew(cmds, b.failedOver, func(i int) redis.Cmder { return calls[i].redisCommand(ctx) }))
+		b.send(ctx, replace(cmds, func(i int) redis.Cmder {
+			if !b.failedOver(cmds[i]) {
+				return nil
+			}
+			return calls[i].redisCommand(ctx)
+		}))
 	}
 }
 
-// renew replaces the commands that are due for another try, and returns them.
-func renew(cmds []redis.Cmder, due func(redis.Cmder) bool, again func(i int) redis.Cmder) []redis.Cmder {
+// replace puts others in the place of commands: those that again gives, or nil. It returns the new ones.
+func replace(cmds []redis.Cmder, again func(i int) redis.Cmder) []redis.Cmder {
 	var list []redis.Cmder
-	for i, cmd := range cmds {
-		if due(cmd) {
-			cmds[i] = again(i)
-			list = append(list, cmds[i])
+	for i := range cmds {
+		if cmd := again(i); cmd != nil {
+			cmds[i] = cmd
+			list = append(list, cmd)
 		}
 	}
 	return list
-}
-
-func unknownScript(cmd redis.Cmder) bool {
-	return cmd.Err() != nil && redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT")
 }
 
 // failedOver reports whether the command may succeed once a server is back, or another has taken its place. go-redis

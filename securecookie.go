@@ -82,7 +82,7 @@ func (s *sealer) open(name, text string) (content []byte, written time.Time, old
 // stray bits at the end, so that without this an altered text could be accepted.
 func canonical(text string) bool {
 	_, err := strict.AppendDecode(make([]byte, 0, 3), []byte(text[max(0, len(text)-4):]))
-	return err == nil && !strings.ContainsAny(text, "\r\n")
+	return err == nil && strings.IndexByte(text, '\r') < 0 && strings.IndexByte(text, '\n') < 0
 }
 
 // writtenAt reads the date of a securecookie that has been verified.
@@ -151,44 +151,46 @@ func (c *sealedContent) encode() []byte {
 	return b
 }
 
-func decodeContent(b []byte) (c *sealedContent, err error) {
+func decodeContent(b []byte) (c sealedContent, err error) {
 	if len(b) < contentHead || b[0] == 0 {
-		return nil, errMalformed
+		return c, errMalformed
 	}
 	flags := b[1]
 	if b[0] != contentVersion || flags&^(flagPermanent|flagBound) != 0 {
-		return nil, errFuture
+		return c, errFuture
 	}
-	c = &sealedContent{permanent: flags&flagPermanent != 0}
+	c.permanent = flags&flagPermanent != 0
 	c.written = time.UnixMilli(int64(binary.BigEndian.Uint64(b) & (1<<48 - 1)))
 	b = b[contentHead:]
 	if flags&flagBound != 0 {
 		if len(b) < sha256.Size {
-			return nil, errMalformed
+			return c, errMalformed
 		}
 		c.bound, b = b[:sha256.Size], b[sha256.Size:]
 	}
-	next := func() []byte {
-		n, size := binary.Uvarint(b)
-		if size <= 0 || n > uint64(len(b)-size) {
-			err = errMalformed
-			return nil
+	names := string(b) // one string for all
+	c.fields = make([]RawField, 0, 8)
+	for at := 0; at < len(b); {
+		name, middle, ok1 := contentText(b, at)
+		value, end, ok2 := contentText(b, middle)
+		if !ok1 || !ok2 {
+			return c, errMalformed
 		}
-		v := b[size : size+int(n) : size+int(n)]
-		b = b[size+int(n):]
-		return v
-	}
-	for len(b) > 0 {
-		name, value := next(), []byte(nil)
-		if err == nil {
-			value = next()
-		}
-		if err != nil {
-			return nil, err
-		}
-		c.fields = append(c.fields, RawField{string(name), value})
+		c.fields = append(c.fields, RawField{names[middle-len(name) : middle], value})
+		at = end
 	}
 	return c, nil
+}
+
+// contentText returns the name or value at an index of b, and the index after it.
+func contentText(b []byte, at int) (text []byte, next int, ok bool) {
+	n, size := binary.Uvarint(b[at:])
+	at += size
+	if size <= 0 || n > uint64(len(b)-at) {
+		return nil, 0, false
+	}
+	next = at + int(n)
+	return b[at:next:next], next, true
 }
 
 // A longer text is split over cookies: the first one holds "n.tag.text", the others "tag.text". The tag tells the
@@ -352,7 +354,7 @@ var (
 
 // validID reports whether s has the form of an id, and is the only text for its bytes.
 func validID(s string) bool {
-	if len(s) != base64.RawURLEncoding.EncodedLen(idBytes) || strings.ContainsAny(s, "\r\n") {
+	if len(s) != base64.RawURLEncoding.EncodedLen(idBytes) { // a line break would leave fewer bytes
 		return false
 	}
 	b, err := strictRaw.AppendDecode(make([]byte, 0, 64), append(make([]byte, 0, 64), s...))

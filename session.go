@@ -150,20 +150,16 @@ func (s *Session) decodeAny(name string, data []byte) (v any, ok bool) {
 func (s *Session) raw(name string) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.find(name)
-	if e == nil {
-		return nil
-	}
-	return e.value
+	return s.read(name)
 }
 
-// find returns the entry that Get reads: that of the last owner which has a value, or nil.
-func (s *Session) find(name string) *entry {
+// read returns the value that Get reads: that of the last owner which has one, or nil.
+func (s *Session) read(name string) []byte {
 	s.used = true
 	owners := s.m.routes.owners(name)
 	for i := len(owners) - 1; i >= 0; i-- {
-		if e := s.use(owners[i]).entries.find(name); e != nil && e.value != nil {
-			return e
+		if e, _ := s.use(owners[i]).entries.find(name); e.value != nil {
+			return e.value
 		}
 	}
 	return nil
@@ -208,10 +204,8 @@ func (s *Session) put(name string, data []byte) {
 	for _, i := range owners {
 		p := &s.parts[i]
 		p.tried = false
-		if data != nil {
+		if e, _ := p.entries.find(name); data != nil || e.value != nil {
 			p.entries.at(name).value = data
-		} else if e := p.entries.find(name); e != nil {
-			e.value = nil
 		}
 	}
 }
@@ -249,10 +243,7 @@ func (s *Session) Pop(name string) any {
 func (s *Session) pop(name string) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var data []byte
-	if e := s.find(name); e != nil {
-		data = e.value
-	}
+	data := s.read(name)
 	s.put(name, nil)
 	return data
 }
@@ -268,7 +259,7 @@ func (s *Session) Fields() []string {
 	names := []string{}
 	s.useAll(s.m.every)
 	for i := range s.parts {
-		for _, e := range s.parts[i].entries.list {
+		for e := range s.parts[i].entries.all() {
 			if e.value != nil {
 				names = append(names, e.name)
 			}
@@ -286,10 +277,10 @@ func (s *Session) Clear() {
 	s.used = true
 	s.useAll(s.m.every)
 	for i := range s.parts {
-		s.parts[i].tried = false
-		list := s.parts[i].entries.list
-		for j := range list {
-			list[j].value = nil
+		p := &s.parts[i]
+		p.tried = false
+		for e := range p.entries.all() {
+			p.entries.at(e.name).value = nil
 		}
 	}
 }

@@ -144,12 +144,12 @@ var endings = []struct {
 	{"renewed", sessplus.Config{}, func(c *crowd) {
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Renew() })
 	}, true},
-	{"destroyed, with idle timeout and age", sessplus.Config{IdleTimeout: time.Second, MaxAge: time.Hour}, func(c *crowd) {
-		time.Sleep(150 * time.Millisecond) // so that a touch is due
+	{"destroyed, with idle timeout and age", sessplus.Config{IdleTimeout: 3 * time.Second, MaxAge: time.Hour}, func(c *crowd) {
+		time.Sleep(350 * time.Millisecond) // so that a touch is due
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Destroy() })
 	}, false},
-	{"renewed, with idle timeout and age", sessplus.Config{IdleTimeout: time.Second, MaxAge: time.Hour}, func(c *crowd) {
-		time.Sleep(150 * time.Millisecond)
+	{"renewed, with idle timeout and age", sessplus.Config{IdleTimeout: 3 * time.Second, MaxAge: time.Hour}, func(c *crowd) {
+		time.Sleep(350 * time.Millisecond)
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Renew() })
 	}, true},
 	{"past its lifetime", sessplus.Config{Lifetime: 400 * time.Millisecond}, func(*crowd) { time.Sleep(500 * time.Millisecond) }, false},
@@ -179,8 +179,10 @@ func staysEnded(t *testing.T, c *crowd, b *spy, before []string, jar map[string]
 	if got := c.jar(c.client); fmt.Sprint(got) != fmt.Sprint(jar) {
 		t.Error("the browser's cookies have changed")
 	}
-	if after := b.alive(t); !slices.Equal(after, before) {
-		t.Errorf("the records are %q, want %q", after, before)
+	for _, record := range b.alive(t) { // one of an earlier test may expire meanwhile
+		if !slices.Contains(before, record) {
+			t.Errorf("there is the record %q, before there were %q", record, before)
+		}
 	}
 	c.mustAsk(c.client, func(s *sessplus.Session) {
 		if got := s.GetString("user"); (got == "ann") != kept {

@@ -246,6 +246,35 @@ func TestUpdateOfUnusualFields(t *testing.T) {
 	})
 }
 
+// SPEC 2.6, 4.5: what this request has set or deleted and not saved comes before what is stored.
+func TestUpdateOfAnUnsavedChange(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
+		for _, tt := range []struct {
+			name   string
+			change func(s *sessplus.Session)
+			want   int
+		}{
+			{"set", func(s *sessplus.Session) { counter.Set(s, 10) }, 11},
+			{"deleted", func(s *sessplus.Session) { counter.Delete(s) }, 1},
+		} {
+			c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); counter.Set(s, 2) })
+			c.mustAsk(c.client, func(s *sessplus.Session) {
+				tt.change(s)
+				c.mustAsk(c.client, func(s *sessplus.Session) { counter.Set(s, 5) })
+				if n, err := counter.Update(s, increment); n != tt.want || err != nil {
+					t.Errorf("%s: Update() = %d, %v, want %d, nil", tt.name, n, err, tt.want)
+				}
+			})
+			c.mustAsk(c.client, func(s *sessplus.Session) {
+				if got := counter.Get(s); got != tt.want {
+					t.Errorf("%s: counter = %d, want %d", tt.name, got, tt.want)
+				}
+			})
+		}
+	})
+}
+
 // SPEC 4.5, 4.7: an Update of one goroutine, while another saves a renewal, is neither lost nor told that the session has ended.
 func TestUpdateBesideARenewal(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {

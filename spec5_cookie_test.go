@@ -142,6 +142,36 @@ func TestLateChangeIsSavedBesideOneThatCannotBe(t *testing.T) {
 	})
 }
 
+// SPEC 5.5: a change that is told once to be late does not hold up what a long response saves later.
+func TestLateRenewalHoldsUpNothing(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		for name, change := range map[string]func(*sessplus.Session){
+			"Renew":        func(s *sessplus.Session) { s.Renew() },
+			"SetPermanent": func(s *sessplus.Session) { s.SetPermanent("sid", true) },
+		} {
+			s := s5Late(t, b, &s5Log{}, nil)
+			s.visit(func(w http.ResponseWriter, r *http.Request) {
+				w.WriteHeader(200)
+				sess := sessplus.Get(r)
+				change(sess)
+				sess.Set("kept", "with it")
+				if err := sess.Save(); !errors.Is(err, sessplus.ErrHeadersSent) {
+					t.Errorf("%s: Save() = %v, want ErrHeadersSent", name, err)
+				}
+				sess.Set("kept", "after")
+				if err := sess.Save(); err != nil {
+					t.Errorf("%s: the next Save() = %v, want nil", name, err)
+				}
+			})
+			s.with(func(s *sessplus.Session) {
+				if got := s.GetString("kept"); got != "after" || s.Permanent("sid") {
+					t.Errorf("%s: kept = %q, permanent = %v, want after, false", name, got, s.Permanent("sid"))
+				}
+			})
+		}
+	})
+}
+
 // SPEC 5.5: the browser was told to drop the cookie, so that nobody would ever see the field again.
 func TestLateChangeOfADroppedSessionIsAnError(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
@@ -164,6 +194,13 @@ func TestLateChangeOfADroppedSessionIsAnError(t *testing.T) {
 					if len(res.setCookies("sid")) != 1 {
 						t.Errorf("Set-Cookie of the request that empties the session = %q, want a deletion", res.setCookies("sid"))
 					}
+				}
+				if empty == nil { // SPEC 4.5
+					_, err := sessplus.Field[string]("kept").Update(sess, func(string) string { return "after" })
+					if !errors.Is(err, sessplus.ErrHeadersSent) {
+						t.Errorf("emptied %s: Update() = %v, want ErrHeadersSent", name, err)
+					}
+					return
 				}
 				sess.Set("kept", "after")
 				if err := sess.Save(); !errors.Is(err, sessplus.ErrHeadersSent) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -123,6 +125,92 @@ func TestCorruptRedisRecordIsNoSession(t *testing.T) {
 			test.corrupt(t.Context(), r, b.keys[0])
 			test.check(t, c, &j)
 		})
+	}
+}
+
+// SPEC 6.4: a record that loses its time of expiry while a request renews it.
+func TestRecordWithoutExpiryIsNotRenewed(t *testing.T) {
+	for name, value := range map[string]string{"none": "", "a text": "soon"} {
+		server := servers.NewRedis(t).Client()
+		t.Cleanup(func() { server.Close() })
+		b := &spy{Backend: sessplus.Redis(server)}
+		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+		answer := c.askWith(c.client, func(s *sessplus.Session) {
+			server.HSet(t.Context(), b.keys[0], ":expires", value)
+			s.Renew()
+		})
+		if answer.StatusCode != http.StatusConflict {
+			t.Errorf("%s: status = %d, want 409", name, answer.StatusCode)
+		}
+	}
+}
+
+// A silent backend answers what no backend should.
+type silent struct{ sessplus.Backend }
+
+func (silent) Load(context.Context, string) (*sessplus.Record, error) { return nil, nil }
+
+// SPEC 6.1, 6.4: neither a record nor an error is no answer, and no panic.
+func TestBackendThatAnswersNothingIsDown(t *testing.T) {
+	b := sessplus.Memory()
+	c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
+	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+	broken := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: silent{b}}))
+	if answer := broken.askWith(broken.withCookies(c.jar(c.client)), func(*sessplus.Session) {}); answer.StatusCode != 503 {
+		t.Errorf("status = %d, want 503", answer.StatusCode)
+	}
+}
+
+// okHook answers commands with a word that no script answers, as a proxy might.
+type okHook struct {
+	quotingHook
+	commands []string // those it answers so
+	err      error
+}
+
+func (h *okHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if !slices.Contains(h.commands, cmd.Name()) {
+			return next(ctx, cmd)
+		}
+		cmd.SetErr(h.err)
+		if c, ok := cmd.(*redis.Cmd); ok && h.err == nil {
+			c.SetVal("OK")
+		}
+		return h.err
+	}
+}
+
+// SPEC 6.4: what Redis never answers is an outage, and no panic.
+func TestOddAnswersOfRedisAreAnOutage(t *testing.T) {
+	for name, err := range map[string]error{"OK": nil, "NOSCRIPT": replyError("NOSCRIPT No matching script")} {
+		client := servers.NewRedis(t).Client()
+		t.Cleanup(func() { client.Close() })
+		hook := &okHook{err: err}
+		client.AddHook(hook)
+		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: sessplus.Redis(client)}))
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+		for what, f := range map[string]func(s *sessplus.Session){
+			"load":    func(s *sessplus.Session) {},
+			"set":     func(s *sessplus.Session) { s.Set("n", 1) },
+			"renew":   func(s *sessplus.Session) { s.Renew() },
+			"destroy": func(s *sessplus.Session) { s.Destroy() },
+		} {
+			hook.commands = map[string][]string{"load": {"hgetall"}, "destroy": {"del"}}[what]
+			if hook.commands == nil {
+				hook.commands = []string{"evalsha", "eval"}
+			}
+			if err == nil && (what == "load" || what == "destroy") {
+				continue // not a reply of theirs
+			}
+			visitor := c.withCookies(c.jar(c.client))
+			if answer := c.askWith(visitor, f); answer.StatusCode != 503 {
+				t.Errorf("%s to %s: status = %d, want 503", name, what, answer.StatusCode)
+			}
+			hook.commands = nil
+			c.mustAsk(c.client, wantUser(t, "ann"))
+		}
 	}
 }
 

@@ -421,6 +421,53 @@ func TestBoundCookieIsVoidWithoutItsSession(t *testing.T) {
 	})
 }
 
+// SPEC 3.4, 7.7: a session whose last field goes takes its bound cookie along.
+func TestEmptiedSessionTakesItsBoundCookieAlong(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		s := newSite(t, newManager(t, nil,
+			sessplus.Config{CookieName: "login", Backend: b, Fields: sessplus.Include("user")},
+			sessplus.Config{CookieName: "bound", Fields: sessplus.Include("a"), BoundTo: "login"}))
+		begin := func() {
+			s.with(func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("a", "1") })
+			if len(s.jar(s.client)) != 2 {
+				t.Fatalf("cookies %v, want two", s.jar(s.client))
+			}
+		}
+		begin()
+		res := s.with(func(s *sessplus.Session) { s.Delete("user") })
+		if jar := s.jar(s.client); len(jar) > 0 || res.StatusCode != http.StatusOK {
+			t.Errorf("emptied: status %d, cookies %v, want 200 and none", res.StatusCode, jar)
+		}
+
+		begin()
+		res = s.with(func(s *sessplus.Session) { s.Delete("user"); s.Set("a", "2") })
+		if len(res.Header.Values("Set-Cookie")) > 0 || res.StatusCode != http.StatusInternalServerError {
+			t.Errorf("set in the request that empties the session: status %d, want 500 and no Set-Cookie", res.StatusCode)
+		}
+		if got := get7(s, readA, "login="+s.jar(s.client)["login"], "bound="+s.jar(s.client)["bound"]).body; got != "1" {
+			t.Errorf("after the failure a = %q, want 1", got)
+		}
+
+		// Two requests that take a field each, so that neither sees that it empties the session.
+		other := newSite(t, newManager(t, nil,
+			sessplus.Config{CookieName: "login", Backend: b, Fields: sessplus.Include("x", "y")},
+			sessplus.Config{CookieName: "bound", Fields: sessplus.Include("a"), BoundTo: "login"}))
+		other.with(func(s *sessplus.Session) { s.Set("x", 1); s.Set("y", 1); s.Set("a", "1") })
+		var second http.Client
+		res = other.visit(func(_ http.ResponseWriter, r *http.Request) {
+			s := sessplus.Get(r)
+			s.Delete("x")
+			s.Set("a", "2")
+			again, _ := http.NewRequest("GET", other.URL, nil)
+			again.Header["Cookie"] = r.Header["Cookie"]
+			other.send(&second, again, func(_ http.ResponseWriter, r *http.Request) { sessplus.Get(r).Delete("y") })
+		})
+		if len(res.Header.Values("Set-Cookie")) > 0 || res.StatusCode != http.StatusConflict {
+			t.Errorf("set while the session is emptied: status %d, want 409 and no Set-Cookie", res.StatusCode)
+		}
+	})
+}
+
 // SPEC 7.7
 func TestBoundToNamesAServerSideCookie(t *testing.T) {
 	server := sessplus.Config{CookieName: "server", Backend: sessplus.Memory(), Fields: sessplus.Include("s")}

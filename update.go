@@ -12,8 +12,8 @@ import (
 // if another one changes the field meanwhile, change is called again with the new value. It is saved at once, not at the
 // commit, and returned. An absent field counts as the zero value. change must not use the session.
 //
-// On a secure cookie, or a session that is not saved yet, it is a plain change of this request's copy. The error matches
-// [ErrSessionGone] when the session has ended meanwhile, and [ErrUnavailable] when the backend does not answer or others are
+// A value that this request has set and not saved counts as the stored one. On a secure cookie, or a session that is not
+// saved yet, it is a plain change of this request's copy. The error matches [ErrSessionGone] when the session has ended meanwhile, and [ErrUnavailable] when the backend does not answer or others are
 // always faster for as long as [Options.Timeout]. When an answer is lost the update may have happened.
 func (f Field[T]) Update(s *Session, change func(T) T) (T, error) {
 	var v T
@@ -56,14 +56,18 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 		}
 		now := wallNow()
 		c := &call{part: p, op: opUpdate, key: t.key, change: &Change{
-			Set: []RawField{{name, data}}, Match: []RawField{{name, known}},
-			Expires: p.expiry(seen.Created, now, seen.Permanent), Now: now, Seen: seen,
+			Set: []RawField{{name, data}}, Expires: p.expiry(seen.Created, now, seen.Permanent), Now: now, Seen: seen,
 		}}
+		if !t.set {
+			c.change.Match = []RawField{{name, known}}
+		}
 		s.run([]*call{c})
 		switch {
 		case c.err == nil:
-			s.updated(t, name, data, c)
 			s.m.event(s.ctx, p.cookie, EventSave, c, 1, len(name)+len(data))
+			if !s.updated(t, name, data, c) {
+				return failed(ErrHeadersSent)
+			}
 			return nil
 		case errors.Is(c.err, ErrNoRecord):
 			s.lost(t)
@@ -100,6 +104,7 @@ type target struct {
 	key   string
 	rec   *Record
 	known []byte // the field's value there, or the value of this request if there is no record
+	set   bool   // known is what this request has set or deleted and not saved yet: it wins over what is stored
 }
 
 // target finds the part that keeps the field: the one that Get reads, else the one that Get will read.
@@ -114,42 +119,36 @@ func (s *Session) target(name string) (target, error) {
 	}
 	p := &s.parts[owners[len(owners)-1]]
 	for _, i := range owners {
-		if e := s.parts[i].entries.find(name); e != nil && e.value != nil {
+		if e, _ := s.parts[i].entries.find(name); e.value != nil {
 			p = &s.parts[i]
 		}
 	}
-	e := p.entries.find(name)
+	e, _ := p.entries.find(name)
 	switch {
 	case p.err != nil:
 		return target{}, &Error{Cookie: p.CookieName, Op: "update", Err: p.err}
 	case p.gone:
 		return target{}, &Error{Cookie: p.CookieName, Op: "update", Err: ErrSessionGone}
 	case p.sealer != nil || p.rec == nil:
-		if e == nil {
-			e = &entry{}
-		}
 		return target{known: e.value}, nil
 	}
-	t := target{part: p, epoch: p.epoch, key: p.key(p.id), rec: p.rec}
-	if e != nil {
-		t.known = e.saved
-	}
-	return t, nil
+	return target{part: p, epoch: p.epoch, key: p.key(p.id), rec: p.rec, known: e.value, set: e.dirty()}, nil
 }
 
-// updated takes over what an update has saved.
-func (s *Session) updated(t target, name string, data []byte, c *call) {
+// updated takes over what an update has saved. It reports whether the browser still has the session's cookie, or gets it.
+func (s *Session) updated(t target, name string, data []byte, c *call) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := t.part
 	if p.epoch != t.epoch {
-		return // destroyed meanwhile by another goroutine
+		return true // destroyed meanwhile by another goroutine
 	}
 	s.put(name, data)
 	p.entries.at(name).saved = data
 	p.rec = c.change.after(c.change.Seen, c.result)
 	// The browser keeps the cookie for as long as the record lives, and dropped it if another request had emptied that.
 	p.rewrite = p.rewrite || c.result.Refilled || p.maxAge(p.permanent) > 0
+	return !s.sent || !c.result.Refilled || p.emptied
 }
 
 // lost notes that the session has ended.

@@ -265,7 +265,7 @@ var promises = []promise{
 	}},
 	{"Expired", "A record whose Expires has passed is none: for Load, Update, Take and Create.", func(e *env) {
 		r := record("a", "1")
-		r.Expires = time.Now().Add(150 * time.Millisecond)
+		r.Expires = time.Now().Add(time.Second)
 		e.create(r)
 		e.holds("a", "1")
 		time.Sleep(time.Until(r.Expires) + 20*time.Millisecond)
