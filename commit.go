@@ -150,6 +150,9 @@ func (s *Session) endBound(saves []*save) []*save {
 			if v.sets() { // as another request has taken the other fields
 				v.err = p.saveError(ErrSessionGone)
 			}
+			if p.state == unloaded {
+				p.state = loaded // nothing is left to load
+			}
 			v.send, v.drop, v.ends = false, true, true
 		}
 	}

@@ -216,14 +216,13 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 	if m.timeout == 0 {
 		m.timeout = defaultTimeout
 	}
-	needed := make(map[string]bool) // by a cookie that is bound to it, and is not Lazy
 	for i, c := range configs {
 		m.cookies = append(m.cookies, newCookie(i, c, opts.Keys))
-		needed[c.BoundTo] = true
 	}
 	for i, c := range m.cookies {
 		m.every = append(m.every, i)
-		if !c.Lazy || needed[c.CookieName] {
+		// A secure cookie is opened at its first use; while keys change, in any case, so that it is written again.
+		if c.sealer == nil && !c.Lazy || c.sealer != nil && len(c.Keys) > 1 {
 			m.eager = append(m.eager, i)
 		}
 		if j := slices.IndexFunc(m.cookies, func(o *cookie) bool { return o.CookieName == c.BoundTo }); j >= 0 {

@@ -56,22 +56,33 @@ func (s *Session) use(i int) *part {
 	return &s.parts[i]
 }
 
-// useAll makes sure that parts are loaded, all side by side and each once: several goroutines wait for one load. It lets
-// go of s.mu while it waits.
+// useAll makes sure that parts are loaded, all side by side and each once: several goroutines wait for one load. A cookie
+// that is bound to a session needs that first. It lets go of s.mu while it waits.
 func (s *Session) useAll(indexes []int) {
+	s.await(indexes, func(p *part) bool { return p.boundTo != nil && s.parts[p.boundTo.index].state == loading })
 	due := make([]*part, 0, 8)
-	for _, i := range indexes {
-		if p := &s.parts[i]; p.state == unloaded {
+	add := func(p *part) {
+		if p.state == unloaded && !slices.Contains(due, p) {
 			due = append(due, p)
 		}
+	}
+	for _, i := range indexes {
+		p := &s.parts[i]
+		if p.boundTo != nil {
+			add(&s.parts[p.boundTo.index])
+		}
+		add(p)
 	}
 	if len(due) > 0 {
 		s.load(due)
 	}
-	for _, i := range indexes {
-		for s.parts[i].state == loading {
-			s.ready.Wait()
-		}
+	s.await(indexes, func(p *part) bool { return p.state == loading })
+}
+
+// await waits while another goroutine loads what one of the parts is waiting for.
+func (s *Session) await(indexes []int, waits func(p *part) bool) {
+	for slices.ContainsFunc(indexes, func(i int) bool { return waits(&s.parts[i]) }) {
+		s.ready.Wait()
 	}
 }
 
@@ -100,15 +111,22 @@ func (s *Session) load(parts []*part) {
 		}
 		s.ready.Broadcast()
 	}()
-	s.unlocked(func() {
-		now := time.Now()
-		s.lookUp(parts, now)
-		for _, p := range parts {
-			if p.sealer != nil {
-				s.unseal(p, now)
-			}
+	now := time.Now()
+	s.unlocked(func() { s.lookUp(parts, now) })
+	for _, p := range parts {
+		if p.sealer == nil {
+			continue
 		}
-	})
+		var bound []byte
+		if p.boundTo != nil {
+			b := &s.parts[p.boundTo.index]
+			if b.rec == nil {
+				continue // void without that session, whatever it says
+			}
+			bound = binding(b.id)
+		}
+		s.unlocked(func() { s.unseal(p, bound, now) })
+	}
 	panicked = false
 }
 
@@ -191,16 +209,8 @@ func (p *part) take(m *Manager, r *Record) {
 	}
 }
 
-// unseal reads the content of a secure cookie.
-func (s *Session) unseal(p *part, now time.Time) {
-	var bound []byte
-	if p.boundTo != nil {
-		b := &s.parts[p.boundTo.index]
-		if b.rec == nil {
-			return // void without that session, whatever it says
-		}
-		bound = binding(b.id)
-	}
+// unseal reads the content of a secure cookie, which must be bound to that session.
+func (s *Session) unseal(p *part, bound []byte, now time.Time) {
 	for _, text := range p.texts {
 		r, older, err := p.cookie.unseal(text, p.chunks, bound, now)
 		if err != nil {

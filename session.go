@@ -380,7 +380,11 @@ func (s *Session) each(cookies []string, op string, load bool, f func(p *part)) 
 		}
 	}
 	if load {
-		s.useAll(parts)
+		due := slices.Clone(parts)
+		for _, i := range parts {
+			s.withBound(&s.parts[i], func(p *part) { due = append(due, p.index) })
+		}
+		s.useAll(due)
 	}
 	for _, i := range parts {
 		p := &s.parts[i]
