@@ -55,7 +55,7 @@ var s5Seeds = []string{
 	"Destroy,set a,set c", "set a,Save,Destroy,set a,Save", "delete a,delete b,Save,set a", "delete a,delete b,Write,set b,Save",
 	"Renew,Save,Renew,ReadFrom", "set a,Hijack,set b", "Write,Hijack", "status 302,Write", "status 204,set a,Save", "set a,reset a,set c,reset c",
 	"set b,Flush,delete b,Save,set b", "set b,Flush,delete b,Save,set b,Save", "status 500,set a,Save", "Destroy,Write,Destroy,Save", "WriteString,panic", "set c,Save,delete c",
-	"Renew,status 500,Save", "Destroy,status 503", "delete c,Save,Destroy,status 503,Save", "set a,status 404,set b,status 500",
+	"Renew,status 500,Save", "status 503,Renew sid,delete b,Save", "Write,Renew sid,delete b,Save", "Destroy,status 503", "delete c,Save,Destroy,status 503,Save", "set a,status 404,set b,status 500",
 }
 
 func s5Script(steps string) (script []byte) {
@@ -107,10 +107,17 @@ func (p *s5Part) commit(late bool) (tooLate bool) {
 	changed := !maps.Equal(p.now, p.saved)
 	create := len(p.now) > 0 && (p.saved == nil || p.renew) // of a secure cookie: write
 	switch {
-	case p.sealed && (changed || create || p.expire), create:
+	case p.sealed && (changed || create || p.expire):
 		if late {
+			p.renew = false
 			return true
 		}
+	case create && late:
+		if p.saved == nil || changed && !p.has() {
+			return true
+		}
+		p.renew, create, tooLate = false, false, true // told once; changes go into the record that is there
+	case create:
 	case changed:
 		if late && !p.has() {
 			return true
@@ -137,11 +144,11 @@ func (p *s5Part) commit(late bool) (tooLate bool) {
 		p.cur, p.renew = len(p.stores), false
 		p.stores = append(p.stores, nil)
 	case !changed:
-		return false
+		return tooLate
 	}
 	p.saved = maps.Clone(p.now)
 	p.stores[p.cur] = p.saved
-	return false
+	return tooLate
 }
 
 // An s5Play is one request, and its model.
