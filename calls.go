@@ -11,10 +11,11 @@ import (
 	"time"
 )
 
-// A batcher is a Backend that makes the calls of all cookies with an equal client in one round trip.
+// A batcher is a Backend that makes the calls of all cookies with an equal client in one round trip, and keeps to the
+// timeout by itself.
 type batcher interface {
 	client() any // comparable
-	doAll(ctx context.Context, calls []*call)
+	doAll(ctx context.Context, timeout time.Duration, calls []*call)
 }
 
 // A call is one call of a Backend for one cookie of a request, with its answer.
@@ -68,8 +69,7 @@ func (s *Session) run(calls []*call) {
 	if len(calls) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.m.timeout)
-	defer cancel()
+	ctx := context.WithoutCancel(s.ctx)
 	if len(calls) == 1 {
 		s.runGroup(ctx, calls)
 		return
@@ -122,10 +122,12 @@ func (s *Session) runGroup(ctx context.Context, calls []*call) {
 		return
 	}
 	start := time.Now()
-	if len(calls) == 1 {
-		calls[0].do(ctx)
+	if batch := calls[0].part.batch; batch != nil {
+		batch.doAll(ctx, s.m.timeout, calls)
 	} else {
-		calls[0].part.batch.doAll(ctx, calls)
+		ctx, cancel := context.WithTimeout(ctx, s.m.timeout)
+		defer cancel()
+		calls[0].do(ctx)
 	}
 	took := time.Since(start)
 	for _, c := range calls {
@@ -134,12 +136,15 @@ func (s *Session) runGroup(ctx context.Context, calls []*call) {
 		case err == nil, errors.Is(err, ErrNoRecord), errors.Is(err, ErrConflict), errors.Is(err, ErrRecordExists), errors.Is(err, ErrTooLarge):
 		default:
 			c.err = fmt.Errorf("%w: %w", ErrUnavailable, err)
-			if ctx.Err() != nil {
+			if took >= s.m.timeout-s.m.timeout/deadlineShare {
 				s.setHung(c.part)
 			}
 		}
 	}
 }
+
+// deadlineShare is which part of the timeout the end of a call may come early.
+const deadlineShare = 64
 
 // A backend that let a call run into the Timeout gets no other one from the same request, so that a server which hangs
 // costs the Timeout once. What the program asks for by Save and Reload is tried again.

@@ -45,6 +45,15 @@ type memoryRecord struct {
 
 func (m *memory) String() string { return "memory" }
 
+func (m *memory) client() any { return m }
+
+// doAll makes the calls. None of them waits.
+func (m *memory) doAll(ctx context.Context, _ time.Duration, calls []*call) {
+	for _, c := range calls {
+		c.do(ctx)
+	}
+}
+
 // lock returns the shard of the key, locked.
 func (m *memory) lock(key string) *memoryShard {
 	s := &m.shards[maphash.String(m.seed, key)%memoryShards]

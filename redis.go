@@ -15,7 +15,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -57,7 +59,8 @@ type redisBackend struct {
 	original RedisClient
 	bounded  *redis.Client // a clone that minds the deadline of a context, or nil
 	detoured func()        // makes sure that calls get to it
-	abandon  bool          // calls may outlive their context, and are then left to themselves
+	shared   atomic.Pointer[sharedDeadline]
+	abandon  bool // calls may outlive their context, and are then left to themselves
 
 	cluster *redis.ClusterClient // or nil
 	elects  bool                 // when a master dies, another takes its place
@@ -77,8 +80,45 @@ func (b *redisBackend) bound(c *redis.Client) {
 // A detour is the hook that sends the calls of its backend through the clone. Other commands pass it by.
 type detour struct{ b *redisBackend }
 
-// detourKey is in the context of a call: the backend that makes it.
+// A redisContext is the context of calls: with the values of the request, a deadline, and the backend that makes them.
+type redisContext struct {
+	context.Context // with the deadline
+	values          context.Context
+	backend         *redisBackend
+}
+
+// detourKey gets the backend from a redisContext.
 type detourKey struct{}
+
+func (c *redisContext) Value(key any) any {
+	if key == (detourKey{}) {
+		return c.backend
+	}
+	if v := c.Context.Value(key); v != nil { // what package context keeps of deadlines
+		return v
+	}
+	return c.values.Value(key)
+}
+
+// A sharedDeadline is that of calls which begin within a moment. A timer for each would cost a twelfth of a call.
+type sharedDeadline struct {
+	context.Context
+	timeout time.Duration
+	until   time.Time          // for calls that begin before
+	cancel  context.CancelFunc // never called: the deadline comes soon enough
+}
+
+// deadline gives a context that ends after the timeout, or up to one part in deadlineShare earlier.
+func (b *redisBackend) deadline(timeout time.Duration) context.Context {
+	now := time.Now()
+	d := b.shared.Load()
+	if d == nil || d.timeout != timeout || !now.Before(d.until) {
+		ctx, cancel := context.WithDeadline(context.Background(), now.Add(timeout))
+		d = &sharedDeadline{ctx, timeout, now.Add(timeout / deadlineShare), cancel}
+		b.shared.Store(d)
+	}
+	return d.Context
+}
 
 func (d detour) DialHook(next redis.DialHook) redis.DialHook { return next }
 
@@ -171,23 +211,24 @@ func decodeRedis(hash map[string]string) (*Record, error) {
 		return nil, fmt.Errorf("%w: it is corrupt", ErrNoRecord)
 	}
 	r := &Record{Created: created, Saved: saved, Expires: expires, Permanent: flag == "p"}
-	total := 0
-	for _, value := range hash {
-		total += len(value)
-	}
 	r.Fields = make([]RawField, 0, max(0, len(hash)-3))
-	values := make([]byte, 0, total) // one piece for all
 	for name, value := range hash {
 		if own := strings.HasPrefix(name, ":"); own && !strings.HasPrefix(name, "::") {
 			continue
 		} else if own {
 			name = name[1:]
 		}
-		from := len(values)
-		values = append(values, value...)
-		r.Fields = append(r.Fields, RawField{name, values[from:len(values):len(values)]})
+		r.Fields = append(r.Fields, RawField{name, bytesOf(value)})
 	}
 	return r, nil
+}
+
+// bytesOf is what the string consists of, without a copy. Like every value of a record, they are never changed.
+func bytesOf(s string) []byte {
+	if s == "" {
+		return []byte{} // nil would be no value
+	}
+	return unsafe.Slice(unsafe.StringData(s), len(s))
 }
 
 func redisTime(s string) (time.Time, bool) {
@@ -372,6 +413,8 @@ type onceCmd struct{ *redis.Cmd }
 
 func (onceCmd) NoRetry() bool { return true }
 
+var errNoReply = errors.New("redis gave no answer")
+
 // redisAnswer takes the reply to the command into the call.
 func (c *call) redisAnswer(cmd redis.Cmder) {
 	if err := cmd.Err(); err != nil {
@@ -381,7 +424,7 @@ func (c *call) redisAnswer(cmd redis.Cmder) {
 	if once, ok := cmd.(onceCmd); ok {
 		cmd = once.Cmd
 	}
-	c.err = errors.New("redis gave no answer") // a hook may not have let the command through, or a proxy has made one up
+	c.err = errNoReply // a hook may not have let the command through, or a proxy has made one up
 	switch cmd := cmd.(type) {
 	case *redis.IntCmd:
 		c.err = nil
@@ -431,7 +474,9 @@ func (c *call) redisState(reply string) {
 		c.err = ErrConflict
 	}
 	c.result = Result{Empty: state == "empty", Refilled: state == "refilled"}
-	c.result.Expires, _ = redisTime(expires)
+	if expires != "" {
+		c.result.Expires, _ = redisTime(expires)
+	}
 }
 
 // redisError keeps of an error what is fit for a log. A reply of Redis may quote the command, values and all, and an error
@@ -454,12 +499,15 @@ func redisError(err error) error {
 	return errors.New("redis answers " + strings.TrimSuffix(code, ":"))
 }
 
-// doAll makes the calls in one round trip, and in more where a server does not know a script yet or is not there for a
+func (b *redisBackend) doAll(ctx context.Context, timeout time.Duration, calls []*call) {
+	b.make(&redisContext{b.deadline(timeout), ctx, b}, calls)
+}
+
+// make makes the calls in one round trip, and in more where a server does not know a script yet or is not there for a
 // moment.
-func (b *redisBackend) doAll(ctx context.Context, calls []*call) {
+func (b *redisBackend) make(ctx context.Context, calls []*call) {
 	if b.bounded != nil {
 		b.detoured()
-		ctx = context.WithValue(ctx, detourKey{}, b)
 	}
 	cmds := make([]redis.Cmder, len(calls))
 	for i, c := range calls {
@@ -588,7 +636,7 @@ func within(ctx context.Context, f func()) error {
 }
 
 func (b *redisBackend) do(ctx context.Context, c *call) *call {
-	b.doAll(ctx, []*call{c})
+	b.make(&redisContext{ctx, ctx, b}, []*call{c})
 	return c
 }
 
