@@ -13,9 +13,10 @@ import (
 func (s *Session) commit(last, again bool) (fatal, soft error) {
 	s.saving.Lock()
 	defer s.saving.Unlock()
-	now := wallNow()
-	saves, late, err := s.begin(now, again)
-	saves = s.carryOut(saves, err)
+	saves, now, late, err := s.begin(again)
+	if len(saves) > 0 {
+		saves = s.carryOut(saves, err)
+	}
 	fatal, soft = s.conclude(saves, err, now, last)
 	for _, v := range saves {
 		s.report(v)
@@ -26,11 +27,11 @@ func (s *Session) commit(last, again bool) (fatal, soft error) {
 	return fatal, soft
 }
 
-func (s *Session) begin(now time.Time, again bool) (saves []*save, late bool, err error) {
+func (s *Session) begin(again bool) (saves []*save, now time.Time, late bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	saves, err = s.plan(now, again)
-	return saves, s.sent, err
+	saves, now, err = s.plan(again)
+	return saves, now, s.sent, err
 }
 
 // conclude takes over what was saved, and writes the header.
@@ -318,7 +319,7 @@ func (v *save) saved(now time.Time) {
 		p.renew, p.rewrite = false, false
 		p.rec = &Record{Created: now, Saved: now, Expires: now.Add(p.contentAge(p.permanent)), Permanent: p.permanent}
 	case v.newID == "":
-		p.rec = v.main.change.after(p.rec, v.main.result)
+		v.main.change.update(p.rec, v.main.result)
 		p.rewrite = false
 		if !v.touch {
 			p.foreign = nil
@@ -336,22 +337,21 @@ func (v *save) saved(now time.Time) {
 			if c.Permanent != nil {
 				p.permanent = *c.Permanent
 			}
-			p.rec = c.after(p.rec, v.missed.result)
+			c.update(p.rec, v.missed.result)
 		}
 	}
 }
 
-// after is the record once the change is made to it. Its fields are kept up only for a backend that compares them.
-func (c *Change) after(r *Record, result Result) *Record {
-	known := *r
+// update makes r the record as it is once the change is made. Its fields are kept up only for a backend that compares
+// them.
+func (c *Change) update(r *Record, result Result) {
 	if r.Version != "" {
-		known.Fields = slices.Clone(r.Fields)
-		c.Apply(&known)
+		r.Fields = slices.Clone(r.Fields) // the others may be read yet
+		c.Apply(r)
 	} else if c.Permanent != nil {
-		known.Permanent = *c.Permanent
+		r.Permanent = *c.Permanent
 	}
-	known.Expires, known.Version = result.Expires, result.Version
-	return &known
+	r.Expires, r.Version = result.Expires, result.Version
 }
 
 // writeCookies puts the Set-Cookie lines of a save into the header, in place of those of an earlier commit. When the

@@ -139,6 +139,8 @@ type cookie struct {
 	sealer  *sealer // of a secure cookie, else nil
 	signer  *signer // with SignID, else nil
 	boundTo *cookie // with BoundTo, else nil
+
+	scope, flags, secureFlags string // attributes of the Set-Cookie lines for it
 }
 
 // lifetime is the time from creation to the absolute end of a record, or negative if it has none.
@@ -254,6 +256,7 @@ func newCookie(index int, c Config, keys []KeyPair) *cookie {
 	setDefault(&c.MaxChunks, 1)
 	c.Fields.names = slices.Clone(c.Fields.names)
 	k := &cookie{Config: c, index: index}
+	k.prepareLines()
 	if c.Backend == SecureCookie() {
 		k.sealer = newSealer(c.Keys)
 	} else {

@@ -3,6 +3,7 @@ package sessplus
 import (
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -59,37 +60,51 @@ func addCandidate(list []string, value string) []string {
 // A browser drops a cookie only when Domain and Path are those it was set with, and takes notice of the line only when
 // Secure and Partitioned fit.
 func (c *cookie) setCookie(name, value string, age time.Duration, now time.Time, tls bool) string {
-	k := http.Cookie{
-		Name: name, Value: value, Domain: c.Domain, Path: c.Path,
-		Secure:   c.Secure == SecureAlways || c.Secure == SecureAuto && tls,
-		HttpOnly: !c.ScriptReadable, SameSite: c.SameSite, Partitioned: c.Partitioned,
+	flags := c.flags
+	if c.Secure == SecureAlways || c.Secure == SecureAuto && tls {
+		flags = c.secureFlags
 	}
-	switch {
-	case age < 0:
-		k.MaxAge, k.Expires = -1, time.Unix(1, 0)
-	case age > 0:
-		k.MaxAge = max(1, int(age/time.Second))
-		k.Expires = now.Add(time.Duration(k.MaxAge) * time.Second)
+	line := make([]byte, 0, len(name)+len(value)+len(c.scope)+len(flags)+64)
+	line = append(append(append(append(line, name...), '='), value...), c.scope...)
+	if age != 0 {
+		seconds, expires := 0, time.Unix(1, 0)
+		if age > 0 {
+			seconds = max(1, int(age/time.Second))
+			expires = now.Add(time.Duration(seconds) * time.Second)
+		}
+		line = expires.UTC().AppendFormat(append(line, "; Expires="...), http.TimeFormat)
+		line = strconv.AppendInt(append(line, "; Max-Age="...), int64(seconds), 10)
 	}
-	return k.String()
+	return string(append(line, flags...))
+}
+
+// prepareLines writes down what all Set-Cookie lines of the cookie have: its scope before the age, and flags after it.
+func (c *cookie) prepareLines() {
+	k := http.Cookie{Name: "n", Path: c.Path, Domain: c.Domain}
+	scope := k.String()
+	c.scope = strings.TrimPrefix(scope, "n=")
+	k.HttpOnly, k.SameSite, k.Partitioned = !c.ScriptReadable, c.SameSite, c.Partitioned
+	c.flags = strings.TrimPrefix(k.String(), scope)
+	k.Secure = true
+	c.secureFlags = strings.TrimPrefix(k.String(), scope)
 }
 
 // noteUse adds what keeps shared caches from mixing up visitors: Vary for a response that depends on a session.
 func noteUse(h http.Header) {
-	for _, line := range h.Values("Vary") {
+	for _, line := range h["Vary"] {
 		for name := range strings.SplitSeq(line, ",") {
 			if strings.EqualFold(strings.Trim(name, " \t"), "Cookie") {
 				return
 			}
 		}
 	}
-	h.Add("Vary", "Cookie")
+	h["Vary"] = append(h["Vary"], "Cookie")
 }
 
 // noteSetCookie keeps a response that sets a session out of shared caches, unless the handler knows better.
 func noteSetCookie(h http.Header) {
 	if h.Get("Cache-Control") == "" {
-		h.Set("Cache-Control", "private, no-cache")
+		h["Cache-Control"] = []string{"private, no-cache"}
 	}
 }
 

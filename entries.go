@@ -41,6 +41,9 @@ func (s *entries) at(name string) *entry {
 		e, _ := s.find(name)
 		e.name = name
 		i = len(s.touched)
+		if s.touched == nil {
+			s.touched = make([]entry, 0, 4)
+		}
 		s.touched = append(s.touched, e)
 		s.touchedIndex.add(name, i)
 	}

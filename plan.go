@@ -48,24 +48,32 @@ func (c *cookie) tolerates(err error) bool {
 	return c.Optional && errors.Is(err, ErrUnavailable) || c.DropIfGone && errors.Is(err, ErrSessionGone)
 }
 
-// plan finds out what the parts have to save. After the headers, what could not be saved is tried once more only with
-// again. A failed save has its err; an error of plan itself means that nothing at all may be saved.
-func (s *Session) plan(now time.Time, again bool) (saves []*save, err error) {
+// plan finds out what the parts have to save, at that time. After the headers, what could not be saved is tried once more
+// only with again. A failed save has its err; an error of plan itself means that nothing at all may be saved.
+func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 	err = s.fatal
 	if s.sent {
 		s.fatal = nil // told once, it does not hold up the rest of a long response
 	}
-	due := func(p *part) bool { return p.state == loaded && (again || !s.sent || !p.tried) }
+	due := make([]*part, 0, 8)
 	for i := range s.parts {
-		if p := &s.parts[i]; p.sealer == nil && due(p) {
+		if p := &s.parts[i]; p.state == loaded && (again || !s.sent || !p.tried) && p.unsaved() {
+			due = append(due, p)
+		}
+	}
+	if len(due) == 0 {
+		return nil, now, err // as for most requests
+	}
+	now = wallNow()
+	for _, p := range due {
+		if p.sealer == nil {
 			if v := p.planRecord(now, s.sent); v != nil {
 				saves = append(saves, v)
 			}
 		}
 	}
-	for i := range s.parts {
-		p := &s.parts[i]
-		if p.sealer == nil || !due(p) {
+	for _, p := range due {
+		if p.sealer == nil {
 			continue
 		}
 		v := p.planSealed(s.sent)
@@ -83,7 +91,20 @@ func (s *Session) plan(now time.Time, again bool) (saves []*save, err error) {
 	if i := slices.IndexFunc(saves, (*save).fails); i >= 0 && err == nil && !s.sent {
 		err = saves[i].err
 	}
-	return saves, err
+	return saves, now, err
+}
+
+// unsaved reports whether there may be something to save.
+func (p *part) unsaved() bool {
+	if p.renew || p.expire || p.rewrite || p.err != nil || len(p.ended) > 0 || p.IdleTimeout > 0 || p.rec != nil && p.permanent != p.rec.Permanent {
+		return true
+	}
+	for i := range p.entries.touched {
+		if p.entries.touched[i].dirty() {
+			return true
+		}
+	}
+	return false
 }
 
 // fields returns all fields of the part.
@@ -99,7 +120,7 @@ func (p *part) fields() []RawField {
 
 // changes returns the fields that differ from the store.
 func (p *part) changes() []RawField {
-	var changed []RawField
+	changed := make([]RawField, 0, len(p.entries.touched))
 	for i := range p.entries.touched {
 		if e := &p.entries.touched[i]; e.dirty() {
 			changed = append(changed, RawField{e.name, e.value})
@@ -126,9 +147,6 @@ func (c *cookie) saveError(err error) error {
 func (p *part) planRecord(now time.Time, late bool) *save {
 	changed := p.changes()
 	permanent := p.rec != nil && p.permanent != p.rec.Permanent
-	if len(changed) == 0 && !p.renew && !permanent && !p.expire && !p.rewrite && len(p.ended) == 0 && p.err == nil && !p.touchDue(now) {
-		return nil // as for most requests
-	}
 	filled := p.filled()
 	renew := p.renew && filled
 	v := &save{part: p, epoch: p.epoch, drop: p.expire, fresh: p.rec == nil}
@@ -227,9 +245,6 @@ func (p *part) touchDue(now time.Time) bool {
 // planSealed plans the writing of a secure cookie, nil for none.
 func (p *part) planSealed(late bool) *save {
 	changed, permanent := p.changes(), p.rec != nil && p.permanent != p.rec.Permanent
-	if len(changed) == 0 && !permanent && !p.renew && !p.expire && !p.rewrite {
-		return nil // as for most requests
-	}
 	filled := p.filled()
 	renews := p.renew && filled
 	permanent = permanent && filled

@@ -169,7 +169,7 @@ func decodeContent(b []byte) (c sealedContent, err error) {
 		c.bound, b = b[:sha256.Size], b[sha256.Size:]
 	}
 	names := string(b) // one string for all
-	c.fields = make([]RawField, 0, 8)
+	c.fields = make([]RawField, 0, 4)
 	for at := 0; at < len(b); {
 		name, middle, ok1 := contentText(b, at)
 		value, end, ok2 := contentText(b, middle)

@@ -145,7 +145,8 @@ func (s *Session) updated(t target, name string, data []byte, c *call) bool {
 	}
 	s.put(name, data)
 	p.entries.at(name).saved = data
-	p.rec = c.change.after(c.change.Seen, c.result)
+	p.rec = c.change.Seen
+	c.change.update(p.rec, c.result)
 	// The browser keeps the cookie for as long as the record lives, and dropped it if another request had emptied that.
 	p.rewrite = p.rewrite || c.result.Refilled || p.maxAge(p.permanent) > 0
 	return !s.sent || !c.result.Refilled || p.emptied
