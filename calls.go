@@ -12,10 +12,10 @@ import (
 )
 
 // A batcher is a Backend that makes the calls of all cookies with an equal client in one round trip, and keeps to the
-// timeout by itself.
+// timeout by itself. From the context of the request it takes the values, and not the end.
 type batcher interface {
 	client() any // comparable
-	doAll(ctx context.Context, timeout time.Duration, calls []*call)
+	doAll(request context.Context, timeout time.Duration, calls []*call)
 }
 
 // A call is one call of a Backend for one cookie of a request, with its answer.
@@ -69,9 +69,8 @@ func (s *Session) run(calls []*call) {
 	if len(calls) == 0 {
 		return
 	}
-	ctx := context.WithoutCancel(s.ctx)
 	if len(calls) == 1 {
-		s.runGroup(ctx, calls)
+		s.runGroup(calls)
 		return
 	}
 	groups := group(calls)
@@ -85,10 +84,10 @@ func (s *Session) run(calls []*call) {
 					thrown.Store(&p)
 				}
 			}()
-			s.runGroup(ctx, g)
+			s.runGroup(g)
 		})
 	}
-	s.runGroup(ctx, groups[last])
+	s.runGroup(groups[last])
 	wg.Wait()
 	if p, ok := thrown.Load().(*any); ok {
 		panic(*p)
@@ -114,7 +113,7 @@ next:
 }
 
 // runGroup makes the calls to one client.
-func (s *Session) runGroup(ctx context.Context, calls []*call) {
+func (s *Session) runGroup(calls []*call) {
 	if s.isHung(calls[0].part) {
 		for _, c := range calls {
 			c.err = fmt.Errorf("%w: it did not answer this request before", ErrUnavailable)
@@ -123,9 +122,9 @@ func (s *Session) runGroup(ctx context.Context, calls []*call) {
 	}
 	start := time.Now()
 	if batch := calls[0].part.batch; batch != nil {
-		batch.doAll(ctx, s.m.timeout, calls)
+		batch.doAll(s.ctx, s.m.timeout, calls)
 	} else {
-		ctx, cancel := context.WithTimeout(ctx, s.m.timeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.m.timeout)
 		defer cancel()
 		calls[0].do(ctx)
 	}

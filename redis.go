@@ -244,19 +244,41 @@ func newRedisScript(text string) *redisScript {
 	return &redisScript{text, hex.EncodeToString(sum[:])}
 }
 
-// redisCreate: KEYS record; ARGV now, expiry, then names and values. It answers "exists" if there is a record.
+// redisCreate: KEYS record; ARGV now, expiry, ":record", ":saved", then names and values. It answers "exists" if there is a
+// record.
 var redisCreate = newRedisScript(`
 if redis.call('EXISTS', KEYS[1]) == 1 then
   local stored = tonumber(redis.call('HGET', KEYS[1], ':expires') or nil)
   if stored and stored > tonumber(ARGV[1]) then return 'exists' end
   redis.call('DEL', KEYS[1])
 end
-for i = 3, #ARGV, 1000 do
+redis.call('HSET', KEYS[1], ':record', ARGV[3], ':expires', ARGV[2], ':saved', ARGV[4], unpack(ARGV, 5, math.min(1004, #ARGV)))
+for i = 1005, #ARGV, 1000 do
   redis.call('HSET', KEYS[1], unpack(ARGV, i, math.min(i + 999, #ARGV)))
 end
 redis.call('PEXPIREAT', KEYS[1], ARGV[2])
 return 'created'
 `)
+
+// redisSet is redisUpdate for the change that most requests make, which only sets a few fields. KEYS record; ARGV now,
+// expiry, then names and values.
+var redisSet = newRedisScript(`
+local key = KEYS[1]
+local text = redis.call('HGET', key, ':expires')
+local stored = tonumber(text or nil)
+if not stored or stored <= tonumber(ARGV[1]) then return 'gone' end
+local empty = redis.call('HLEN', key) == 3
+redis.call('HSET', key, ':saved', ARGV[1], unpack(ARGV, 3))
+if empty or tonumber(ARGV[2]) > stored then
+  text = ARGV[2]
+  redis.call('HSET', key, ':expires', text)
+  redis.call('PEXPIREAT', key, text)
+end
+return (empty and 'refilled ' or 'saved ') .. text
+`)
+
+// redisFew is how many fields a redisSet may set.
+const redisFew = 100
 
 // redisUpdate: KEYS record; ARGV now, the longest expiry of an empty record, expiry, the flag of permanence or "", the
 // number of fields to match, to set and to delete, then their names, the first two with their values. A value to match is
@@ -334,17 +356,15 @@ func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 		return redis.NewCmd(ctx, append(args, time.Now().UnixMilli(), c.token)...)
 	case opCreate:
 		r := c.record
-		args := redisArgs(redisCreate, c.key, 8+2*len(r.Fields))
-		expires := r.Expires.UnixMilli()
-		args = append(args, time.Now().UnixMilli(), expires, redisRecord,
-			redisVersion+" "+strconv.FormatInt(r.Created.UnixMilli(), 10)+" "+redisFlag(r.Permanent),
-			redisExpires, expires, redisSaved, r.Saved.UnixMilli())
-		for _, f := range r.Fields {
-			args = append(args, redisName(f.Name), f.Value)
-		}
-		return redis.NewCmd(ctx, args...)
+		args := append(redisArgs(redisCreate, c.key, 4+2*len(r.Fields)), time.Now().UnixMilli(), r.Expires.UnixMilli(),
+			redisVersion+" "+strconv.FormatInt(r.Created.UnixMilli(), 10)+" "+redisFlag(r.Permanent), r.Saved.UnixMilli())
+		return redis.NewCmd(ctx, redisFields(args, r.Fields)...)
 	}
 	u := c.change
+	if c.redisScript() == redisSet {
+		args := append(redisArgs(redisSet, c.key, 2+2*len(u.Set)), u.Now.UnixMilli(), u.Expires.UnixMilli())
+		return redis.NewCmd(ctx, redisFields(args, u.Set)...)
+	}
 	flag := ""
 	if u.Permanent != nil {
 		flag = redisFlag(*u.Permanent)
@@ -366,9 +386,7 @@ func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 	if sets > 0 {
 		args = append(args, redisSaved, u.Now.UnixMilli())
 	}
-	for _, f := range u.Set {
-		args = append(args, redisName(f.Name), f.Value)
-	}
+	args = redisFields(args, u.Set)
 	for _, name := range u.Delete {
 		args = append(args, redisName(name))
 	}
@@ -383,12 +401,24 @@ func redisArgs(s *redisScript, key string, n int) []any {
 	return append(make([]any, 0, 4+n), "evalsha", s.sha, 1, key)
 }
 
+// redisFields appends the names and values of fields.
+func redisFields(args []any, fields []RawField) []any {
+	for _, f := range fields {
+		args = append(args, redisName(f.Name), f.Value)
+	}
+	return args
+}
+
 // redisScript is the script that the call runs, or nil.
 func (c *call) redisScript() *redisScript {
 	switch c.op {
 	case opCreate:
 		return redisCreate
 	case opUpdate:
+		u := c.change
+		if len(u.Match)+len(u.Delete) == 0 && u.Permanent == nil && len(u.Set) > 0 && len(u.Set) <= redisFew {
+			return redisSet
+		}
 		return redisUpdate
 	case opTake:
 		return redisTake
@@ -499,8 +529,8 @@ func redisError(err error) error {
 	return errors.New("redis answers " + strings.TrimSuffix(code, ":"))
 }
 
-func (b *redisBackend) doAll(ctx context.Context, timeout time.Duration, calls []*call) {
-	b.make(&redisContext{b.deadline(timeout), ctx, b}, calls)
+func (b *redisBackend) doAll(request context.Context, timeout time.Duration, calls []*call) {
+	b.make(&redisContext{b.deadline(timeout), request, b}, calls)
 }
 
 // make makes the calls in one round trip, and in more where a server does not know a script yet or is not there for a

@@ -219,7 +219,7 @@ func s5Proxy(t *testing.T, addr string) (string, *atomic.Int64) {
 	return l.Addr().String(), &trips
 }
 
-// SPEC 5.3
+// SPEC 5.3, 9.3
 func TestConfigsOnOneRedisClientShareRoundTrips(t *testing.T) {
 	direct := servers.Redis(t)
 	addr, wire := s5Proxy(t, direct.Options().Addr)

@@ -1,0 +1,5 @@
+//go:build !race
+
+package sessplus_test
+
+const raceEnabled = false

@@ -1,0 +1,343 @@
+package sessplus_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessplus/sessplus"
+	"github.com/sessplus/sessplus/internal/servers"
+)
+
+// SPEC 9.1: while one backend is waited for, the rest of the session can be used.
+func TestNoLockIsHeldAcrossACall(t *testing.T) {
+	asked, answer := make(chan string), make(chan struct{})
+	m := newManager(t, nil,
+		sessplus.Config{CookieName: "slow", Fields: sessplus.Include("s"), Lazy: true, Backend: &s9Slow{sessplus.Memory(), asked, answer}},
+		sessplus.Config{CookieName: "quick", Fields: sessplus.Include("q"), Backend: sessplus.Memory()})
+	s := newSite(t, m)
+	var others sync.WaitGroup
+	meanwhile := func(call string, f func()) {
+		others.Go(func() {
+			if got := <-asked; got != call {
+				t.Errorf("the backend was asked for %s, want %s", got, call)
+			}
+			f()
+			answer <- struct{}{}
+		})
+	}
+	meanwhile("create", func() {})
+	s.with(func(s *sessplus.Session) {
+		s.Set("s", 1)
+		s.Set("q", 1)
+	})
+	s.with(func(s *sessplus.Session) {
+		count := func() { s.Set("q", s.GetInt("q")+1) }
+		meanwhile("load", count)
+		s.Set("s", s.GetInt("s")+1)
+		meanwhile("update", count)
+		if err := s.Save(); err != nil {
+			t.Error(err)
+		}
+		others.Wait()
+	})
+	meanwhile("load", func() {})
+	s.with(func(s *sessplus.Session) {
+		if s.GetInt("s") != 2 || s.GetInt("q") != 3 {
+			t.Errorf("the fields are %d and %d, want 2 and 3", s.GetInt("s"), s.GetInt("q"))
+		}
+	})
+	others.Wait()
+}
+
+// s9Slow tells of each call, and goes on when it may.
+type s9Slow struct {
+	sessplus.Backend
+	asked  chan<- string
+	answer <-chan struct{}
+}
+
+func (b *s9Slow) wait(call string) {
+	b.asked <- call
+	<-b.answer
+}
+
+func (b *s9Slow) Load(ctx context.Context, key string) (*sessplus.Record, error) {
+	b.wait("load")
+	return b.Backend.Load(ctx, key)
+}
+
+func (b *s9Slow) Create(ctx context.Context, key string, r *sessplus.Record) error {
+	b.wait("create")
+	return b.Backend.Create(ctx, key, r)
+}
+
+func (b *s9Slow) Update(ctx context.Context, key string, c *sessplus.Change) (sessplus.Result, error) {
+	b.wait("update")
+	return b.Backend.Update(ctx, key, c)
+}
+
+// SPEC 9.2, 9.3: the traffic of a request with a record of 50 KB.
+func TestTrafficOfALargeRecord(t *testing.T) {
+	const large, small = 50 << 10, 4 << 10
+	for name, open := range map[string]func(*testing.T, *s9Traffic) sessplus.Backend{
+		"redis": func(t *testing.T, sent *s9Traffic) sessplus.Backend {
+			direct := servers.Redis(t).Options()
+			client := redis.NewClient(&redis.Options{Addr: s9Proxy(t, direct.Addr, sent.countCommands), DB: direct.DB, PoolSize: 1, ContextTimeoutEnabled: true})
+			t.Cleanup(func() { client.Close() })
+			return sessplus.Redis(client)
+		},
+		"firestore": func(t *testing.T, sent *s9Traffic) sessplus.Backend {
+			servers.Firestore(t)
+			addr := s9Proxy(t, os.Getenv("FIRESTORE_EMULATOR_HOST"), sent.countStreams)
+			return sessplus.Firestore(servers.FirestoreClient(t, addr), "sessions")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var sent s9Traffic
+			s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: open(t, &sent)}))
+			s.with(func(s *sessplus.Session) {
+				s.Set("large", strings.Repeat("x", large))
+				s.Set("n", 1)
+			})
+			if got := sent.bytes.Load(); got < large {
+				t.Fatalf("%d bytes were counted, want at least %d", got, large)
+			}
+			s.with(func(s *sessplus.Session) { s.Set("n", 2) }) // connections and scripts are there from now on
+			for _, tt := range []struct {
+				name  string
+				calls int64
+				f     func(*sessplus.Session)
+			}{
+				{"read", 1, func(s *sessplus.Session) { s.Fields() }},
+				{"change of one field", 2, func(s *sessplus.Session) { s.Set("n", s.GetInt("n")+1) }},
+				{"end", 2, func(s *sessplus.Session) { s.Destroy() }},
+			} {
+				sent.calls.Store(0)
+				sent.bytes.Store(0)
+				s.with(tt.f)
+				if calls, bytes := sent.calls.Load(), sent.bytes.Load(); calls != tt.calls || bytes > small {
+					t.Errorf("%s: %d calls with %d bytes, want %d with at most %d", tt.name, calls, bytes, tt.calls, small)
+				}
+			}
+		})
+	}
+}
+
+// s9Traffic counts what goes to a server.
+type s9Traffic struct{ calls, bytes atomic.Int64 }
+
+// countCommands reads what go-redis sends: a command, or a pipeline, at a time.
+func (n *s9Traffic) countCommands(r io.Reader) {
+	buf := make([]byte, 64<<10)
+	for {
+		got, err := r.Read(buf)
+		if err != nil {
+			return
+		}
+		n.calls.Add(1)
+		n.bytes.Add(int64(got))
+	}
+}
+
+// countStreams reads what a gRPC client sends: HTTP/2 (RFC 9113 section 4.1), in which each call begins with a frame of
+// headers.
+func (n *s9Traffic) countStreams(r io.Reader) {
+	const preface, frameHead, headers = 24, 9, 1
+	io.CopyN(io.Discard, r, preface)
+	for {
+		var head [frameHead]byte
+		if _, err := io.ReadFull(r, head[:]); err != nil {
+			return
+		}
+		if head[3] == headers {
+			n.calls.Add(1)
+		}
+		length := int64(head[0])<<16 | int64(head[1])<<8 | int64(head[2])
+		io.CopyN(io.Discard, r, length)
+		n.bytes.Add(frameHead + length)
+	}
+}
+
+// s9Proxy passes connections on to addr, and lets count read what clients send. It has when the server has.
+func s9Proxy(t *testing.T, addr string, count func(io.Reader)) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", addr)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			go func() {
+				defer client.Close()
+				io.Copy(client, server)
+			}()
+			counted, sent := io.Pipe()
+			go func() {
+				defer server.Close()
+				defer sent.Close()
+				io.Copy(server, io.TeeReader(client, sent))
+			}()
+			go count(counted)
+		}
+	}()
+	return l.Addr().String()
+}
+
+// SPEC 9.1: a request to one of many sessions costs what it costs with one.
+func TestCostDoesNotGrowWithTheSessions(t *testing.T) {
+	backend := sessplus.Memory()
+	m := newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: backend})
+	visit := s9Visit(t, m, func(s *sessplus.Session) { s.Set("n", 1) }, func(s *sessplus.Session) { s.Set("n", s.GetInt("n")+1) })
+	login := s9Visit(t, m, nil, func(s *sessplus.Session) { s.Set("n", 1) })
+	few, fewLogins := testing.AllocsPerRun(100, visit), testing.AllocsPerRun(100, login)
+	for range 100_000 {
+		login()
+	}
+	many, manyLogins := testing.AllocsPerRun(100, visit), testing.AllocsPerRun(100, login)
+	if many > few || manyLogins > fewLogins+1 { // a map grows now and then
+		t.Errorf("with 100,000 sessions a change costs %v allocations and a login %v, with few %v and %v", many, manyLogins, few, fewLogins)
+	}
+}
+
+// s9Visit gives a function that makes a request in this process: from a visitor for whom first has been done, or from a
+// new one.
+func s9Visit(t testing.TB, m *sessplus.Manager, first, f func(*sessplus.Session)) func() {
+	do := first
+	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		do(sessplus.Get(r))
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	r := httptest.NewRequest("GET", "/", nil)
+	if first != nil {
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, r)
+		for _, k := range rec.Result().Cookies() {
+			r.AddCookie(k)
+		}
+	}
+	do = f
+	w := &discard{header: make(http.Header)}
+	return func() {
+		clear(w.header)
+		h.ServeHTTP(w, r)
+		if w.status != http.StatusNoContent {
+			t.Fatalf("status %d", w.status)
+		}
+	}
+}
+
+// SPEC 9: what a request allocates does not grow unnoticed. The bounds are what it took when they were written, with
+// go-redis's part; who needs more raises them, and says why.
+func TestAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates, too: run this without -race")
+	}
+	four := func(s *sessplus.Session) {
+		s.Set("user_id", 42)
+		s.Set("name", "Ann")
+		s.Set("visits", 0)
+		s.Set("plan", "gold")
+	}
+	read := func(s *sessplus.Session) {
+		if s.GetInt("user_id") != 42 {
+			t.Error("the session was not loaded")
+		}
+	}
+	n := 1000 // smaller numbers are in memory already
+	change := func(s *sessplus.Session) {
+		n++
+		s.Set("visits", n)
+	}
+	one := func(b sessplus.Backend) []sessplus.Config {
+		return []sessplus.Config{{CookieName: "sid", Backend: b, Lazy: true}}
+	}
+	three := []sessplus.Config{
+		{CookieName: "csrf", Fields: sessplus.Include("csrf")},
+		{CookieName: "sid", Fields: sessplus.Include("user_id", "name"), Backend: sessplus.Memory(), Lazy: true},
+		{CookieName: "prefs", Fields: sessplus.Auto()},
+	}
+	all := func(s *sessplus.Session) {
+		four(s)
+		s.Set("csrf", "token")
+	}
+	type scenario struct {
+		name  string
+		first func(*sessplus.Session)
+		f     func(*sessplus.Session)
+		most  float64
+	}
+	for _, c := range []struct {
+		name      string
+		configs   func(*testing.T) []sessplus.Config
+		scenarios []scenario
+	}{
+		{"secure cookie", func(*testing.T) []sessplus.Config { return []sessplus.Config{{CookieName: "sid"}} }, []scenario{
+			{"untouched", four, func(*sessplus.Session) {}, 3}, {"read", four, read, 21}, {"change", four, change, 54}, {"new", nil, four, 40},
+		}},
+		{"memory", func(*testing.T) []sessplus.Config { return one(sessplus.Memory()) }, []scenario{
+			{"untouched", four, func(*sessplus.Session) {}, 3}, {"read", four, read, 10}, {"change", four, change, 20}, {"new", nil, four, 27},
+		}},
+		{"redis", func(t *testing.T) []sessplus.Config { return one(sessplus.Redis(servers.Redis(t))) }, []scenario{
+			{"untouched", four, func(*sessplus.Session) {}, 3}, {"read", four, read, 34}, {"change", four, change, 58}, {"new", nil, four, 48},
+		}},
+		{"three cookies", func(*testing.T) []sessplus.Config { return three }, []scenario{
+			{"untouched", all, func(*sessplus.Session) {}, 3},
+			{"read of one", all, func(s *sessplus.Session) { s.GetString("csrf") }, 23},
+			{"change of one", all, change, 54},
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := newManager(t, nil, c.configs(t)...)
+			for _, tt := range c.scenarios {
+				visit := s9Visit(t, m, tt.first, tt.f)
+				visit() // scripts and connections are there from now on
+				if got := testing.AllocsPerRun(200, visit); got > tt.most {
+					t.Errorf("%s: %v allocations, want at most %v", tt.name, got, tt.most)
+				}
+			}
+		})
+	}
+}
+
+// SPEC 9.4
+func TestBuildTagsLeaveBackendsOut(t *testing.T) {
+	for tags, gone := range map[string][]string{
+		"nofirestore":         {"cloud.google.com/", "google.golang.org/"},
+		"noredis":             {"github.com/redis/"},
+		"nofirestore,noredis": {"cloud.google.com/", "google.golang.org/", "github.com/redis/"},
+		"":                    nil,
+	} {
+		out, err := exec.Command("go", "list", "-tags", tags, "-deps", ".").Output()
+		if err != nil {
+			t.Fatalf("-tags %q: %v", tags, err)
+		}
+		if tags == "" && !strings.Contains(string(out), "github.com/redis/") {
+			t.Error("the list of dependencies lacks Redis, so that this test proves nothing")
+		}
+		for _, prefix := range gone {
+			if strings.Contains("\n"+string(out), "\n"+prefix) {
+				t.Errorf("-tags %q: %s is still there", tags, prefix)
+			}
+		}
+	}
+}
