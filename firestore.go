@@ -346,8 +346,13 @@ func (b *firestoreBackend) Take(ctx context.Context, key string) (taken *Record,
 }
 
 func (b *firestoreBackend) Delete(ctx context.Context, key string) error {
-	_, err := b.doc(key).Delete(ctx)
-	return firestoreError(err)
+	return untilAlone(ctx, func() error {
+		_, err := b.doc(key).Delete(ctx)
+		if status.Code(err) == codes.NotFound { // there is no database
+			return firestoreError(err)
+		}
+		return err
+	})
 }
 
 // errNotAlone asks untilAlone for another try.

@@ -165,7 +165,7 @@ func (b *redisBackend) client() any {
 // begins with a colon gets one more, so that they cannot meet.
 //
 //	:record   "1 CREATED p" or "1 CREATED -": the format's version, the time of creation, and whether it is permanent
-//	:expires  the time of expiry, which the key's PEXPIREAT repeats
+//	:expires  the time of expiry, which the key's PEXPIREAT repeats; negative once the record is taken
 //	:saved    the time of the last save
 //	:taken    who takes the record of a renewed session, for the moment until it is removed
 //	NAME      the encoded value of the field NAME
@@ -331,11 +331,12 @@ return state .. (moved or text)
 // asks again because the first answer was lost. It is removed afterwards, or within a minute.
 var redisTake = newRedisScript(`
 local key = KEYS[1]
-local expires, taken = tonumber(redis.call('HGET', key, ':expires') or nil), redis.call('HGET', key, ':taken')
+local text, taken = redis.call('HGET', key, ':expires'), redis.call('HGET', key, ':taken')
+local expires = tonumber(text or nil)
 if not expires or taken and taken ~= ARGV[2] then return {} end
 if not taken then
   if expires <= tonumber(ARGV[1]) then return {} end
-  redis.call('HSET', key, ':taken', ARGV[2], ':expires', 0)
+  redis.call('HSET', key, ':taken', ARGV[2], ':expires', '-' .. text)
   redis.call('PEXPIRE', key, 60000)
 end
 return redis.call('HGETALL', key)
@@ -477,13 +478,16 @@ func (c *call) redisAnswer(cmd redis.Cmder) {
 	}
 }
 
-// redisRecord takes a hash for the record of the call, if it has not expired. That of a take has just been ended.
+// redisRecord takes a hash for the record of the call, if it has not expired.
 func (c *call) redisRecord(hash map[string]string) {
 	r, err := decodeRedis(hash)
 	switch {
 	case err != nil:
 		c.err = err
-	case c.op == opLoad && !r.Expires.After(time.Now()):
+	case c.op == opTake: // the script has just ended it
+		r.Expires = time.UnixMilli(-r.Expires.UnixMilli())
+		c.record, c.err = r, nil
+	case !r.Expires.After(time.Now()):
 		c.err = ErrNoRecord
 	default:
 		c.record, c.err = r, nil

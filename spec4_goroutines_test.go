@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -106,6 +107,38 @@ func TestGoroutinesOfARequestLoseNothing(t *testing.T) {
 			if got := counter.Get(s); got != n/4 {
 				t.Errorf("counter = %d, want %d", got, n/4)
 			}
+		})
+	})
+}
+
+// SPEC 4.7: of several goroutines one takes a field, and Err goes beside what fails.
+func TestGoroutinesOfARequestTakeAFieldOnce(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, Fields: sessplus.Exclude("nobody's")}))
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+		c.askWith(c.client, func(s *sessplus.Session) {
+			for range 200 {
+				s.Set("once", 1)
+				var taken atomic.Int64
+				var wg sync.WaitGroup
+				for range 4 {
+					wg.Go(func() {
+						if s.Pop("once") != nil {
+							taken.Add(1)
+						}
+					})
+				}
+				wg.Wait()
+				if n := taken.Load(); n != 1 {
+					t.Fatalf("%d goroutines took the field, want 1", n)
+				}
+			}
+			var wg sync.WaitGroup
+			for range 4 {
+				wg.Go(func() { s.Err() })
+				wg.Go(func() { s.Set("nobody's", 1) })
+			}
+			wg.Wait()
 		})
 	})
 }

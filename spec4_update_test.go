@@ -2,6 +2,7 @@ package sessplus_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -372,6 +373,50 @@ func TestUpdateWhoseAnswerIsLostHappensOnce(t *testing.T) {
 			if err != nil && !errors.Is(err, sessplus.ErrUnavailable) {
 				t.Errorf("warm=%v: Update() = %v, want nil or ErrUnavailable", warm, err)
 			}
+		}
+	})
+}
+
+// always is a backend whose records somebody else has always just changed, for a while.
+type always struct {
+	sessplus.Backend
+	until time.Time
+}
+
+func (b *always) Update(context.Context, string, *sessplus.Change) (sessplus.Result, error) {
+	if time.Now().Before(b.until) {
+		return sessplus.Result{}, sessplus.ErrConflict
+	}
+	return sessplus.Result{}, sessplus.ErrNoRecord
+}
+
+// SPEC 4.5: an Update that others always come before ends with the timeout.
+func TestUpdateGivesUpWithTheTimeout(t *testing.T) {
+	const timeout = 300 * time.Millisecond
+	b := &always{Backend: sessplus.Memory()}
+	c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: timeout}, sessplus.Config{CookieName: "s", Backend: b}))
+	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+	c.askWith(c.client, func(s *sessplus.Session) {
+		b.until = time.Now().Add(20 * timeout)
+		if _, err := counter.Update(s, increment); !errors.Is(err, sessplus.ErrUnavailable) || time.Now().After(b.until) {
+			t.Errorf("Update() = %v, want ErrUnavailable after the timeout", err)
+		}
+	})
+}
+
+// SPEC 4.5: a field that another request removes meanwhile counts as absent.
+func TestUpdateOfAFieldThatIsRemovedMeanwhile(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
+		c.mustAsk(c.client, func(s *sessplus.Session) { counter.Set(s, 5); s.Set("user", "ann") })
+		slow := c.begin(c.client, func(s *sessplus.Session) {
+			if n, err := counter.Update(s, increment); n != 1 || err != nil {
+				t.Errorf("Update() = %d, %v, want 1, nil", n, err)
+			}
+		})
+		c.mustAsk(c.client, func(s *sessplus.Session) { counter.Delete(s) })
+		if answer := slow.finish(); answer.StatusCode != 200 {
+			t.Errorf("status = %d, want 200", answer.StatusCode)
 		}
 	})
 }

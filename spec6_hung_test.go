@@ -31,6 +31,10 @@ var hangingServers = []struct {
 		s := servers.NewRedis(t)
 		return closing(t, redis.NewClient(&redis.Options{Addr: s.Addr, PoolSize: 1, ContextTimeoutEnabled: true})), s.Process
 	}, false},
+	{"a client of another type", func(t *testing.T) (sessplus.Backend, *servers.Process) {
+		s := servers.NewRedis(t)
+		return closing(t, struct{ redis.UniversalClient }{s.Client()}), s.Process
+	}, true},
 	{"cluster", func(t *testing.T) (sessplus.Backend, *servers.Process) {
 		s := newCluster(t)
 		return closing(t, redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{s.Addr}})), s.Process

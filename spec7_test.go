@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -265,12 +266,12 @@ func (e replyError) Error() string { return string(e) }
 func (replyError) RedisError()     {}
 
 // quotingHook answers every command so.
-type quotingHook struct{}
+type quotingHook struct{ answer func(text string) error }
 
 func (quotingHook) DialHook(next redis.DialHook) redis.DialHook { return next }
-func (quotingHook) ProcessHook(redis.ProcessHook) redis.ProcessHook {
+func (h quotingHook) ProcessHook(redis.ProcessHook) redis.ProcessHook {
 	return func(_ context.Context, cmd redis.Cmder) error {
-		err := replyError(fmt.Sprintf("ERR unknown command, with args beginning with: %s", cmd.Args()))
+		err := h.answer(fmt.Sprintf("ERR unknown command, with args beginning with: %s", cmd.Args()))
 		cmd.SetErr(err)
 		return err
 	}
@@ -282,23 +283,28 @@ func (quotingHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 
 // SPEC 7.3: of a driver
 func TestDriverErrorsQuoteNothing(t *testing.T) {
-	client := servers.NewRedis(t).Client()
-	t.Cleanup(func() { client.Close() })
-	client.AddHook(quotingHook{})
-	var logged bytes.Buffer
-	s := newSite(t, newManager(t, &sessplus.Options{Logger: slog.New(slog.NewTextHandler(&logged, nil))},
-		sessplus.Config{CookieName: "c", Backend: sessplus.Redis(client)}))
-	var text string
-	s.with(func(s *sessplus.Session) {
-		s.Set("a", "s3cr3t-value")
-		err := s.Save()
-		if !errors.Is(err, sessplus.ErrUnavailable) {
-			t.Errorf("Save() = %v, want ErrUnavailable", err)
+	for want, answer := range map[string]func(text string) error{
+		"redis answers ERR":    func(text string) error { return replyError(text) },
+		"redis did not answer": func(text string) error { return errors.New("redis: can't parse reply " + text) }, // of go-redis
+	} {
+		client := servers.NewRedis(t).Client()
+		t.Cleanup(func() { client.Close() })
+		client.AddHook(quotingHook{answer})
+		var logged bytes.Buffer
+		s := newSite(t, newManager(t, &sessplus.Options{Logger: slog.New(slog.NewTextHandler(&logged, nil))},
+			sessplus.Config{CookieName: "c", Backend: sessplus.Redis(client)}))
+		var text string
+		s.with(func(s *sessplus.Session) {
+			s.Set("a", "s3cr3t-value")
+			err := s.Save()
+			if !errors.Is(err, sessplus.ErrUnavailable) {
+				t.Errorf("Save() = %v, want ErrUnavailable", err)
+			}
+			text = chain(err)
+		})
+		if text += logged.String(); strings.Contains(text, "s3cr3t-value") || !strings.Contains(text, want) {
+			t.Errorf("the error shows what it should not, or not what it should: %s", text)
 		}
-		text = chain(err)
-	})
-	if text += logged.String(); strings.Contains(text, "s3cr3t-value") || !strings.Contains(text, "redis answers ERR") {
-		t.Errorf("the error shows what it should not, or not what it should: %s", text)
 	}
 }
 
@@ -593,5 +599,108 @@ func TestAlteredSecureCookieIsRefused(t *testing.T) {
 	}
 	if padded == 0 {
 		t.Error("no cookie had bits to spare, so the test shows nothing")
+	}
+}
+
+// SPEC 7.1: the signature of an id covers every bit of the cookie, as that of a secure cookie does.
+func TestAlteredSignedIDIsRefused(t *testing.T) {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c", Backend: sessplus.Memory(), SignID: true}))
+	s.with(func(s *sessplus.Session) { s.Set("a", "1") })
+	text := s.jar(s.client)["c"]
+	if got := get7(s, readA, "c="+text).body; got != "1" {
+		t.Fatalf("a = %q, want 1", got)
+	}
+	at := len(strings.TrimRight(text, "=")) - 1
+	for _, c := range alphabet {
+		if altered := text[:at] + string(c) + text[at+1:]; altered != text && get7(s, readA, "c="+altered).body != "" {
+			t.Fatalf("with %q in place of %q near its end the cookie is accepted", c, text[at])
+		}
+	}
+}
+
+// SPEC 7.3: whoever prints a session shows nothing of it, and no event has its id.
+func TestSessionAndEventsShowNothing(t *testing.T) {
+	const secret = "s3cr3t-value"
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		var j journal
+		c := newCrowd(t, newManager(t, j.options(0), sessplus.Config{CookieName: "s", Backend: b, IdleTimeout: time.Hour}))
+		var id string
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", secret) })
+		c.mustAsk(c.client, func(s *sessplus.Session) {
+			id = s.ID("s")
+			for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x"} {
+				if text := fmt.Sprintf(verb, s); strings.Contains(text, secret) || strings.Contains(text, id) || strings.Contains(text, fmt.Sprintf("%x", id)) {
+					t.Errorf("%s shows %q", verb, text)
+				}
+			}
+			s.Set("user", "x")
+			s.Save()
+			s.Renew()
+		})
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Destroy() })
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		for _, e := range j.events {
+			if text := fmt.Sprintf("%+v", e); strings.Contains(text, id) || strings.Contains(text, secret) || len(e.Handle) != 64 {
+				t.Errorf("the event %s shows more than a handle: %s", e.Kind, text)
+			}
+		}
+	})
+}
+
+// SPEC 7.7: a request that has learned of the end of its session does not open what is bound to it.
+func TestBoundCookieAfterTheEndOfItsSession(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		c := newCrowd(t, newManager(t, nil,
+			sessplus.Config{CookieName: "login", Backend: b, Fields: sessplus.Include("user")},
+			sessplus.Config{CookieName: "bound", Fields: sessplus.Include("cart"), BoundTo: "login"}))
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("cart", "apples") })
+		c.askWith(c.client, func(s *sessplus.Session) {
+			s.Get("user")
+			c.mustAsk(c.client, func(s *sessplus.Session) { s.Destroy("login") })
+			if err := s.Reload(); !errors.Is(err, sessplus.ErrSessionGone) {
+				t.Errorf("Reload() = %v, want ErrSessionGone", err)
+			}
+			if got := s.Get("cart"); got != nil {
+				t.Errorf("cart = %v after the session has ended, want nil", got)
+			}
+		})
+	})
+}
+
+// SPEC 7.2, 7.4: what a cookie costs is bounded by what it may hold, before it is decoded and after.
+func TestCookieCostsLittleMemory(t *testing.T) {
+	cost := func(config sessplus.Config, text string) uint64 {
+		m := newManager(t, nil, config)
+		h := m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { sessplus.Get(r).Get("a") }))
+		r, err := http.NewRequest("GET", "/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Cookie", config.CookieName+"="+text)
+		const times = 20
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range times {
+			h.ServeHTTP(&discard{header: make(http.Header)}, r)
+		}
+		runtime.ReadMemStats(&after)
+		return (after.TotalAlloc - before.TotalAlloc) / times
+	}
+	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c"}))
+	s.with(func(s *sessplus.Session) { s.Set("a", "1") })
+	for _, tt := range []struct {
+		name   string
+		config sessplus.Config
+		text   string
+	}{
+		{"a good cookie", sessplus.Config{CookieName: "c"}, s.jar(s.client)["c"]},
+		{"a too long cookie", sessplus.Config{CookieName: "c"}, strings.Repeat("A", 500_000)},
+		{"a too long signed id", sessplus.Config{CookieName: "c", Backend: sessplus.Memory(), SignID: true}, strings.Repeat("A", 500_000)},
+	} {
+		if got := cost(tt.config, tt.text); got > 100_000 {
+			t.Errorf("%s costs %d bytes of memory, want at most 100000", tt.name, got)
+		}
 	}
 }

@@ -362,7 +362,7 @@ var promises = []promise{
 		c.Set = fields("b", "2")
 		e.update(c)
 		got, err := e.Take(e.ctx, e.key)
-		if err != nil || text(got.Fields) != text(fields("a", "1", "b", "2")) || !near(got.Created, r.Created) {
+		if err != nil || text(got.Fields) != text(fields("a", "1", "b", "2")) || !near(got.Created, r.Created) || !near(got.Expires, r.Expires) {
 			e.breach("Take = %+v, %v", got, err)
 		}
 		e.missing()
@@ -457,6 +457,26 @@ var promises = []promise{
 			}
 		})
 		e.holds(want...)
+	}},
+	{"ConcurrentStreak", "Updates of different fields that follow each other at the same time all stay.", func(e *env) {
+		r := e.create(record("a", "1"))
+		end := time.Now().Add(time.Second / 2)
+		e.together(4, func(i int) {
+			name := fmt.Sprintf("f%d", i)
+			for k := 1; time.Now().Before(end); k++ {
+				c := change(r)
+				c.Set = fields(name, fmt.Sprint(k))
+				if _, err := e.Update(e.ctx, e.key, c); err != nil {
+					e.Errorf("Update: %v", err)
+					return
+				}
+				got, err := e.Load(e.ctx, e.key)
+				if err != nil || !strings.Contains(text(got.Fields), text(c.Set)) {
+					e.Errorf("Load after Update with %s = %+v, %v\nbreaks the promise: %s", text(c.Set), got, err, e.rule)
+					return
+				}
+			}
+		})
 	}},
 	{"CompareAndSet", "Of several Updates with the same Match at the same time one succeeds, the others are ErrConflict.", func(e *env) {
 		r := e.create(record("n", "0"))

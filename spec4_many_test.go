@@ -1,0 +1,144 @@
+package sessplus_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/sessplus/sessplus"
+	"github.com/sessplus/sessplus/internal/servers"
+)
+
+// SPEC 4.1, 4.3: a script of Redis gets more names and values than Lua unpacks at once (8000), and each is saved or removed.
+func TestThousandsOfFieldsInRedis(t *testing.T) {
+	const n = 5000
+	c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: sessplus.Redis(servers.Redis(t))}))
+	name := func(i int) string { return fmt.Sprint("f", i) }
+	for round := range 2 {
+		c.mustAsk(c.client, func(s *sessplus.Session) {
+			for i := range n {
+				s.Set(name(i), i+round)
+			}
+		})
+		c.mustAsk(c.client, func(s *sessplus.Session) {
+			for i := range n {
+				if got := s.GetInt(name(i)); got != i+round {
+					t.Fatalf("round %d: %s = %d, want %d", round, name(i), got, i+round)
+				}
+			}
+		})
+	}
+	c.mustAsk(c.client, func(s *sessplus.Session) {
+		for i := range n - 1 {
+			s.Delete(name(i + 1))
+		}
+	})
+	c.mustAsk(c.client, func(s *sessplus.Session) {
+		if got := s.Fields(); len(got) != 1 || got[0] != name(0) {
+			t.Errorf("%d fields are left, want only %s", len(got), name(0))
+		}
+	})
+}
+
+// SPEC 4.2, 3.5, 6.4: a record of Redis that has expired by its own account while a request runs, or lost its expiry, is gone,
+// also when Redis still has the key.
+func TestLateSaveToAnExpiredRecordThatIsStillStored(t *testing.T) {
+	late := sessplus.Field[int]("late")
+	for name, change := range map[string]func(*sessplus.Session){
+		"set":            func(s *sessplus.Session) { s.Set("late", 1) },
+		"delete":         func(s *sessplus.Session) { s.Delete("plan") },
+		"clear":          func(s *sessplus.Session) { s.Clear() },
+		"renew":          func(s *sessplus.Session) { s.Renew() },
+		"no expiry, set": func(s *sessplus.Session) { s.Set("late", 1) },
+		"update": func(s *sessplus.Session) {
+			if _, err := late.Update(s, increment); !errors.Is(err, sessplus.ErrSessionGone) {
+				t.Errorf("Update() = %v, want ErrSessionGone", err)
+			}
+			s.Set("late", 1)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := servers.Redis(t)
+			b := &spy{Backend: sessplus.Redis(r)}
+			c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
+			c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("plan", "gold") })
+			slow := c.begin(c.client, change)
+			if key := b.keys[0]; strings.HasPrefix(name, "no expiry") {
+				r.HDel(t.Context(), key, ":expires")
+			} else {
+				r.HSet(t.Context(), key, ":expires", time.Now().Add(-time.Second).UnixMilli())
+			}
+			before := fmt.Sprint(r.HGetAll(t.Context(), b.keys[0]).Val())
+			answer := slow.finish()
+			if answer.StatusCode != http.StatusConflict || len(answer.setCookies("s")) > 0 {
+				t.Errorf("status = %d, Set-Cookie = %q, want 409 and none", answer.StatusCode, answer.setCookies("s"))
+			}
+			if after := fmt.Sprint(r.HGetAll(t.Context(), b.keys[0]).Val()); after != before {
+				t.Errorf("the record is now %s, want it as it was, %s", after, before)
+			}
+			if alive := b.alive(t); len(alive) > 0 {
+				t.Errorf("there are the records %q, want none", alive)
+			}
+		})
+	}
+}
+
+// A delHook acts before every DEL that is sent alone.
+type delHook struct {
+	quotingHook
+	before func()
+}
+
+func (h delHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if cmd.Name() == "del" {
+			h.before()
+		}
+		return next(ctx, cmd)
+	}
+}
+
+// SPEC 4.1, 4.2: a save between the two commands with which another server takes the record of a renewed session is refused.
+func TestSaveBetweenTakeAndRemovalIsRefused(t *testing.T) {
+	r := servers.Redis(t)
+	hooked := redis.NewClient(&redis.Options{Addr: r.Options().Addr, DB: r.Options().DB, ContextTimeoutEnabled: true})
+	defer hooked.Close()
+	b := &spy{Backend: sessplus.Redis(hooked)}
+	one := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
+	two := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: sessplus.Redis(r)}))
+	one.mustAsk(one.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+	slow := two.begin(two.withCookies(one.jar(one.client)), func(s *sessplus.Session) { s.Set("late", 1) })
+	renewal := two.begin(two.withCookies(one.jar(one.client)), func(s *sessplus.Session) { s.Renew() })
+	key := b.keys[0]
+	removals := 0
+	hooked.AddHook(delHook{before: func() {
+		if removals++; removals > 1 { // of what the second renewal has created for nothing
+			return
+		}
+		if answer := slow.finish(); answer.StatusCode != http.StatusConflict {
+			t.Errorf("status = %d of a save, want 409", answer.StatusCode)
+		}
+		if answer := renewal.finish(); answer.StatusCode != http.StatusConflict {
+			t.Errorf("status = %d of a second renewal, want 409", answer.StatusCode)
+		}
+		if ttl := r.PTTL(t.Context(), key).Val(); ttl <= 0 || ttl > time.Minute {
+			t.Errorf("if the removal failed, the record would stay for %v, want at most a minute", ttl)
+		}
+	}})
+	one.mustAsk(one.client, func(s *sessplus.Session) { s.Renew() })
+	if removals == 0 {
+		slow.finish()
+		renewal.finish()
+		t.Fatal("the hook saw no removal")
+	}
+	one.mustAsk(one.client, func(s *sessplus.Session) {
+		if s.GetString("user") != "ann" || s.Has("late") {
+			t.Errorf("user = %q, late is there: %v, want ann, false", s.GetString("user"), s.Has("late"))
+		}
+	})
+}
