@@ -239,13 +239,22 @@ var promises = []promise{
 			e.breach("a touch made %+v of %+v", got, r)
 		}
 	}},
-	{"ExpiresForward", "An Expires that is earlier than the stored one has no effect.", func(e *env) {
-		r := e.create(record("a", "1"))
-		c := change(r)
-		c.Set, c.Expires = fields("a", "2"), r.Expires.Add(-time.Minute)
-		e.update(c)
-		if got := e.holds("a", "2"); !near(got.Expires, r.Expires) {
-			e.breach("Expires went back from %v to %v", r.Expires, got.Expires)
+	{"ExpiresForward", "A save moves the expiry, too, but an Expires that is earlier than the stored one has no effect.", func(e *env) {
+		r := e.create(record("a", "1", "b", "2"))
+		want := r.Expires
+		for _, moved := range []time.Duration{-time.Minute, time.Hour} {
+			for _, c := range []*sessplus.Change{{Set: fields("a", "3")}, {Delete: []string{"c"}}, {Set: fields("a", "1"), Delete: []string{"c"}}} {
+				c.Now, c.Expires = time.Now(), want.Add(moved)
+				if moved > 0 {
+					want = c.Expires
+				}
+				if result := e.update(c); !near(result.Expires, want) {
+					e.breach("an Update with an Expires %v later answers %v, want %v", moved, result.Expires, want)
+				}
+				if got := e.load(); !near(got.Expires, want) {
+					e.breach("after an Update with an Expires %v later it is %v, want %v", moved, got.Expires, want)
+				}
+			}
 		}
 	}},
 	{"Permanent", "With Permanent the flag and the expiry are replaced, be it earlier or later.", func(e *env) {
@@ -267,7 +276,9 @@ var promises = []promise{
 		r := record("a", "1")
 		r.Expires = time.Now().Add(time.Second)
 		e.create(r)
-		e.holds("a", "1")
+		if _, err := e.Load(e.ctx, e.key); err != nil && time.Now().Before(r.Expires) {
+			e.breach("Load before Expires = %v", err)
+		}
 		time.Sleep(time.Until(r.Expires) + 20*time.Millisecond)
 		e.missing()
 		c := change(r)
