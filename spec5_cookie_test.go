@@ -1,6 +1,7 @@
 package sessplus_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -420,6 +421,51 @@ func TestAtMostOneSetCookiePerName(t *testing.T) {
 					t.Errorf("%s, %s: n = %d afterwards, want %d", kind, c.name, got, c.n)
 				}
 			})
+		}
+	}
+}
+
+// SPEC 3.6: each attribute is what the config says, and HttpOnly, Lax, and Secure over TLS where it says nothing.
+func TestAttributesAreThoseOfTheConfig(t *testing.T) {
+	secure := map[sessplus.SecureMode]map[bool]bool{ // over TLS, and not
+		sessplus.SecureAuto:   {true: true, false: false},
+		sessplus.SecureAlways: {true: true, false: true},
+		sessplus.SecureNever:  {true: false, false: false},
+	}
+	for _, base := range []sessplus.Config{
+		{},
+		{Domain: "example.test", Path: "/app", SameSite: http.SameSiteStrictMode, ScriptReadable: true},
+		{Secure: sessplus.SecureAlways},
+		{Secure: sessplus.SecureAlways, SameSite: http.SameSiteNoneMode, Partitioned: true, MaxAge: time.Hour},
+		{Secure: sessplus.SecureNever, MaxAge: 10 * time.Hour},
+	} {
+		for _, b := range []sessplus.Backend{sessplus.Memory(), nil} {
+			for _, tls := range []bool{true, false} {
+				config := base
+				config.CookieName, config.Backend = "k", b
+				s := s5Site(t, map[bool]string{true: "HTTP/2", false: "HTTP/1.1"}[tls], newManager(t, nil, config).Handler)
+				before := time.Now()
+				lines := s.with(func(s *sessplus.Session) { s.Set("n", 1) }).setCookies("k")
+				if len(lines) != 1 {
+					t.Fatalf("%+v, TLS %t: %d lines, want one", config, tls, len(lines))
+				}
+				k, err := http.ParseSetCookie(lines[0])
+				if err != nil {
+					t.Fatal(err)
+				}
+				want := http.Cookie{
+					Name: "k", Value: k.Value, Domain: base.Domain, Path: cmp.Or(base.Path, "/"), Secure: secure[base.Secure][tls], HttpOnly: !base.ScriptReadable,
+					SameSite: cmp.Or(base.SameSite, http.SameSiteLaxMode), Partitioned: base.Partitioned, MaxAge: int(base.MaxAge / time.Second),
+				}
+				if base.MaxAge > 0 {
+					if want.Expires = k.Expires; k.Expires.Sub(before.Add(base.MaxAge)).Abs() > 5*time.Second {
+						t.Errorf("%+v: Expires = %v, want %v from now", config, k.Expires, base.MaxAge)
+					}
+				}
+				if lines[0] != want.String() {
+					t.Errorf("%+v, TLS %t: %s, want %s", config, tls, lines[0], want.String())
+				}
+			}
 		}
 	}
 }

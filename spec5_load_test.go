@@ -277,18 +277,40 @@ func TestConfigsOnOneRedisClientShareRoundTrips(t *testing.T) {
 	}
 }
 
-// SPEC 5.3: what a program has hooked onto its client, as redisotel does, hears of sessplus, too.
+// s5Traced looks for the trace to which a command belongs.
+type s5Traced struct{ trace atomic.Value }
+
+type s5TraceKey struct{}
+
+func (*s5Traced) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (h *s5Traced) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if trace := ctx.Value(s5TraceKey{}); trace != nil {
+			h.trace.Store(trace)
+		}
+		return next(ctx, cmd)
+	}
+}
+func (h *s5Traced) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+// SPEC 5.3: what a program has hooked onto its client, as redisotel does, hears of sessplus, too, and of which request it is.
 func TestHooksOfTheRedisClientAreKept(t *testing.T) {
 	for _, bounded := range []bool{false, true} {
 		direct := servers.Redis(t)
 		client := redis.NewClient(&redis.Options{Addr: direct.Options().Addr, DB: direct.Options().DB, ContextTimeoutEnabled: bounded})
 		defer client.Close()
-		hook := &s5Trips{}
+		hook := &s5Traced{}
 		client.AddHook(hook)
 		s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Redis(client)}))
+		handler := s.Config.Handler
+		s.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), s5TraceKey{}, "the request's")))
+		})
 		s.with(func(s *sessplus.Session) { s.Set("n", 1) })
-		if hook.n.Load() == 0 {
-			t.Errorf("ContextTimeoutEnabled=%t: the hook heard of no command", bounded)
+		if got := hook.trace.Load(); got != "the request's" {
+			t.Errorf("ContextTimeoutEnabled=%t: the hook found the trace %v", bounded, got)
 		}
 	}
 }
