@@ -1,8 +1,6 @@
 package main
 
 import (
-	"net/http"
-	"net/http/httptest"
 	"slices"
 	"testing"
 )
@@ -18,83 +16,13 @@ func TestAdapters(t *testing.T) {
 			if a == nil {
 				continue
 			}
-			t.Run(s.Name+"/"+lib.Name, func(t *testing.T) { checkApp(t, a, s, lib.Name) })
+			t.Run(s.Name+"/"+lib.Name, func(t *testing.T) {
+				if err := a.check(s, lib.Name); err != nil {
+					t.Error(err)
+				}
+			})
 		}
 	}
-}
-
-func checkApp(t *testing.T, a *app, s scenario, lib string) {
-	r, err := a.logIn(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range 2 { // a change is seen by the next request, which can change again
-		cookies := r.Cookies()
-		w := httptest.NewRecorder()
-		a.serve.ServeHTTP(w, r)
-		if w.Code != http.StatusNoContent {
-			t.Fatalf("status %d, want 204", w.Code)
-		}
-		var names []string
-		for _, c := range w.Result().Cookies() {
-			names = append(names, c.Name)
-		}
-		if want := s.setsCookies(lib); !slices.Equal(names, want) {
-			t.Errorf("the response sets the cookies %q, want %q", names, want)
-		}
-		if needsVary := lib != "gorilla" && (lib == "scs" || s.do != untouched); needsVary && w.Header().Get("Vary") != "Cookie" {
-			t.Errorf("Vary is %q, want Cookie", w.Header().Get("Vary"))
-		}
-		r = request(cookies, w.Result().Cookies())
-		want, visits := s.first(), int(changes.Load())
-		if s.do == change && s.place == inThree {
-			want.Page = visits
-		} else if s.do == change {
-			want.Visits = visits
-		}
-		var got state
-		if err := a.show(httptest.NewRecorder(), request(r.Cookies(), nil), &got); err != nil {
-			t.Fatal(err)
-		}
-		if got != want {
-			t.Errorf("stored is %+v, want %+v", got, want)
-		}
-		if s.do == create {
-			r = request(nil, nil)
-		}
-	}
-
-	// What does not know the visitor does not answer 204: the value was really looked at.
-	if s.do != untouched && s.do != create && lib != "hand-blind" {
-		w := httptest.NewRecorder()
-		a.serve.ServeHTTP(w, request(nil, nil))
-		if w.Code == http.StatusNoContent {
-			t.Error("a request without cookies gets status 204")
-		}
-	}
-}
-
-// setsCookies names the cookies that a response of the scenario sets. scs and gorilla send theirs with every change.
-func (s scenario) setsCookies(lib string) []string {
-	switch {
-	case s.do == create:
-		return []string{"session"}
-	case s.do != change:
-		return nil
-	case s.place == inThree && lib != "scs":
-		return []string{"prefs"}
-	case s.place == inCookie, lib == "scs", lib == "gorilla":
-		return []string{"session"}
-	}
-	return nil
-}
-
-// request makes one with the old cookies, of which newer ones take the place.
-func request(old, newer []*http.Cookie) *http.Request {
-	r := httptest.NewRequest("GET", "/", nil)
-	addCookies(r, old)
-	addCookies(r, newer)
-	return r
 }
 
 // TestCommands sees what each scenario asks of Redis.
@@ -139,7 +67,7 @@ func BenchmarkRequest(b *testing.B) {
 					continue
 				}
 				b.Run("lib="+lib.Name, func(b *testing.B) {
-					x, err := newRunner(a, s)
+					x, err := checkedRunner(a, s, lib.Name)
 					if err != nil {
 						b.Fatal(err)
 					}

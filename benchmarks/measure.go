@@ -149,9 +149,9 @@ func measure(e *env, s scenario, rounds int, d time.Duration) (row, error) {
 		if a == nil {
 			continue
 		}
-		x, err := newRunner(a, s)
+		x, err := checkedRunner(a, s, lib.Name)
 		if err != nil {
-			return row{}, fmt.Errorf("%s: %w", lib.Name, err)
+			return row{}, err
 		}
 		names, runners = append(names, lib.Name), append(runners, x)
 	}
