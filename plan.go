@@ -57,7 +57,8 @@ func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 	}
 	due := make([]*part, 0, 8)
 	for i := range s.parts {
-		if p := &s.parts[i]; p.state == loaded && (again || !s.sent || !p.tried) && p.unsaved() {
+		p := &s.parts[i]
+		if p.state == loaded && (again || !s.sent || !p.tried) && (p.unsaved() || p.IdleTimeout > 0 && p.rec != nil) {
 			due = append(due, p)
 		}
 	}
@@ -66,7 +67,7 @@ func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 	}
 	now = wallNow()
 	for _, p := range due {
-		if p.sealer == nil {
+		if p.sealer == nil && (p.unsaved() || p.touchDue(now)) {
 			if v := p.planRecord(now, s.sent); v != nil {
 				saves = append(saves, v)
 			}
@@ -94,9 +95,9 @@ func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 	return saves, now, err
 }
 
-// unsaved reports whether there may be something to save.
+// unsaved reports whether there may be something to save, beside a touch.
 func (p *part) unsaved() bool {
-	if p.renew || p.expire || p.rewrite || p.err != nil || len(p.ended) > 0 || p.IdleTimeout > 0 || p.rec != nil && p.permanent != p.rec.Permanent {
+	if p.renew || p.expire || p.rewrite || p.err != nil || len(p.ended) > 0 || p.rec != nil && p.permanent != p.rec.Permanent {
 		return true
 	}
 	for i := range p.entries.touched {

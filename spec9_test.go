@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -297,6 +298,9 @@ func TestAllocations(t *testing.T) {
 		{"memory", func(*testing.T) []sessplus.Config { return one(sessplus.Memory()) }, []scenario{
 			{"untouched", four, func(*sessplus.Session) {}, 3}, {"read", four, read, 10}, {"change", four, change, 20}, {"new", nil, four, 27},
 		}},
+		{"memory with an idle timeout", func(*testing.T) []sessplus.Config {
+			return []sessplus.Config{{CookieName: "sid", Backend: sessplus.Memory(), IdleTimeout: time.Hour}}
+		}, []scenario{{"read", four, read, 10}}},
 		{"redis", func(t *testing.T) []sessplus.Config { return one(sessplus.Redis(servers.Redis(t))) }, []scenario{
 			{"untouched", four, func(*sessplus.Session) {}, 3}, {"read", four, read, 34}, {"change", four, change, 58}, {"new", nil, four, 48},
 		}},
