@@ -238,13 +238,13 @@ func (h *historian) act(s *sharedSession, rng *rand.Rand, n int) {
 	case "renew":
 		if op.acked {
 			s.dead = append(s.dead, cookie)
-			s.cookie = set
+			s.cookie, s.ended = set, false // a destroy that ran beside it came later, to the id that this one had replaced
 		}
 		return
 	case "destroy":
 		if op.acked {
-			s.dead = append(s.dead, cookie, s.cookie)
-			s.ended = true
+			s.dead = append(s.dead, cookie)
+			s.ended = s.cookie == cookie // else a renewal that ran beside it came first
 		}
 		return
 	}
