@@ -2,8 +2,6 @@ package sessplus_test
 
 import (
 	"net/http"
-	"net/http/httptest"
-	"strconv"
 	"testing"
 
 	"github.com/sessplus/sessplus"
@@ -42,34 +40,18 @@ func BenchmarkRequest(b *testing.B) {
 			}
 			for _, tt := range scenarios {
 				b.Run(tt.name, func(b *testing.B) {
-					var do func(s *sessplus.Session)
-					h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-						do(sessplus.Get(r))
-						w.WriteHeader(http.StatusNoContent)
-					}))
-					r := httptest.NewRequest("GET", "/", nil)
-					if tt.name != "none" {
-						do = func(s *sessplus.Session) {
-							s.Set("user_id", 42)
-							s.Set("name", "Ann")
-							s.Set("visits", 0)
-							s.Set("plan", "gold")
-						}
-						rec := httptest.NewRecorder()
-						h.ServeHTTP(rec, r)
-						for _, k := range rec.Result().Cookies() {
-							r.AddCookie(k)
-						}
+					visit := visiting(b, m, func(s *sessplus.Session) {
+						s.Set("user_id", 42)
+						s.Set("name", "Ann")
+						s.Set("visits", 0)
+						s.Set("plan", "gold")
+					}, tt.do)
+					if tt.name == "none" {
+						visit = visiting(b, m, nil, tt.do)
 					}
-					do = tt.do
-					w := &discard{header: make(http.Header)}
 					b.ReportAllocs()
 					for b.Loop() {
-						clear(w.header)
-						h.ServeHTTP(w, r)
-						if w.status != http.StatusNoContent {
-							b.Fatal("status " + strconv.Itoa(w.status))
-						}
+						visit()
 					}
 				})
 			}

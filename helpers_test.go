@@ -137,3 +137,30 @@ func (r *reply) setCookies(name string) []string {
 	}
 	return lines
 }
+
+// visiting gives a function that makes a request in this process: from a visitor for whom first has been done, or from a
+// new one.
+func visiting(t testing.TB, m *sessplus.Manager, first, f func(*sessplus.Session)) func() {
+	do := first
+	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		do(sessplus.Get(r))
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	r := httptest.NewRequest("GET", "/", nil)
+	if first != nil {
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, r)
+		for _, k := range rec.Result().Cookies() {
+			r.AddCookie(k)
+		}
+	}
+	do = f
+	w := &discard{header: make(http.Header)}
+	return func() {
+		clear(w.header)
+		h.ServeHTTP(w, r)
+		if w.status != http.StatusNoContent {
+			t.Fatalf("status %d", w.status)
+		}
+	}
+}

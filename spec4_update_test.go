@@ -377,28 +377,24 @@ func TestUpdateWhoseAnswerIsLostHappensOnce(t *testing.T) {
 	})
 }
 
-// always is a backend whose records somebody else has always just changed, for a while.
-type always struct {
-	sessplus.Backend
-	until time.Time
-}
-
-func (b *always) Update(context.Context, string, *sessplus.Change) (sessplus.Result, error) {
-	if time.Now().Before(b.until) {
-		return sessplus.Result{}, sessplus.ErrConflict
-	}
-	return sessplus.Result{}, sessplus.ErrNoRecord
-}
-
 // SPEC 4.5: an Update that others always come before ends with the timeout.
 func TestUpdateGivesUpWithTheTimeout(t *testing.T) {
 	const timeout = 300 * time.Millisecond
-	b := &always{Backend: sessplus.Memory()}
+	b := &s5Backend{Backend: sessplus.Memory()}
 	c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: timeout}, sessplus.Config{CookieName: "s", Backend: b}))
 	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 	c.askWith(c.client, func(s *sessplus.Session) {
-		b.until = time.Now().Add(20 * timeout)
-		if _, err := counter.Update(s, increment); !errors.Is(err, sessplus.ErrUnavailable) || time.Now().After(b.until) {
+		until := time.Now().Add(20 * timeout)
+		b.setHook(func(_ context.Context, op string) error {
+			switch {
+			case op != "update":
+				return nil
+			case time.Now().Before(until):
+				return sessplus.ErrConflict // somebody else has just changed it
+			}
+			return sessplus.ErrNoRecord
+		})
+		if _, err := counter.Update(s, increment); !errors.Is(err, sessplus.ErrUnavailable) || time.Now().After(until) {
 			t.Errorf("Update() = %v, want ErrUnavailable after the timeout", err)
 		}
 	})

@@ -219,7 +219,7 @@ func s5Proxy(t *testing.T, addr string) (string, *atomic.Int64) {
 	return l.Addr().String(), &trips
 }
 
-// SPEC 5.3, 9.3
+// SPEC 5.3, SPEC 9.3
 func TestConfigsOnOneRedisClientShareRoundTrips(t *testing.T) {
 	direct := servers.Redis(t)
 	addr, wire := s5Proxy(t, direct.Options().Addr)
@@ -277,21 +277,20 @@ func TestConfigsOnOneRedisClientShareRoundTrips(t *testing.T) {
 	}
 }
 
-// s5Traced looks for the trace to which a command belongs.
-type s5Traced struct{ trace atomic.Value }
+// A commandHook sees each command that is sent alone, and may answer it with an error in place of the server.
+type commandHook func(ctx context.Context, cmd redis.Cmder) error
 
-type s5TraceKey struct{}
-
-func (*s5Traced) DialHook(next redis.DialHook) redis.DialHook { return next }
-func (h *s5Traced) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+func (h commandHook) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (h commandHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		if trace := ctx.Value(s5TraceKey{}); trace != nil {
-			h.trace.Store(trace)
+		if err := h(ctx, cmd); err != nil {
+			cmd.SetErr(err)
+			return err
 		}
 		return next(ctx, cmd)
 	}
 }
-func (h *s5Traced) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+func (h commandHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return next
 }
 
@@ -301,15 +300,21 @@ func TestHooksOfTheRedisClientAreKept(t *testing.T) {
 		direct := servers.Redis(t)
 		client := redis.NewClient(&redis.Options{Addr: direct.Options().Addr, DB: direct.Options().DB, ContextTimeoutEnabled: bounded})
 		defer client.Close()
-		hook := &s5Traced{}
-		client.AddHook(hook)
+		type traceKey struct{}
+		var trace atomic.Value
+		client.AddHook(commandHook(func(ctx context.Context, _ redis.Cmder) error {
+			if t := ctx.Value(traceKey{}); t != nil {
+				trace.Store(t)
+			}
+			return nil
+		}))
 		s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Redis(client)}))
 		handler := s.Config.Handler
 		s.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), s5TraceKey{}, "the request's")))
+			handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), traceKey{}, "the request's")))
 		})
 		s.with(func(s *sessplus.Session) { s.Set("n", 1) })
-		if got := hook.trace.Load(); got != "the request's" {
+		if got := trace.Load(); got != "the request's" {
 			t.Errorf("ContextTimeoutEnabled=%t: the hook found the trace %v", bounded, got)
 		}
 	}

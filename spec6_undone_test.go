@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,10 +33,15 @@ func TestDestroyGoesAheadWhenTheCommitFails(t *testing.T) {
 	})
 }
 
-// noTake is a backend that is down when a record is taken.
-type noTake struct{ sessplus.Backend }
-
-func (noTake) Take(context.Context, string) (*sessplus.Record, error) { return nil, errors.New("down") }
+// downAt is the hook of a backend that is down for these calls.
+func downAt(op string) func(context.Context, string) error {
+	return func(_ context.Context, call string) error {
+		if call == op {
+			return errors.New("down")
+		}
+		return nil
+	}
+}
 
 // SPEC 3.8, 6.2: of two renewals one cannot end its old record; both sessions are then what they were.
 func TestRenewalIsUndoneWhenAnotherCannotEnd(t *testing.T) {
@@ -45,7 +49,7 @@ func TestRenewalIsUndoneWhenAnotherCannotEnd(t *testing.T) {
 		spied := &spy{Backend: b}
 		c := newCrowd(t, newManager(t, nil,
 			sessplus.Config{CookieName: "good", Backend: spied, Fields: sessplus.Include("user")},
-			sessplus.Config{CookieName: "bad", Backend: noTake{sessplus.Memory()}, Fields: sessplus.Include("plan")}))
+			sessplus.Config{CookieName: "bad", Backend: &s5Backend{Backend: sessplus.Memory(), hook: downAt("take")}, Fields: sessplus.Include("plan")}))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("plan", "gold") })
 		answer := c.askWith(c.client, func(s *sessplus.Session) { s.Renew() })
 		if lines := answer.Header.Values("Set-Cookie"); answer.StatusCode != 503 || len(lines) > 0 {
@@ -130,12 +134,12 @@ func TestAnswersOfAFailoverAreRetried(t *testing.T) {
 			client := redis.NewClient(&redis.Options{Addr: r.Options().Addr, DB: r.Options().DB, ContextTimeoutEnabled: true})
 			defer client.Close()
 			left := 0
-			client.AddHook(failingHook{answer: func() error {
+			client.AddHook(commandHook(func(context.Context, redis.Cmder) error {
 				if left--; left >= 0 {
 					return replyError(code + " 1234 127.0.0.1:1")
 				}
 				return nil
-			}})
+			}))
 			c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 20 * time.Second}, sessplus.Config{CookieName: "s", Backend: sessplus.Redis(client)}))
 			left = 6
 			c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
@@ -147,22 +151,6 @@ func TestAnswersOfAFailoverAreRetried(t *testing.T) {
 			})
 			c.mustAsk(c.client, wantUser(t, "bob"))
 		})
-	}
-}
-
-// A failingHook answers a command in place of the server, or lets it through.
-type failingHook struct {
-	quotingHook
-	answer func() error
-}
-
-func (h failingHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		if err := h.answer(); err != nil {
-			cmd.SetErr(err)
-			return err
-		}
-		return next(ctx, cmd)
 	}
 }
 
@@ -184,33 +172,20 @@ func TestRestartOfAClusterIsNotNoticed(t *testing.T) {
 	c.mustAsk(visitor, wantUser(t, "bob"))
 }
 
-// flaky is a backend that can be down for loads.
-type flaky struct {
-	sessplus.Backend
-	down atomic.Bool
-}
-
-func (b *flaky) Load(ctx context.Context, key string) (*sessplus.Record, error) {
-	if b.down.Load() {
-		return nil, errors.New("down")
-	}
-	return b.Backend.Load(ctx, key)
-}
-
 // SPEC 6.1, 6.6, 7.7: that the session of a bound cookie cannot be loaded is an outage, and not a session that is missing.
 func TestBoundCookieOfASessionThatIsDown(t *testing.T) {
-	b := &flaky{Backend: sessplus.Memory()}
+	b := &s5Backend{Backend: sessplus.Memory()}
 	c := newCrowd(t, newManager(t, nil,
 		sessplus.Config{CookieName: "login", Backend: b, Fields: sessplus.Include("user"), Optional: true},
 		sessplus.Config{CookieName: "bound", Fields: sessplus.Include("cart"), BoundTo: "login"}))
 	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("cart", "apples") })
 	jar := c.jar(c.client)
-	b.down.Store(true)
+	b.setHook(downAt("load"))
 	answer := c.askWith(c.client, func(s *sessplus.Session) { s.Set("cart", "pears") })
 	if lines := answer.Header.Values("Set-Cookie"); answer.StatusCode != http.StatusServiceUnavailable || len(lines) > 0 {
 		t.Errorf("status = %d, Set-Cookie = %q, want 503 and none", answer.StatusCode, lines)
 	}
-	b.down.Store(false)
+	b.setHook(nil)
 	if got := c.jar(c.client); fmt.Sprint(got) != fmt.Sprint(jar) {
 		t.Error("the browser's cookies have changed")
 	}
@@ -226,7 +201,7 @@ func TestSavedSessionSendsNoCookieBesideAFailure(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, nil,
 			sessplus.Config{CookieName: "good", Backend: b, Fields: sessplus.Include("user"), MaxAge: time.Hour},
-			sessplus.Config{CookieName: "bad", Backend: noUpdate{sessplus.Memory()}, Fields: sessplus.Include("plan")}))
+			sessplus.Config{CookieName: "bad", Backend: &s5Backend{Backend: sessplus.Memory(), hook: downAt("update")}, Fields: sessplus.Include("plan")}))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("plan", "gold") })
 		for name, change := range map[string]func(s *sessplus.Session){
 			"changed": func(s *sessplus.Session) { s.Set("user", "bob") },
@@ -238,11 +213,4 @@ func TestSavedSessionSendsNoCookieBesideAFailure(t *testing.T) {
 			}
 		}
 	})
-}
-
-// noUpdate is a backend that is down when a record is changed.
-type noUpdate struct{ sessplus.Backend }
-
-func (noUpdate) Update(context.Context, string, *sessplus.Change) (sessplus.Result, error) {
-	return sessplus.Result{}, errors.New("down")
 }

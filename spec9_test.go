@@ -3,18 +3,12 @@ package sessplus_test
 import (
 	"context"
 	"io"
-	"net"
-	"net/http"
-	"net/http/httptest"
-	"os"
 	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/sessplus/sessplus"
 	"github.com/sessplus/sessplus/internal/servers"
@@ -23,8 +17,13 @@ import (
 // SPEC 9.1: while one backend is waited for, the rest of the session can be used.
 func TestNoLockIsHeldAcrossACall(t *testing.T) {
 	asked, answer := make(chan string), make(chan struct{})
+	slow := &s5Backend{Backend: sessplus.Memory(), hook: func(_ context.Context, call string) error {
+		asked <- call
+		<-answer
+		return nil
+	}}
 	m := newManager(t, nil,
-		sessplus.Config{CookieName: "slow", Fields: sessplus.Include("s"), Lazy: true, Backend: &s9Slow{sessplus.Memory(), asked, answer}},
+		sessplus.Config{CookieName: "slow", Fields: sessplus.Include("s"), Lazy: true, Backend: slow},
 		sessplus.Config{CookieName: "quick", Fields: sessplus.Include("q"), Backend: sessplus.Memory()})
 	s := newSite(t, m)
 	var others sync.WaitGroup
@@ -61,78 +60,48 @@ func TestNoLockIsHeldAcrossACall(t *testing.T) {
 	others.Wait()
 }
 
-// s9Slow tells of each call, and goes on when it may.
-type s9Slow struct {
-	sessplus.Backend
-	asked  chan<- string
-	answer <-chan struct{}
-}
-
-func (b *s9Slow) wait(call string) {
-	b.asked <- call
-	<-b.answer
-}
-
-func (b *s9Slow) Load(ctx context.Context, key string) (*sessplus.Record, error) {
-	b.wait("load")
-	return b.Backend.Load(ctx, key)
-}
-
-func (b *s9Slow) Create(ctx context.Context, key string, r *sessplus.Record) error {
-	b.wait("create")
-	return b.Backend.Create(ctx, key, r)
-}
-
-func (b *s9Slow) Update(ctx context.Context, key string, c *sessplus.Change) (sessplus.Result, error) {
-	b.wait("update")
-	return b.Backend.Update(ctx, key, c)
-}
-
-// SPEC 9.2, 9.3: the traffic of a request with a record of 50 KB.
+// SPEC 9.2, SPEC 9.3: the traffic of a request with a record of 50 KB.
 func TestTrafficOfALargeRecord(t *testing.T) {
 	const large, small = 50 << 10, 4 << 10
-	for name, open := range map[string]func(*testing.T, *s9Traffic) sessplus.Backend{
-		"redis": func(t *testing.T, sent *s9Traffic) sessplus.Backend {
-			direct := servers.Redis(t).Options()
-			client := redis.NewClient(&redis.Options{Addr: s9Proxy(t, direct.Addr, sent.countCommands), DB: direct.DB, PoolSize: 1, ContextTimeoutEnabled: true})
-			t.Cleanup(func() { client.Close() })
-			return sessplus.Redis(client)
-		},
-		"firestore": func(t *testing.T, sent *s9Traffic) sessplus.Backend {
-			servers.Firestore(t)
-			addr := s9Proxy(t, os.Getenv("FIRESTORE_EMULATOR_HOST"), sent.countStreams)
-			return sessplus.Firestore(servers.FirestoreClient(t, addr), "sessions")
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var sent s9Traffic
-			s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: open(t, &sent)}))
-			s.with(func(s *sessplus.Session) {
-				s.Set("large", strings.Repeat("x", large))
-				s.Set("n", 1)
-			})
-			if got := sent.bytes.Load(); got < large {
-				t.Fatalf("%d bytes were counted, want at least %d", got, large)
-			}
-			s.with(func(s *sessplus.Session) { s.Set("n", 2) }) // connections and scripts are there from now on
-			for _, tt := range []struct {
-				name  string
-				calls int64
-				f     func(*sessplus.Session)
-			}{
-				{"read", 1, func(s *sessplus.Session) { s.Fields() }},
-				{"change of one field", 2, func(s *sessplus.Session) { s.Set("n", s.GetInt("n")+1) }},
-				{"end", 2, func(s *sessplus.Session) { s.Destroy() }},
-			} {
-				sent.calls.Store(0)
-				sent.bytes.Store(0)
-				s.with(tt.f)
-				if calls, bytes := sent.calls.Load(), sent.bytes.Load(); calls != tt.calls || bytes > small {
-					t.Errorf("%s: %d calls with %d bytes, want %d with at most %d", tt.name, calls, bytes, tt.calls, small)
-				}
-			}
+	behindProxy(t, func(t *testing.T, f faulty) {
+		var sent s9Traffic
+		r, w := io.Pipe()
+		defer w.Close()
+		if strings.HasSuffix(t.Name(), "redis") {
+			go sent.countCommands(r)
+		} else {
+			go sent.countStreams(r)
+		}
+		f.proxy.watch(func(chunk []byte) proxyMode {
+			w.Write(chunk)
+			return proxyServe
 		})
-	}
+		s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: f.backend}))
+		s.with(func(s *sessplus.Session) {
+			s.Set("large", strings.Repeat("x", large))
+			s.Set("n", 1)
+		})
+		if got := sent.bytes.Load(); got < large {
+			t.Fatalf("%d bytes were counted, want at least %d", got, large)
+		}
+		s.with(func(s *sessplus.Session) { s.Set("n", 2) }) // connections and scripts are there from now on
+		for _, tt := range []struct {
+			name  string
+			calls int64
+			f     func(*sessplus.Session)
+		}{
+			{"read", 1, func(s *sessplus.Session) { s.Fields() }},
+			{"change of one field", 2, func(s *sessplus.Session) { s.Set("n", s.GetInt("n")+1) }},
+			{"end", 2, func(s *sessplus.Session) { s.Destroy() }},
+		} {
+			sent.calls.Store(0)
+			sent.bytes.Store(0)
+			s.with(tt.f)
+			if calls, bytes := sent.calls.Load(), sent.bytes.Load(); calls != tt.calls || bytes > small {
+				t.Errorf("%s: %d calls with %d bytes, want %d with at most %d", tt.name, calls, bytes, tt.calls, small)
+			}
+		}
+	})
 }
 
 // s9Traffic counts what goes to a server.
@@ -170,46 +139,12 @@ func (n *s9Traffic) countStreams(r io.Reader) {
 	}
 }
 
-// s9Proxy passes connections on to addr, and lets count read what clients send. It has when the server has.
-func s9Proxy(t *testing.T, addr string, count func(io.Reader)) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("tcp", addr)
-			if err != nil {
-				client.Close()
-				continue
-			}
-			go func() {
-				defer client.Close()
-				io.Copy(client, server)
-			}()
-			counted, sent := io.Pipe()
-			go func() {
-				defer server.Close()
-				defer sent.Close()
-				io.Copy(server, io.TeeReader(client, sent))
-			}()
-			go count(counted)
-		}
-	}()
-	return l.Addr().String()
-}
-
 // SPEC 9.1: a request to one of many sessions costs what it costs with one.
 func TestCostDoesNotGrowWithTheSessions(t *testing.T) {
 	backend := sessplus.Memory()
 	m := newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: backend})
-	visit := s9Visit(t, m, func(s *sessplus.Session) { s.Set("n", 1) }, func(s *sessplus.Session) { s.Set("n", s.GetInt("n")+1) })
-	login := s9Visit(t, m, nil, func(s *sessplus.Session) { s.Set("n", 1) })
+	visit := visiting(t, m, func(s *sessplus.Session) { s.Set("n", 1) }, func(s *sessplus.Session) { s.Set("n", s.GetInt("n")+1) })
+	login := visiting(t, m, nil, func(s *sessplus.Session) { s.Set("n", 1) })
 	few, fewLogins := testing.AllocsPerRun(100, visit), testing.AllocsPerRun(100, login)
 	for range 100_000 {
 		login()
@@ -217,33 +152,6 @@ func TestCostDoesNotGrowWithTheSessions(t *testing.T) {
 	many, manyLogins := testing.AllocsPerRun(100, visit), testing.AllocsPerRun(100, login)
 	if many > few || manyLogins > fewLogins+1 { // a map grows now and then
 		t.Errorf("with 100,000 sessions a change costs %v allocations and a login %v, with few %v and %v", many, manyLogins, few, fewLogins)
-	}
-}
-
-// s9Visit gives a function that makes a request in this process: from a visitor for whom first has been done, or from a
-// new one.
-func s9Visit(t testing.TB, m *sessplus.Manager, first, f func(*sessplus.Session)) func() {
-	do := first
-	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		do(sessplus.Get(r))
-		w.WriteHeader(http.StatusNoContent)
-	}))
-	r := httptest.NewRequest("GET", "/", nil)
-	if first != nil {
-		rec := httptest.NewRecorder()
-		h.ServeHTTP(rec, r)
-		for _, k := range rec.Result().Cookies() {
-			r.AddCookie(k)
-		}
-	}
-	do = f
-	w := &discard{header: make(http.Header)}
-	return func() {
-		clear(w.header)
-		h.ServeHTTP(w, r)
-		if w.status != http.StatusNoContent {
-			t.Fatalf("status %d", w.status)
-		}
 	}
 }
 
@@ -313,7 +221,7 @@ func TestAllocations(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			m := newManager(t, nil, c.configs(t)...)
 			for _, tt := range c.scenarios {
-				visit := s9Visit(t, m, tt.first, tt.f)
+				visit := visiting(t, m, tt.first, tt.f)
 				visit() // scripts and connections are there from now on
 				if got := testing.AllocsPerRun(200, visit); got > tt.most {
 					t.Errorf("%s: %v allocations, want at most %v", tt.name, got, tt.most)
