@@ -149,20 +149,20 @@ const deadlineShare = 64
 // costs the Timeout once. What the program asks for by Save and Reload is tried again.
 
 func (s *Session) isHung(p *part) bool {
-	s.hungMu.Lock()
-	defer s.hungMu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return slices.ContainsFunc(s.hung, func(b Backend) bool { return sameBackend(b, p.Backend) })
 }
 
 func (s *Session) setHung(p *part) {
-	s.hungMu.Lock()
-	defer s.hungMu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.hung = append(s.hung, p.Backend)
 }
 
 func (s *Session) askAgain() {
-	s.hungMu.Lock()
-	defer s.hungMu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.hung = nil
 }
 

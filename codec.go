@@ -44,6 +44,16 @@ func (jsonCodec) Marshal(v any) ([]byte, error) {
 	return json.Marshal(v)
 }
 
+// decodeAny decodes into what the codec gives for an any.
+func decodeAny(c Codec, data []byte) (any, error) {
+	if _, ok := c.(jsonCodec); ok {
+		return unmarshalAny(data)
+	}
+	var v any // in the heap, which the codec of most programs is spared
+	err := c.Unmarshal(data, &v)
+	return v, err
+}
+
 func (jsonCodec) Unmarshal(data []byte, v any) error {
 	var tree any
 	var err error

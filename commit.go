@@ -30,8 +30,16 @@ func (s *Session) commit(last, again bool) (fatal, soft error) {
 func (s *Session) begin(again bool) (saves []*save, now time.Time, late bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.saved = s.uses
 	saves, now, err = s.plan(again)
 	return saves, now, s.sent, err
+}
+
+// touched reports whether the session was read or changed since the last commit.
+func (s *Session) touched() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.uses != s.saved
 }
 
 // conclude takes over what was saved, and writes the header.
@@ -58,7 +66,7 @@ func (s *Session) conclude(saves []*save, err error, now time.Time, last bool) (
 
 // noteHeaders adds what caches must know of a response that depends on sessions, or sets one.
 func (s *Session) noteHeaders(h http.Header) {
-	if s.used {
+	if s.uses > 0 {
 		noteUse(h)
 	}
 	for i := range s.parts {
@@ -317,7 +325,10 @@ func (v *save) saved(now time.Time) {
 		p.content = content{}
 	case p.sealer != nil:
 		p.renew, p.rewrite = false, false
-		p.rec = &Record{Created: now, Saved: now, Expires: now.Add(p.contentAge(p.permanent)), Permanent: p.permanent}
+		if p.rec == nil {
+			p.rec = new(Record)
+		}
+		*p.rec = Record{Created: now, Saved: now, Expires: now.Add(p.contentAge(p.permanent)), Permanent: p.permanent}
 	case v.newID == "":
 		v.main.change.update(p.rec, v.main.result)
 		p.rewrite = false
@@ -364,46 +375,42 @@ func (s *Session) writeCookies(h http.Header, v *save, now time.Time, failed boo
 	if !send && !drop && !gone {
 		return
 	}
-	var names, lines []string
+	var lines []string
 	if send {
-		values, age := v.values, p.maxAge(p.permanent)
+		age := p.maxAge(p.permanent)
 		if p.sealer == nil {
-			values = []string{p.cookieText()}
+			v.values = []string{p.cookieText()}
 			if age > 0 {
 				age = max(min(age, p.rec.Expires.Sub(now)), time.Second)
 			}
 		}
-		for i, value := range values {
-			names = append(names, chunkName(p.CookieName, i))
-			lines = append(lines, p.setCookie(names[i], value, age, now, s.tls))
+		for i, value := range v.values {
+			lines = append(lines, p.setCookie(chunkName(p.CookieName, i), value, age, now, s.tls))
 		}
 	}
-	for n := range p.MaxChunks { // what the browser has, and nothing takes the place of
-		if gone && !drop {
-			break
-		}
-		if name := chunkName(p.CookieName, n); p.came(n) && !slices.Contains(names, name) {
-			lines = append(lines, p.setCookie(name, "", -1, now, s.tls))
+	for n := len(lines); n < p.MaxChunks && (drop || !gone); n++ { // what the browser has, and nothing takes the place of
+		if p.came(n) {
+			lines = append(lines, p.setCookie(chunkName(p.CookieName, n), "", -1, now, s.tls))
 		}
 	}
 	if !gone {
 		p.expire, p.held = false, send
 	}
 	all := slices.DeleteFunc(h["Set-Cookie"], func(line string) bool { return slices.Contains(p.lines, line) })
-	if all = append(all, lines...); len(all) > 0 {
-		h["Set-Cookie"] = all
-	} else {
+	switch {
+	case len(all) == 0 && len(lines) == 0:
 		delete(h, "Set-Cookie")
+	case len(all) == 0:
+		h["Set-Cookie"] = slices.Clip(lines)
+	default:
+		h["Set-Cookie"] = append(all, lines...)
 	}
 	p.lines = lines
 }
 
 // came reports whether the request brought the cookie, or its nth chunk.
 func (p *part) came(n int) bool {
-	if n == 0 {
-		return len(p.texts) > 0
-	}
-	return p.chunks != nil && len(p.chunks[n-1]) > 0
+	return slices.ContainsFunc(p.texts, func(c candidate) bool { return c.chunk == n })
 }
 
 // cookieText is the value of a server-side cookie: the id, signed if the config says so.
@@ -426,29 +433,29 @@ func (s *Session) report(v *save) {
 		if d.err != nil {
 			kind = EventError
 		}
-		s.m.event(s.ctx, c, kind, d, 0, 0)
+		s.event(c, kind, d, nil)
 	}
 	switch {
 	case v.touch && v.err == nil && v.main.err != nil:
 		if !errors.Is(v.main.err, ErrNoRecord) {
-			s.m.warn(s.ctx, "sessplus: the idle timeout of a session could not be moved", "cookie", c.CookieName, "error", v.main.err)
-			s.m.event(s.ctx, c, EventError, v.main, 0, 0)
+			s.warn("sessplus: the idle timeout of a session could not be moved", "cookie", c.CookieName, "error", v.main.err)
+			s.event(c, EventError, v.main, nil)
 		}
 	case v.err != nil:
 		if !v.fails() {
-			s.m.warn(s.ctx, "sessplus: changes of a session were not saved", "cookie", c.CookieName, "error", v.err)
+			s.warn("sessplus: changes of a session were not saved", "cookie", c.CookieName, "error", v.err)
 		}
 		failed := &call{err: v.err}
 		if v.main != nil {
 			failed.key, failed.took = v.main.key, v.main.took
 		}
-		s.m.event(s.ctx, c, EventError, failed, 0, 0)
+		s.event(c, EventError, failed, nil)
 	case v.written:
 		fields := v.changed
 		if v.newID != "" {
 			fields = v.main.record.Fields
 		}
-		s.m.event(s.ctx, c, v.kind(), v.main, len(fields), size(fields))
+		s.event(c, v.kind(), v.main, fields)
 	}
 }
 

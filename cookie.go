@@ -2,11 +2,16 @@ package sessplus
 
 import (
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
+
+// A candidate is a value that came under the name of a cookie, or of one of its chunks.
+type candidate struct {
+	text  string
+	chunk int
+}
 
 // maxCandidates is how many cookies of one name are tried: a browser sends one per Domain and Path that it has.
 const maxCandidates = 8
@@ -48,12 +53,21 @@ func (m *Manager) readCookies(r *http.Request, put func(s slot, value string)) {
 	}
 }
 
-// addCandidate appends value unless it is there already or there are enough.
-func addCandidate(list []string, value string) []string {
-	if len(list) >= maxCandidates || slices.Contains(list, value) {
+// addCandidate appends c unless it is there already or there are enough under its name.
+func addCandidate(list []candidate, c candidate) []candidate {
+	same := 0
+	for _, other := range list {
+		if other == c {
+			return list
+		}
+		if other.chunk == c.chunk {
+			same++
+		}
+	}
+	if same >= maxCandidates {
 		return list
 	}
-	return append(list, value)
+	return append(list, c)
 }
 
 // setCookie is a Set-Cookie line for the cookie, or one that makes the browser drop it, for which age is negative.
@@ -64,18 +78,17 @@ func (c *cookie) setCookie(name, value string, age time.Duration, now time.Time,
 	if c.Secure == SecureAlways || c.Secure == SecureAuto && tls {
 		flags = c.secureFlags
 	}
-	line := make([]byte, 0, len(name)+len(value)+len(c.scope)+len(flags)+64)
-	line = append(append(append(append(line, name...), '='), value...), c.scope...)
+	life := make([]byte, 0, 64)
 	if age != 0 {
 		seconds, expires := 0, time.Unix(1, 0)
 		if age > 0 {
 			seconds = max(1, int(age/time.Second))
 			expires = now.Add(time.Duration(seconds) * time.Second)
 		}
-		line = expires.UTC().AppendFormat(append(line, "; Expires="...), http.TimeFormat)
-		line = strconv.AppendInt(append(line, "; Max-Age="...), int64(seconds), 10)
+		life = expires.UTC().AppendFormat(append(life, "; Expires="...), http.TimeFormat)
+		life = strconv.AppendInt(append(life, "; Max-Age="...), int64(seconds), 10)
 	}
-	return string(append(line, flags...))
+	return name + "=" + value + c.scope + string(life) + flags
 }
 
 // prepareLines writes down what all Set-Cookie lines of the cookie have: its scope before the age, and flags after it.

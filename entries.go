@@ -1,6 +1,9 @@
 package sessplus
 
-import "iter"
+import (
+	"iter"
+	"unsafe"
+)
 
 // An entry is one field of a part: its value now, and its value in the store as far as this request knows. Both are
 // encoded, and nil for absent.
@@ -12,6 +15,18 @@ type entry struct {
 func (e *entry) dirty() bool {
 	return (e.value == nil) != (e.saved == nil) || string(e.value) != string(e.saved)
 }
+
+// The bytes of a name or value are never changed (see Backend), so that text and bytes can be turned into each other
+// without a copy.
+
+func bytesOf(s string) []byte {
+	if s == "" {
+		return []byte{} // nil would be no value
+	}
+	return unsafe.Slice(unsafe.StringData(s), len(s))
+}
+
+func stringOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // entries holds the fields of a part: as the store had them, and over them those that this request has touched. A read
 // costs no copy of the record.
@@ -42,7 +57,7 @@ func (s *entries) at(name string) *entry {
 		e.name = name
 		i = len(s.touched)
 		if s.touched == nil {
-			s.touched = make([]entry, 0, 4)
+			s.touched = make([]entry, 0, max(1, fewFields-len(s.stored))) // a new session gets several
 		}
 		s.touched = append(s.touched, e)
 		s.touchedIndex.add(name, i)
@@ -81,6 +96,7 @@ type nameIndex struct {
 }
 
 const (
+	fewFields   = 4
 	fewNames    = 16
 	fewSearches = 8
 )

@@ -31,12 +31,15 @@ const (
 	EventError   EventKind = "error"   // a call failed, or a save was dropped because the session had ended
 )
 
-// event reports to the program, if it listens. c is the call that was made, or nil.
-func (m *Manager) event(ctx context.Context, c *cookie, kind EventKind, made *call, fields, bytes int) {
-	if m.onEvent == nil {
+// event reports to the program, if it listens: the call that was made, or nil, and the fields that were read or written.
+func (s *Session) event(c *cookie, kind EventKind, made *call, fields []RawField) {
+	if s.m.onEvent == nil {
 		return
 	}
-	e := Event{Kind: kind, Cookie: c.CookieName, Fields: fields, Bytes: bytes}
+	e := Event{Kind: kind, Cookie: c.CookieName, Fields: len(fields)}
+	for _, f := range fields {
+		e.Bytes += len(f.Name) + len(f.Value)
+	}
 	if made != nil {
 		e.Handle = handle(made.key)
 		e.Duration = made.took
@@ -44,5 +47,5 @@ func (m *Manager) event(ctx context.Context, c *cookie, kind EventKind, made *ca
 			e.Err = made.err
 		}
 	}
-	m.onEvent(context.WithoutCancel(ctx), e)
+	s.m.onEvent(context.WithoutCancel(s.ctx), e)
 }

@@ -18,10 +18,15 @@ func releasedCookie(t testing.TB) (text string, written time.Time) {
 		t.Fatal(err)
 	}
 	text = strings.TrimSpace(string(data))
-	if written, err = writtenAt(text); err != nil {
+	data, _, err = newSealer(formatKeys).open("n", text)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return text, written
+	content, err := decodeContent(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text, content.written
 }
 
 // Cookies that a released version wrote are read by every later one.
@@ -45,7 +50,7 @@ func FuzzCookie(f *testing.F) {
 		f.Add(seed, "tag."+text[50:])
 	}
 	f.Fuzz(func(t *testing.T, first, second string) {
-		r, _, err := c.unseal(first, [][]string{{second}, nil}, nil, written)
+		r, _, err := c.unseal(first, []candidate{{first, 0}, {second, 1}}, nil, written)
 		whole := strings.TrimPrefix(first, "2.tag.") + strings.TrimPrefix(second, "tag.")
 		if err == nil && first != text && whole != text {
 			t.Errorf("unseal(%q, %q) = %+v", first, second, r)

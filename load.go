@@ -1,7 +1,6 @@
 package sessplus
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -10,27 +9,18 @@ import (
 )
 
 // start makes s the session of a request, with nothing loaded.
-func (s *Session) start(m *Manager, w http.ResponseWriter, r *http.Request, outer *Session) {
-	s.m, s.w, s.ctx, s.tls, s.outer = m, w, r.Context(), r.TLS != nil, outer
-	s.ready.L = &s.mu
-	s.parts = make([]part, len(m.cookies))
+func (s *Session) start(m *Manager, w http.ResponseWriter, r *http.Request) {
+	s.m, s.w, s.ctx, s.tls = m, w, r.Context(), r.TLS != nil
 	for i, c := range m.cookies {
 		s.parts[i].cookie = c
 	}
 	m.readCookies(r, func(at slot, value string) {
 		p := &s.parts[at.cookie]
 		p.held = true
-		if at.chunk == 0 {
-			if p.texts == nil {
-				p.texts = p.first[:0]
-			}
-			p.texts = addCandidate(p.texts, value)
-			return
+		if p.texts == nil {
+			p.texts = p.first[:0]
 		}
-		if p.chunks == nil {
-			p.chunks = make([][]string, p.MaxChunks-1)
-		}
-		p.chunks[at.chunk-1] = addCandidate(p.chunks[at.chunk-1], value)
+		p.texts = addCandidate(p.texts, candidate{value, at.chunk})
 	})
 }
 
@@ -82,7 +72,11 @@ func (s *Session) useAll(indexes []int) {
 // await waits while another goroutine loads what one of the parts is waiting for.
 func (s *Session) await(indexes []int, waits func(p *part) bool) {
 	for slices.ContainsFunc(indexes, func(i int) bool { return waits(&s.parts[i]) }) {
-		s.ready.Wait()
+		if s.ready == nil {
+			s.ready = make(chan struct{})
+		}
+		ready := s.ready
+		s.unlocked(func() { <-ready })
 	}
 }
 
@@ -109,10 +103,15 @@ func (s *Session) load(parts []*part) {
 				s.note(p.err)
 			}
 		}
-		s.ready.Broadcast()
+		if s.ready != nil {
+			close(s.ready)
+			s.ready = nil
+		}
 	}()
 	now := time.Now()
-	s.unlocked(func() { s.lookUp(parts, now) })
+	if slices.ContainsFunc(parts, func(p *part) bool { return p.sealer == nil }) {
+		s.unlocked(func() { s.lookUp(parts, now) })
+	}
 	for _, p := range parts {
 		if p.sealer == nil {
 			continue
@@ -136,12 +135,12 @@ func (s *Session) lookUp(parts []*part, now time.Time) {
 	for {
 		var calls []*call
 		for _, p := range parts {
-			for p.sealer == nil && p.rec == nil && p.err == nil && p.next < len(p.texts) {
-				text := p.texts[p.next]
+			for p.sealer == nil && p.rec == nil && p.err == nil && int(p.next) < len(p.texts) {
+				text := p.texts[p.next].text
 				p.next++
 				id, older, err := p.parseID(text)
 				if err != nil {
-					s.m.reject(s.ctx, p, err)
+					s.reject(p, err)
 					continue
 				}
 				p.rewrite = older
@@ -164,21 +163,21 @@ func (p *part) answered(s *Session, c *call, now time.Time) {
 	switch {
 	case errors.Is(c.err, ErrNoRecord):
 		if c.err != ErrNoRecord {
-			s.m.warn(s.ctx, "sessplus: a record cannot be read, and counts as no session", "cookie", p.CookieName)
+			s.warn("sessplus: a record cannot be read, and counts as no session", "cookie", p.CookieName)
 		}
-		s.m.event(s.ctx, p.cookie, EventMiss, c, 0, 0)
+		s.event(p.cookie, EventMiss, c, nil)
 	case c.err != nil:
 		p.err = &Error{Cookie: p.CookieName, Op: "load", Err: c.err}
 		if p.Optional {
-			s.m.warn(s.ctx, "sessplus: a session could not be loaded, and its fields are absent", "cookie", p.CookieName, "error", p.err)
+			s.warn("sessplus: a session could not be loaded, and its fields are absent", "cookie", p.CookieName, "error", p.err)
 		}
-		s.m.event(s.ctx, p.cookie, EventError, c, 0, 0)
+		s.event(p.cookie, EventError, c, nil)
 	case !p.alive(c.record, now):
-		s.m.event(s.ctx, p.cookie, EventMiss, c, 0, 0)
+		s.event(p.cookie, EventMiss, c, nil)
 	default:
 		p.id = c.id
 		p.take(s.m, c.record)
-		s.m.event(s.ctx, p.cookie, EventLoad, c, len(c.record.Fields), size(c.record.Fields))
+		s.event(p.cookie, EventLoad, c, c.record.Fields)
 	}
 }
 
@@ -190,16 +189,17 @@ func (p *part) take(m *Manager, r *Record) {
 		p.permanent = r.Permanent
 	}
 	p.rec, p.found, p.foreign = r, true, nil
-	foreign := func(f RawField) bool { return nameProblem(f.Name) != "" || !m.routes.owns(p.index, f.Name) }
 	p.entries = entries{stored: r.Fields}
-	if slices.ContainsFunc(r.Fields, foreign) {
-		p.entries.stored = nil
-		for _, f := range r.Fields {
-			if foreign(f) {
-				p.foreign = append(p.foreign, f.Name)
-			} else {
-				p.entries.stored = append(p.entries.stored, f)
-			}
+	for i, f := range r.Fields {
+		own := m.routes.owns(p.index, f.Name) && nameProblem(f.Name) == ""
+		switch {
+		case !own && p.foreign == nil:
+			p.entries.stored = slices.Clone(r.Fields[:i]) // r keeps what is stored
+			fallthrough
+		case !own:
+			p.foreign = append(p.foreign, f.Name)
+		case p.foreign != nil:
+			p.entries.stored = append(p.entries.stored, f)
 		}
 	}
 	for _, e := range mine {
@@ -211,16 +211,19 @@ func (p *part) take(m *Manager, r *Record) {
 
 // unseal reads the content of a secure cookie, which must be bound to that session.
 func (s *Session) unseal(p *part, bound []byte, now time.Time) {
-	for _, text := range p.texts {
-		r, older, err := p.cookie.unseal(text, p.chunks, bound, now)
+	for _, first := range p.texts {
+		if first.chunk > 0 {
+			continue
+		}
+		r, older, err := p.cookie.unseal(first.text, p.texts, bound, now)
 		if err != nil {
-			s.m.reject(s.ctx, p, err)
+			s.reject(p, err)
 			continue
 		}
 		p.take(s.m, r)
 		p.foreign = nil // they go when the cookie is written again
 		p.rewrite = older
-		s.m.event(s.ctx, p.cookie, EventLoad, nil, len(r.Fields), size(r.Fields))
+		s.event(p.cookie, EventLoad, nil, r.Fields)
 		return
 	}
 }
@@ -241,15 +244,6 @@ func (c *cookie) parseID(text string) (id string, older bool, err error) {
 
 func (c *cookie) key(id string) string { return recordKey(c.KeyPrefix, c.CookieName, id) }
 
-// size is how many bytes the names and values of fields have.
-func size(fields []RawField) int {
-	n := 0
-	for _, f := range fields {
-		n += len(f.Name) + len(f.Value)
-	}
-	return n
-}
-
 // Reload loads again the sessions that this request has loaded, for handlers that run long. Changes of this request that
 // were not saved yet stay, on top of what was loaded. The error matches [ErrSessionGone] when a session has ended
 // meanwhile; its fields are then absent.
@@ -259,7 +253,7 @@ func (s *Session) Reload() error {
 	defer s.saving.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.used = true
+	s.uses++
 	var calls []*call
 	var failed []*part
 	for i := range s.parts {
@@ -310,16 +304,14 @@ func (p *part) end() {
 }
 
 // warn writes a line to the log. It never gets an id, the value of a cookie or of a field, or the text of a foreign error.
-func (m *Manager) warn(ctx context.Context, msg string, attrs ...any) {
-	m.log.Log(ctx, slog.LevelWarn, msg, attrs...)
-}
+func (s *Session) warn(msg string, attrs ...any) { s.m.log.Log(s.ctx, slog.LevelWarn, msg, attrs...) }
 
 // reject notes a cookie of the request that is no session.
-func (m *Manager) reject(ctx context.Context, p *part, reason error) {
+func (s *Session) reject(p *part, reason error) {
 	level := slog.LevelWarn
 	if errors.Is(reason, errExpired) {
 		level = slog.LevelDebug // what every visitor's cookie comes to
 	}
-	m.log.Log(ctx, level, "sessplus: a cookie was rejected", "cookie", p.CookieName, "reason", reason.Error())
-	m.event(ctx, p.cookie, EventReject, nil, 0, 0)
+	s.m.log.Log(s.ctx, level, "sessplus: a cookie was rejected", "cookie", p.CookieName, "reason", reason.Error())
+	s.event(p.cookie, EventReject, nil, nil)
 }

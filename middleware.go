@@ -1,9 +1,9 @@
 package sessplus
 
 import (
-	"context"
 	"errors"
 	"net/http"
+	"time"
 )
 
 // Handler is the middleware: it loads the sessions of a request, runs next with them in the request's context, and commits
@@ -19,15 +19,18 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		q := &request{Context: r.Context()}
+		q := new(request)
 		s, sw := &q.session, &q.writer
-		s.start(m, w, r, outer)
+		if s.parts = q.first[:]; len(m.cookies) > 1 {
+			s.parts = make([]part, len(m.cookies))
+		}
+		s.start(m, w, r)
 		if err := s.loadEager(); err != nil {
 			m.onError(w, r, err)
 			return
 		}
 		r = r.WithContext(q)
-		sw.ResponseWriter, sw.s, sw.r = w, s, r
+		sw.s, sw.r = s, r
 		panicked := true
 		defer func() {
 			if panicked {
@@ -36,25 +39,29 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 		}()
 		next.ServeHTTP(wrap(sw), r)
 		panicked = false
-		if sw.commit(http.StatusOK); sw.err == nil && !sw.rejected {
+		if sw.commit(http.StatusOK); sw.err == nil && !sw.rejected && s.touched() {
 			s.commit(true, false) // what was changed after the headers
 		}
 	})
 }
 
-// A request is what the middleware makes for each request, in one piece of memory. It is the request's context.
+// A request is what the middleware makes for each request, in one piece of memory. It is the request's context: that which
+// the request came with, and the session.
 type request struct {
-	context.Context // that the request came with
-	session         Session
-	writer          writer
+	session Session
+	writer  writer
+	first   [1]part // what holds the parts if there is one
 }
 
-// Value adds the session to the context.
+func (q *request) Deadline() (time.Time, bool) { return q.session.ctx.Deadline() }
+func (q *request) Done() <-chan struct{}       { return q.session.ctx.Done() }
+func (q *request) Err() error                  { return q.session.ctx.Err() }
+
 func (q *request) Value(key any) any {
 	if key == (contextKey{}) {
 		return &q.session
 	}
-	return q.Context.Value(key)
+	return q.session.ctx.Value(key)
 }
 
 // defaultErrorHandler answers in plain text that says nothing of the inside, and logs the error.

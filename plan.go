@@ -12,7 +12,7 @@ import (
 // taken over under it again.
 type save struct {
 	part  *part
-	epoch int   // part.epoch at the time of the plan
+	epoch int32 // part.epoch at the time of the plan
 	err   error // why it was not saved
 	late  error // ErrHeadersSent, for the part of it that would need a Set-Cookie
 
@@ -326,5 +326,5 @@ func saveOf(c *cookie, saves []*save) *save {
 func newID() string {
 	var b [idBytes]byte
 	rand.Read(b[:]) // never fails
-	return base64.RawURLEncoding.EncodeToString(b[:])
+	return string(base64.RawURLEncoding.AppendEncode(make([]byte, 0, 64), b[:]))
 }

@@ -17,7 +17,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -221,14 +220,6 @@ func decodeRedis(hash map[string]string) (*Record, error) {
 		r.Fields = append(r.Fields, RawField{name, bytesOf(value)})
 	}
 	return r, nil
-}
-
-// bytesOf is what the string consists of, without a copy. Like every value of a record, they are never changed.
-func bytesOf(s string) []byte {
-	if s == "" {
-		return []byte{} // nil would be no value
-	}
-	return unsafe.Slice(unsafe.StringData(s), len(s))
 }
 
 func redisTime(s string) (time.Time, bool) {

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -67,36 +68,42 @@ func (s *sealer) seal(name string, content []byte) (string, error) {
 	return s.codecs[0].Encode(name, content) // encrypts content in place
 }
 
-// open gives the content of a cookie's text, when it was written, and whether an older key did.
-func (s *sealer) open(name, text string) (content []byte, written time.Time, older bool, err error) {
+// open gives the content of a cookie's text, and whether an older key wrote it.
+func (s *sealer) open(name, text string) (content []byte, older bool, err error) {
 	for i, c := range s.codecs {
 		if c.Decode(name, text, &content) == nil {
-			written, err = writtenAt(text)
-			return content, written, i > 0, err
+			return content, i > 0, nil
 		}
 	}
-	return nil, time.Time{}, false, errForged
+	return nil, false, errForged
 }
+
+const base64Digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 // canonical reports whether text is the only one for what it encodes. Base64 decoding passes over line breaks, and over
 // stray bits at the end, so that without this an altered text could be accepted.
 func canonical(text string) bool {
-	_, err := strict.AppendDecode(make([]byte, 0, 3), []byte(text[max(0, len(text)-4):]))
-	return err == nil && strings.IndexByte(text, '\r') < 0 && strings.IndexByte(text, '\n') < 0
+	digits := strings.TrimRight(text, "=")
+	if digits == "" {
+		return false
+	}
+	stray := 1<<(2*(len(text)-len(digits))) - 1 // bits of the last digit that encode nothing
+	return strings.IndexByte(base64Digits, digits[len(digits)-1])&stray == 0 &&
+		strings.IndexByte(text, '\r') < 0 && strings.IndexByte(text, '\n') < 0
 }
 
-// writtenAt reads the date of a securecookie that has been verified.
-func writtenAt(text string) (time.Time, error) {
-	head, err := base64.URLEncoding.AppendDecode(make([]byte, 0, 24), []byte(text[:min(len(text), 32)]))
-	if err != nil {
-		return time.Time{}, errMalformed
+// writtenAt reads the date of a securecookie that has been verified: ten digits and "|", as for any from 2001 to 2286.
+func writtenAt(text string) (t time.Time, ok bool) {
+	const digits, bytes, base64ed = 10, 12, 16
+	if len(text) < base64ed {
+		return t, false
 	}
-	date, _, _ := strings.Cut(string(head), "|")
-	seconds, err := strconv.ParseInt(date, 10, 64)
-	if err != nil {
-		return time.Time{}, errMalformed
+	var head [bytes]byte
+	if _, err := base64.URLEncoding.Decode(head[:], []byte(text[:base64ed])); err != nil || head[digits] != '|' {
+		return t, false
 	}
-	return time.Unix(seconds, 0), nil
+	seconds, err := strconv.ParseInt(stringOf(head[:digits]), 10, 64)
+	return time.Unix(seconds, 0), err == nil
 }
 
 // The content of a secure cookie, before securecookie seals it:
@@ -168,16 +175,24 @@ func decodeContent(b []byte) (c sealedContent, err error) {
 		}
 		c.bound, b = b[:sha256.Size], b[sha256.Size:]
 	}
-	names := string(b) // one string for all
-	c.fields = make([]RawField, 0, 4)
-	for at := 0; at < len(b); {
-		name, middle, ok1 := contentText(b, at)
-		value, end, ok2 := contentText(b, middle)
-		if !ok1 || !ok2 {
+	texts := 0
+	for at := 0; at < len(b); texts++ {
+		_, next, ok := contentText(b, at)
+		if !ok {
 			return c, errMalformed
 		}
-		c.fields = append(c.fields, RawField{names[middle-len(name) : middle], value})
-		at = end
+		at = next
+	}
+	if texts%2 != 0 {
+		return c, errMalformed
+	}
+	c.fields = make([]RawField, texts/2)
+	at := 0
+	for i := range c.fields {
+		var name []byte
+		name, at, _ = contentText(b, at)
+		c.fields[i].Name = stringOf(name)
+		c.fields[i].Value, at, _ = contentText(b, at)
 	}
 	return c, nil
 }
@@ -231,46 +246,40 @@ func split(name, text string, most int) []string {
 	return chunks
 }
 
-// join puts a text together again from the value of the first cookie and what came under the names of the others.
-func join(first string, others [][]string) (string, error) {
+// join puts a text together again from the value of the first cookie and those of its other chunks, among all that came.
+func join(first string, all []candidate) (string, error) {
 	count, rest, found := strings.Cut(first, ".")
 	if !found {
 		return first, nil
 	}
 	n, err := strconv.Atoi(count)
 	tag, text, found := strings.Cut(rest, ".")
-	if err != nil || !found || n < 2 || n-1 > len(others) {
+	if err != nil || !found || n < 2 || n > maxChunks {
 		return "", errMalformed
 	}
 	var whole strings.Builder
 	whole.WriteString(text)
-	for _, candidates := range others[:n-1] {
-		missing := true
-		for _, value := range candidates {
-			if t, text, _ := strings.Cut(value, "."); t == tag {
-				whole.WriteString(text)
-				missing = false
-				break
-			}
-		}
-		if missing {
+	for chunk := 1; chunk < n; chunk++ {
+		i := slices.IndexFunc(all, func(c candidate) bool { return c.chunk == chunk && strings.HasPrefix(c.text, tag+".") })
+		if i < 0 {
 			return "", errMalformed
 		}
+		whole.WriteString(all[i].text[len(tag)+1:])
 	}
 	return whole.String(), nil
 }
 
 // unseal makes a record of the text of a secure cookie. bound is what binding says of the session that the content must
 // belong to, nil for none.
-func (c *cookie) unseal(first string, others [][]string, bound []byte, now time.Time) (r *Record, older bool, err error) {
-	text, err := join(first, others)
+func (c *cookie) unseal(first string, all []candidate, bound []byte, now time.Time) (r *Record, older bool, err error) {
+	text, err := join(first, all)
 	if err != nil {
 		return nil, false, err
 	}
 	if len(text) > c.MaxChunks*maxCookieBytes || !canonical(text) {
 		return nil, false, errMalformed
 	}
-	data, dated, older, err := c.sealer.open(c.CookieName, text)
+	data, older, err := c.sealer.open(c.CookieName, text)
 	if err != nil {
 		return nil, false, err
 	}
@@ -279,10 +288,11 @@ func (c *cookie) unseal(first string, others [][]string, bound []byte, now time.
 		return nil, false, err
 	}
 	written := content.written
+	dated, ok := writtenAt(text)
 	r = &Record{Created: written, Saved: written, Permanent: content.permanent, Fields: content.fields}
 	r.Expires = written.Add(c.contentAge(r.Permanent))
 	switch {
-	case written.Sub(dated).Abs() > maxClockSkew: // both are of one writing
+	case !ok || written.Sub(dated).Abs() > maxClockSkew: // both are of one writing
 		return nil, false, errMalformed
 	case written.After(now.Add(maxClockSkew)):
 		return nil, false, errFuture
@@ -346,11 +356,8 @@ func (s *signer) verify(name, text string) (id string, older bool, err error) {
 // idBytes is the entropy of an id: 256 bits, where OWASP asks for 64.
 const idBytes = 32
 
-// Strict decoders refuse stray bits after the last byte.
-var (
-	strict    = base64.URLEncoding.Strict()
-	strictRaw = base64.RawURLEncoding.Strict()
-)
+// strictRaw refuses stray bits after the last byte.
+var strictRaw = base64.RawURLEncoding.Strict()
 
 // validID reports whether s has the form of an id, and is the only text for its bytes.
 func validID(s string) bool {

@@ -58,44 +58,42 @@ import (
 // Methods that name cookies by their CookieName ignore one that no config has, except that the changing ones
 // ([Session.Renew], [Session.Destroy], [Session.SetPermanent]) make the commit fail: it is a mistake in the program.
 type Session struct {
-	m     *Manager
-	ctx   context.Context     // the request's
-	tls   bool                // the request came over TLS
-	outer *Session            // of a Manager further out in the chain
-	w     http.ResponseWriter // the one below the middleware
-
-	hungMu sync.Mutex // guards hung
-	hung   []Backend  // those that did not answer this request within the Timeout
+	m   *Manager
+	ctx context.Context     // the request's
+	w   http.ResponseWriter // the one below the middleware
 
 	saving sync.Mutex // held by a commit, so that there is one at a time; taken before mu
 
 	mu    sync.Mutex // guards what follows; never held across a call of a backend
-	ready sync.Cond  // of mu: a load has ended
 	parts []part
-	used  bool  // read or changed
-	sent  bool  // the headers have gone
-	err   error // the first error, for Err
-	fatal error // the first mistake of the program, with which commits fail
+	ready chan struct{} // closed when a load ends; nil while nobody waits for one
+	hung  []Backend     // those that did not answer this request within the Timeout
+	err   error         // the first error, for Err
+	fatal error         // the first mistake of the program, with which commits fail
+	tls   bool          // the request came over TLS
+	uses  int32         // how often it was read or changed
+	saved int32         // uses when the last commit began
+	sent  bool          // the headers have gone
 }
 
 // A part is the state of one cookie in one request.
 type part struct {
 	*cookie
-	state  partState
-	texts  []string   // the values that came under the cookie's name, in turn
-	first  [1]string  // what holds texts while there is one
-	next   int        // of texts, to look up
-	chunks [][]string // and under the names of its chunks, from name.1 on
-	found  bool       // a session came with the request
-	held   bool       // the browser has a cookie of this name
+	texts []candidate  // what came under the cookie's name and those of its chunks, in turn
+	first [1]candidate // what holds texts while there is one
 
 	content // of the session, as this request has it
 
-	ended  []string // keys of records to remove
-	expire bool     // tell the browser to drop the cookie
-	epoch  int      // counts Destroy, so that a commit under way notices one
-	tried  bool     // what it has to save could not be saved, and there is nothing new since
-	lines  []string // the Set-Cookie lines for it that are in the response header already
+	ended []string // keys of records to remove
+	lines []string // the Set-Cookie lines for it that are in the response header already
+
+	epoch  int32 // counts Destroy, so that a commit under way notices one
+	state  partState
+	next   uint8 // of texts, to look up
+	found  bool  // a session came with the request
+	held   bool  // the browser has a cookie of this name
+	expire bool  // tell the browser to drop the cookie
+	tried  bool  // what it has to save could not be saved, and there is nothing new since
 }
 
 // content is what Destroy leaves nothing of.
@@ -139,8 +137,9 @@ func (s *Session) decodeAny(name string, data []byte) (v any, ok bool) {
 	if data == nil {
 		return nil, false
 	}
-	if err := s.m.codec.Unmarshal(data, &v); err != nil {
-		s.m.warn(s.ctx, "sessplus: a stored field cannot be decoded, and reads as absent", "field", name)
+	v, err := decodeAny(s.m.codec, data)
+	if err != nil {
+		s.warn("sessplus: a stored field cannot be decoded, and reads as absent", "field", name)
 		return nil, false
 	}
 	return v, true
@@ -155,7 +154,7 @@ func (s *Session) raw(name string) []byte {
 
 // read returns the value that Get reads: that of the last owner which has one, or nil.
 func (s *Session) read(name string) []byte {
-	s.used = true
+	s.uses++
 	owners := s.m.routes.owners(name)
 	for i := len(owners) - 1; i >= 0; i-- {
 		if e, _ := s.use(owners[i]).entries.find(name); e.value != nil {
@@ -171,7 +170,7 @@ func (s *Session) Set(name string, value any) {
 	data, err := s.encode(name, value)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.used = true
+	s.uses++
 	if err != nil {
 		s.fail(err)
 		return
@@ -229,7 +228,7 @@ func (s *Session) fail(err error) {
 func (s *Session) Delete(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.used = true
+	s.uses++
 	s.put(name, nil)
 }
 
@@ -255,7 +254,7 @@ func (s *Session) Has(name string) bool { return s.raw(name) != nil }
 func (s *Session) Fields() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.used = true
+	s.uses++
 	names := []string{}
 	s.useAll(s.m.every)
 	for i := range s.parts {
@@ -274,7 +273,7 @@ func (s *Session) Fields() []string {
 func (s *Session) Clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.used = true
+	s.uses++
 	s.useAll(s.m.every)
 	for i := range s.parts {
 		p := &s.parts[i]
@@ -367,7 +366,7 @@ func (s *Session) part(cookie string) *part {
 func (s *Session) each(cookies []string, op string, load bool, f func(p *part)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.used = true
+	s.uses++
 	var parts []int
 	for i := range s.parts {
 		if len(cookies) == 0 || slices.Contains(cookies, s.parts[i].CookieName) {
@@ -429,8 +428,8 @@ func (s *Session) destroy(p *part) {
 		if p.id != "" {
 			p.ended = append(p.ended, p.key(p.id))
 		}
-		for _, text := range p.texts {
-			if id, _, err := p.parseID(text); err == nil && id != p.id {
+		for _, t := range p.texts {
+			if id, _, err := p.parseID(t.text); err == nil && id != p.id {
 				p.ended = append(p.ended, p.key(id))
 			}
 		}
@@ -488,7 +487,7 @@ func (s *Session) Expires(cookie string) time.Time {
 func inspect[T any](s *Session, cookie string, look func(p *part) T) (answer T) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.used = true
+	s.uses++
 	if p := s.part(cookie); p != nil {
 		answer = look(s.use(p.index))
 	}
@@ -523,10 +522,10 @@ func (m *Manager) Get(r *http.Request) *Session {
 	return s
 }
 
-// of returns the session of m among s and those further out, or nil.
+// of returns the session of m among s and those of Managers further out in the chain, or nil.
 func (s *Session) of(m *Manager) *Session {
 	for s != nil && s.m != m {
-		s = s.outer
+		s, _ = FromContext(s.ctx)
 	}
 	return s
 }

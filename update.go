@@ -64,7 +64,7 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 		s.run([]*call{c})
 		switch {
 		case c.err == nil:
-			s.m.event(s.ctx, p.cookie, EventSave, c, 1, len(name)+len(data))
+			s.event(p.cookie, EventSave, c, c.change.Set)
 			if !s.updated(t, name, data, c) {
 				return failed(ErrHeadersSent)
 			}
@@ -73,7 +73,7 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 			s.lost(t)
 			return failed(ErrSessionGone)
 		case !errors.Is(c.err, ErrConflict):
-			s.m.event(s.ctx, p.cookie, EventError, c, 0, 0)
+			s.event(p.cookie, EventError, c, nil)
 			return failed(c.err)
 		case now.After(deadline):
 			return failed(fmt.Errorf("%w: others were faster: %w", ErrUnavailable, context.DeadlineExceeded))
@@ -100,7 +100,7 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 // A target is the record that an update changes, as this request knows it.
 type target struct {
 	part  *part // nil: there is none, and the update is a plain change
-	epoch int
+	epoch int32
 	key   string
 	rec   *Record
 	known []byte // the field's value there, or the value of this request if there is no record
@@ -111,7 +111,7 @@ type target struct {
 func (s *Session) target(name string) (target, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.used = true
+	s.uses++
 	owners := s.m.routes.owners(name)
 	s.useAll(owners)
 	if len(owners) == 0 {

@@ -12,9 +12,8 @@ import (
 // A writer stands between the handler and the response, to commit the session before the headers go. wrap gives it the
 // optional interfaces of the writer below.
 type writer struct {
-	http.ResponseWriter // the one below
-	s                   *Session
-	r                   *http.Request
+	s *Session
+	r *http.Request
 
 	mu        sync.Mutex // guards what follows; held by the first commit, so that another goroutine's Write waits for it
 	committed bool
@@ -23,7 +22,9 @@ type writer struct {
 }
 
 // Unwrap is for [http.ResponseController].
-func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w *writer) Unwrap() http.ResponseWriter { return w.s.w }
+
+func (w *writer) Header() http.Header { return w.s.w.Header() }
 
 // commit is called before the response's headers go, with their status. An error means that the response has been given
 // by the ErrorHandler.
@@ -41,7 +42,7 @@ func (w *writer) commit(status int) error {
 	}
 	if fatal, _ := w.s.commit(true, false); fatal != nil {
 		w.err = fatal
-		w.s.m.onError(w.ResponseWriter, w.r, fatal)
+		w.s.m.onError(w.s.w, w.r, fatal)
 	}
 	return w.err
 }
@@ -52,26 +53,26 @@ func (w *writer) WriteHeader(status int) {
 	if final && w.commit(status) != nil {
 		return
 	}
-	w.ResponseWriter.WriteHeader(status)
+	w.s.w.WriteHeader(status)
 }
 
 func (w *writer) Write(b []byte) (int, error) {
 	if err := w.commit(http.StatusOK); err != nil {
 		return 0, err
 	}
-	return w.ResponseWriter.Write(b)
+	return w.s.w.Write(b)
 }
 
 // FlushError is what [http.ResponseController] looks for first. It is always there: without it the controller would
 // unwrap this writer, and flush headers that lack the cookies.
 func (w *writer) FlushError() error {
-	if !reaches[http.Flusher](w.ResponseWriter) && !reaches[interface{ FlushError() error }](w.ResponseWriter) {
+	if !reaches[http.Flusher](w.s.w) && !reaches[interface{ FlushError() error }](w.s.w) {
 		return fmt.Errorf("sessplus: Flush: %w", http.ErrNotSupported)
 	}
 	if err := w.commit(http.StatusOK); err != nil {
 		return err
 	}
-	return http.NewResponseController(w.ResponseWriter).Flush()
+	return http.NewResponseController(w.s.w).Flush()
 }
 
 // reaches reports whether a [http.ResponseController] finds a T in w.
@@ -92,7 +93,7 @@ func reaches[T any](w http.ResponseWriter) bool {
 
 func (w *writer) flush() {
 	if w.commit(http.StatusOK) == nil {
-		w.ResponseWriter.(http.Flusher).Flush()
+		w.s.w.(http.Flusher).Flush()
 	}
 }
 
@@ -101,43 +102,43 @@ func (w *writer) hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	// The controller also finds the Hijacker of a writer further down, which it would otherwise do past this one.
-	return http.NewResponseController(w.ResponseWriter).Hijack()
+	return http.NewResponseController(w.s.w).Hijack()
 }
 
 func (w *writer) push(target string, opts *http.PushOptions) error {
-	return w.ResponseWriter.(http.Pusher).Push(target, opts)
+	return w.s.w.(http.Pusher).Push(target, opts)
 }
 
 func (w *writer) readFrom(src io.Reader) (int64, error) {
 	if err := w.commit(http.StatusOK); err != nil {
 		return 0, err
 	}
-	return w.ResponseWriter.(io.ReaderFrom).ReadFrom(src)
+	return w.s.w.(io.ReaderFrom).ReadFrom(src)
 }
 
 func (w *writer) writeString(text string) (int, error) {
 	if err := w.commit(http.StatusOK); err != nil {
 		return 0, err
 	}
-	return w.ResponseWriter.(io.StringWriter).WriteString(text)
+	return w.s.w.(io.StringWriter).WriteString(text)
 }
 
 // wrap gives w the optional interfaces that the writer below has, and no others: a library that finds one relies on it.
 func wrap(w *writer) http.ResponseWriter {
 	has := 0
-	if _, ok := w.ResponseWriter.(http.Flusher); ok {
+	if _, ok := w.s.w.(http.Flusher); ok {
 		has |= 1
 	}
-	if reaches[http.Hijacker](w.ResponseWriter) {
+	if reaches[http.Hijacker](w.s.w) {
 		has |= 2
 	}
-	if _, ok := w.ResponseWriter.(http.Pusher); ok {
+	if _, ok := w.s.w.(http.Pusher); ok {
 		has |= 4
 	}
-	if _, ok := w.ResponseWriter.(io.ReaderFrom); ok {
+	if _, ok := w.s.w.(io.ReaderFrom); ok {
 		has |= 8
 	}
-	if _, ok := w.ResponseWriter.(io.StringWriter); ok {
+	if _, ok := w.s.w.(io.StringWriter); ok {
 		has |= 16
 	}
 	return wraps[has](w)
