@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -108,12 +109,19 @@ func unmarshalAny(data []byte) (any, error) {
 // plain reports whether s is its own JSON text: printable ASCII that encoding/json escapes nothing of.
 func plain(s string) bool {
 	for i := 0; i < len(s); i++ {
-		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+		if !plainBytes[s[i]] {
 			return false
 		}
 	}
 	return true
 }
+
+var plainBytes = func() (list [256]bool) {
+	for c := ' '; c <= '~'; c++ {
+		list[c] = !strings.ContainsRune("\"\\<>&", c)
+	}
+	return list
+}()
 
 func unquote(data []byte) (string, error) {
 	if n := len(data); n >= 2 && data[n-1] == '"' {

@@ -67,11 +67,11 @@ func (s *Session) conclude(saves []*save, err error, now time.Time, last bool) (
 // noteHeaders adds what caches must know of a response that depends on sessions, or sets one.
 func (s *Session) noteHeaders(h http.Header) {
 	if s.uses > 0 {
-		noteUse(h)
+		s.noteUse(h)
 	}
 	for i := range s.parts {
 		if len(s.parts[i].lines) > 0 {
-			noteSetCookie(h)
+			s.noteSetCookie(h)
 		}
 	}
 }
@@ -375,11 +375,11 @@ func (s *Session) writeCookies(h http.Header, v *save, now time.Time, failed boo
 	if !send && !drop && !gone {
 		return
 	}
-	var lines []string
+	lines := v.line[:0]
 	if send {
 		age := p.maxAge(p.permanent)
 		if p.sealer == nil {
-			v.values = []string{p.cookieText()}
+			v.values = append(v.value[:0], p.cookieText())
 			if age > 0 {
 				age = max(min(age, p.rec.Expires.Sub(now)), time.Second)
 			}

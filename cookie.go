@@ -2,6 +2,7 @@ package sessplus
 
 import (
 	"net/http"
+	"net/textproto"
 	"strconv"
 	"strings"
 	"time"
@@ -39,11 +40,11 @@ func (m *Manager) readCookies(r *http.Request, put func(s slot, value string)) {
 		for line != "" {
 			var pair string
 			pair, line, _ = strings.Cut(line, ";")
-			name, value, found := strings.Cut(strings.Trim(pair, " \t"), "=")
+			name, value, found := strings.Cut(textproto.TrimString(pair), "=")
 			if !found {
 				continue
 			}
-			if s, ok := m.names[strings.TrimRight(name, " \t")]; ok {
+			if s, ok := m.names[textproto.TrimString(name)]; ok {
 				if n := len(value); n > 1 && value[0] == '"' && value[n-1] == '"' {
 					value = value[1 : n-1]
 				}
@@ -103,21 +104,25 @@ func (c *cookie) prepareLines() {
 }
 
 // noteUse adds what keeps shared caches from mixing up visitors: Vary for a response that depends on a session.
-func noteUse(h http.Header) {
-	for _, line := range h["Vary"] {
+func (s *Session) noteUse(h http.Header) {
+	vary := h["Vary"]
+	for _, line := range vary {
 		for name := range strings.SplitSeq(line, ",") {
 			if strings.EqualFold(strings.Trim(name, " \t"), "Cookie") {
 				return
 			}
 		}
 	}
-	h["Vary"] = append(h["Vary"], "Cookie")
+	if vary == nil {
+		vary = s.vary[:0]
+	}
+	h["Vary"] = append(vary, "Cookie")
 }
 
 // noteSetCookie keeps a response that sets a session out of shared caches, unless the handler knows better.
-func noteSetCookie(h http.Header) {
-	if h.Get("Cache-Control") == "" {
-		h["Cache-Control"] = []string{"private, no-cache"}
+func (s *Session) noteSetCookie(h http.Header) {
+	if values := h["Cache-Control"]; len(values) == 0 || values[0] == "" {
+		h["Cache-Control"] = append(s.cacheControl[:0], "private, no-cache")
 	}
 }
 

@@ -34,7 +34,7 @@ type entries struct {
 	stored  []RawField // of a record, and not to be changed
 	touched []entry    // each takes the place of the stored one of its name
 
-	storedIndex, touchedIndex nameIndex
+	storedIndex, touchedIndex *nameIndex // nil while the lists are short
 }
 
 // find returns the entry of the name, and whether anything is known of the field.
@@ -60,16 +60,18 @@ func (s *entries) at(name string) *entry {
 			s.touched = make([]entry, 0, max(1, fewFields-len(s.stored))) // a new session gets several
 		}
 		s.touched = append(s.touched, e)
-		s.touchedIndex.add(name, i)
+		if x := s.touchedIndex; x != nil && x.at != nil {
+			x.at[name] = i
+		}
 	}
 	return &s.touched[i]
 }
 
-// all goes through the entries, each name once.
+// all goes through the entries.
 func (s *entries) all() iter.Seq[entry] {
 	return func(yield func(entry) bool) {
-		for i, f := range s.stored {
-			if s.findTouched(f.Name) < 0 && s.findStored(f.Name) == i && !yield(entry{f.Name, f.Value, f.Value}) {
+		for _, f := range s.stored {
+			if s.findTouched(f.Name) < 0 && !yield(entry{f.Name, f.Value, f.Value}) {
 				return
 			}
 		}
@@ -81,18 +83,46 @@ func (s *entries) all() iter.Seq[entry] {
 	}
 }
 
+// findStored returns an index, or -1.
 func (s *entries) findStored(name string) int {
-	return s.storedIndex.find(name, len(s.stored), func(i int) string { return s.stored[i].Name })
+	if len(s.stored) > fewNames {
+		if s.storedIndex == nil {
+			s.storedIndex = &nameIndex{}
+		}
+		if s.storedIndex.ready(len(s.stored), func(i int) string { return s.stored[i].Name }) {
+			return s.storedIndex.find(name)
+		}
+	}
+	for i := range s.stored {
+		if s.stored[i].Name == name {
+			return i
+		}
+	}
+	return -1
 }
 
+// findTouched returns an index, or -1.
 func (s *entries) findTouched(name string) int {
-	return s.touchedIndex.find(name, len(s.touched), func(i int) string { return s.touched[i].name })
+	if len(s.touched) > fewNames {
+		if s.touchedIndex == nil {
+			s.touchedIndex = &nameIndex{}
+		}
+		if s.touchedIndex.ready(len(s.touched), func(i int) string { return s.touched[i].name }) {
+			return s.touchedIndex.find(name)
+		}
+	}
+	for i := range s.touched {
+		if s.touched[i].name == name {
+			return i
+		}
+	}
+	return -1
 }
 
-// A nameIndex finds names in a list: one after the other while they are few, or few are looked for, by a map then.
+// A nameIndex finds names in a long list by a map, once many have been looked for.
 type nameIndex struct {
 	at       map[string]int
-	searches int // of a long list
+	searches int
 }
 
 const (
@@ -101,33 +131,20 @@ const (
 	fewSearches = 8
 )
 
-// find returns the first index of the name among n, or -1.
-func (x *nameIndex) find(name string, n int, nth func(int) string) int {
-	if x.at == nil && n > fewNames {
-		if x.searches++; x.searches > fewSearches {
-			x.at = make(map[string]int, n)
-			for i := n - 1; i >= 0; i-- {
-				x.at[nth(i)] = i
-			}
+// ready counts a search among n names, and reports whether find is to be used for it.
+func (x *nameIndex) ready(n int, nth func(int) string) bool {
+	if x.searches++; x.at == nil && x.searches > fewSearches {
+		x.at = make(map[string]int, n)
+		for i := range n {
+			x.at[nth(i)] = i
 		}
 	}
-	if x.at != nil {
-		if i, ok := x.at[name]; ok {
-			return i
-		}
-		return -1
-	}
-	for i := range n {
-		if nth(i) == name {
-			return i
-		}
-	}
-	return -1
+	return x.at != nil
 }
 
-// add notes a name that the list has got.
-func (x *nameIndex) add(name string, i int) {
-	if x.at != nil {
-		x.at[name] = i
+func (x *nameIndex) find(name string) int {
+	if i, ok := x.at[name]; ok {
+		return i
 	}
+	return -1
 }

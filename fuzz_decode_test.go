@@ -18,8 +18,7 @@ func releasedCookie(t testing.TB) (text string, written time.Time) {
 		t.Fatal(err)
 	}
 	text = strings.TrimSpace(string(data))
-	data, _, err = newSealer(formatKeys).open("n", text)
-	if err != nil {
+	if _, err := newSealer(formatKeys).open("n", text, &data); err != nil {
 		t.Fatal(err)
 	}
 	content, err := decodeContent(data)

@@ -19,11 +19,8 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		q := new(request)
+		q := newRequest(len(m.cookies))
 		s, sw := &q.session, &q.writer
-		if s.parts = q.first[:]; len(m.cookies) > 1 {
-			s.parts = make([]part, len(m.cookies))
-		}
 		s.start(m, w, r)
 		if err := s.loadEager(); err != nil {
 			m.onError(w, r, err)
@@ -50,7 +47,20 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 type request struct {
 	session Session
 	writer  writer
-	first   [1]part // what holds the parts if there is one
+}
+
+func newRequest(parts int) *request {
+	if parts == 1 {
+		q := new(struct {
+			request
+			parts [1]part
+		})
+		q.session.parts = q.parts[:]
+		return &q.request
+	}
+	q := new(request)
+	q.session.parts = make([]part, parts)
+	return q
 }
 
 func (q *request) Deadline() (time.Time, bool) { return q.session.ctx.Deadline() }

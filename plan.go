@@ -31,8 +31,10 @@ type save struct {
 	written bool // what there was to save is saved
 
 	send   bool     // the cookie is to be set: with the id, or with values
-	values []string // of a secure cookie and its chunks
+	values []string // of the cookie and its chunks
 	drop   bool     // the browser is to drop the cookie, unless it is set
+
+	value, line [1]string // what holds values and part.lines while they are one
 }
 
 // sets reports whether the save gives a field a value.
@@ -108,15 +110,14 @@ func (p *part) unsaved() bool {
 	return false
 }
 
-// fields returns all fields of the part.
-func (p *part) fields() []RawField {
-	all := make([]RawField, 0, len(p.entries.stored)+len(p.entries.touched))
+// appendFields appends all fields of the part.
+func (p *part) appendFields(list []RawField) []RawField {
 	for e := range p.entries.all() {
 		if e.value != nil {
-			all = append(all, RawField{e.name, e.value})
+			list = append(list, RawField{e.name, e.value})
 		}
 	}
-	return all
+	return list
 }
 
 // changes returns the fields that differ from the store.
@@ -184,12 +185,20 @@ func (p *part) planRecord(now time.Time, late bool) *save {
 // planCreate plans a new record, and the end of the old one if the session is renewed.
 func (v *save) planCreate(changed []RawField, now time.Time) {
 	p := v.part
+	fields := changed
+	if p.rec != nil {
+		fields = p.appendFields(make([]RawField, 0, len(p.entries.stored)+len(changed)))
+	}
 	v.newID = newID()
 	v.changed = changed
 	v.send = true
-	v.main = &call{part: p, op: opCreate, key: p.key(v.newID), record: &Record{
-		Created: now, Saved: now, Expires: p.expiry(now, now, p.permanent), Permanent: p.permanent, Fields: p.fields(),
-	}}
+	made := new(struct { // in one piece of memory
+		call
+		Record
+	})
+	made.Record = Record{Created: now, Saved: now, Expires: p.expiry(now, now, p.permanent), Permanent: p.permanent, Fields: fields}
+	made.call = call{part: p, op: opCreate, key: p.key(v.newID), record: &made.Record}
+	v.main = &made.call
 	if p.rec != nil {
 		v.renews = true
 		v.take = &call{part: p, op: opTake, key: p.key(p.id)}
@@ -290,7 +299,7 @@ func (s *Session) verifyBound(p *part, saves []*save, now time.Time) []*save {
 // them is sealed with the id that it is going to have.
 func (s *Session) seal(v *save, saves []*save, now time.Time) error {
 	p := v.part
-	all := p.fields()
+	all := p.appendFields(make([]RawField, 0, fewNames)) // not in the heap
 	var bound []byte
 	if p.boundTo != nil {
 		b := &s.parts[p.boundTo.index]
@@ -307,7 +316,7 @@ func (s *Session) seal(v *save, saves []*save, now time.Time) error {
 		bound = binding(id)
 	}
 	var err error
-	if v.values, err = p.cookie.seal(&sealedContent{now, p.permanent, bound, all}); err != nil {
+	if v.values, err = p.cookie.seal(&sealedContent{now, p.permanent, bound, all}, v.value[:0]); err != nil {
 		return &Error{Cookie: p.CookieName, Op: "encode", Err: err}
 	}
 	return nil

@@ -348,8 +348,10 @@ func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 		return redis.NewCmd(ctx, append(args, time.Now().UnixMilli(), c.token)...)
 	case opCreate:
 		r := c.record
+		head := strconv.AppendInt(append(make([]byte, 0, 32), redisVersion+" "...), r.Created.UnixMilli(), 10)
+		head = append(append(head, ' '), redisFlag(r.Permanent)...)
 		args := append(redisArgs(redisCreate, c.key, 4+2*len(r.Fields)), time.Now().UnixMilli(), r.Expires.UnixMilli(),
-			redisVersion+" "+strconv.FormatInt(r.Created.UnixMilli(), 10)+" "+redisFlag(r.Permanent), r.Saved.UnixMilli())
+			string(head), r.Saved.UnixMilli())
 		return redis.NewCmd(ctx, redisFields(args, r.Fields)...)
 	}
 	u := c.change
@@ -393,13 +395,26 @@ func redisArgs(s *redisScript, key string, n int) []any {
 	return append(make([]any, 0, 4+n), "evalsha", s.sha, 1, key)
 }
 
-// redisFields appends the names and values of fields.
+// redisFields appends the names and values of fields. They stay where they are: as strings and slices, each would need
+// memory of its own. The hooks of a program, which may write arguments to a trace, see no values.
 func redisFields(args []any, fields []RawField) []any {
-	for _, f := range fields {
-		args = append(args, redisName(f.Name), f.Value)
+	for i := range fields {
+		args = append(args, (*nameArg)(&fields[i]), (*valueArg)(&fields[i]))
 	}
 	return args
 }
+
+type (
+	nameArg  RawField
+	valueArg RawField
+)
+
+// MarshalBinary and String are for go-redis: what it sends, and what it prints.
+
+func (f *nameArg) MarshalBinary() ([]byte, error)  { return bytesOf(redisName(f.Name)), nil }
+func (f *nameArg) String() string                  { return redisName(f.Name) }
+func (f *valueArg) MarshalBinary() ([]byte, error) { return f.Value, nil }
+func (f *valueArg) String() string                 { return fmt.Sprintf("[%d bytes]", len(f.Value)) }
 
 // redisScript is the script that the call runs, or nil.
 func (c *call) redisScript() *redisScript {

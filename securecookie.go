@@ -68,14 +68,14 @@ func (s *sealer) seal(name string, content []byte) (string, error) {
 	return s.codecs[0].Encode(name, content) // encrypts content in place
 }
 
-// open gives the content of a cookie's text, and whether an older key wrote it.
-func (s *sealer) open(name, text string) (content []byte, older bool, err error) {
+// open sets content to that of a cookie's text, and reports whether an older key wrote it.
+func (s *sealer) open(name, text string, content *[]byte) (older bool, err error) {
 	for i, c := range s.codecs {
-		if c.Decode(name, text, &content) == nil {
-			return content, i > 0, nil
+		if c.Decode(name, text, content) == nil {
+			return i > 0, nil
 		}
 	}
-	return nil, false, errForged
+	return false, errForged
 }
 
 const base64Digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -199,7 +199,13 @@ func decodeContent(b []byte) (c sealedContent, err error) {
 
 // contentText returns the name or value at an index of b, and the index after it.
 func contentText(b []byte, at int) (text []byte, next int, ok bool) {
-	n, size := binary.Uvarint(b[at:])
+	if at >= len(b) {
+		return nil, 0, false
+	}
+	n, size := uint64(b[at]), 1
+	if n >= 0x80 {
+		n, size = binary.Uvarint(b[at:])
+	}
 	at += size
 	if size <= 0 || n > uint64(len(b)-at) {
 		return nil, 0, false
@@ -219,10 +225,11 @@ func chunkName(name string, n int) string {
 	return name + "." + strconv.Itoa(n)
 }
 
-// split gives the values of the cookies over which text is spread, or nil if they would be more than most.
-func split(name, text string, most int) []string {
+// split appends to chunks the values of the cookies over which text is spread, or returns nil if they would be more than
+// most.
+func split(name, text string, most int, chunks []string) []string {
 	if len(name)+len(text) <= maxCookieBytes {
-		return []string{text}
+		return append(chunks, text)
 	}
 	sum := sha256.Sum256([]byte(text))
 	tag := base64.RawURLEncoding.EncodeToString(sum[:chunkTagBytes]) + "."
@@ -232,7 +239,6 @@ func split(name, text string, most int) []string {
 		}
 		return len(tag)
 	}
-	var chunks []string
 	for n := 0; text != ""; n++ {
 		room := maxCookieBytes - len(chunkName(name, n)) - prefix(n)
 		if n == most || room <= 0 {
@@ -279,17 +285,21 @@ func (c *cookie) unseal(first string, all []candidate, bound []byte, now time.Ti
 	if len(text) > c.MaxChunks*maxCookieBytes || !canonical(text) {
 		return nil, false, errMalformed
 	}
-	data, older, err := c.sealer.open(c.CookieName, text)
-	if err != nil {
+	opened := new(struct { // in one piece of memory
+		Record
+		data []byte
+	})
+	if older, err = c.sealer.open(c.CookieName, text, &opened.data); err != nil {
 		return nil, false, err
 	}
-	content, err := decodeContent(data)
+	content, err := decodeContent(opened.data)
 	if err != nil {
 		return nil, false, err
 	}
 	written := content.written
 	dated, ok := writtenAt(text)
-	r = &Record{Created: written, Saved: written, Permanent: content.permanent, Fields: content.fields}
+	r = &opened.Record
+	*r = Record{Created: written, Saved: written, Permanent: content.permanent, Fields: content.fields}
 	r.Expires = written.Add(c.contentAge(r.Permanent))
 	switch {
 	case !ok || written.Sub(dated).Abs() > maxClockSkew: // both are of one writing
@@ -304,13 +314,13 @@ func (c *cookie) unseal(first string, all []candidate, bound []byte, now time.Ti
 	return r, older, nil
 }
 
-// seal gives the values of the cookie, and of its chunks.
-func (c *cookie) seal(content *sealedContent) ([]string, error) {
+// seal appends to values that of the cookie, and those of its chunks.
+func (c *cookie) seal(content *sealedContent, values []string) ([]string, error) {
 	text, err := c.sealer.seal(c.CookieName, content.encode())
 	if err != nil {
 		return nil, errors.New("securecookie cannot encode") // its text is not ours to vouch for
 	}
-	chunks := split(c.CookieName, text, c.MaxChunks)
+	chunks := split(c.CookieName, text, c.MaxChunks, values)
 	if chunks == nil {
 		largest := content.fields[0]
 		for _, f := range content.fields {

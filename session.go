@@ -74,6 +74,8 @@ type Session struct {
 	uses  int32         // how often it was read or changed
 	saved int32         // uses when the last commit began
 	sent  bool          // the headers have gone
+
+	vary, cacheControl [1]string // what holds these headers
 }
 
 // A part is the state of one cookie in one request.
@@ -98,7 +100,7 @@ type part struct {
 
 // content is what Destroy leaves nothing of.
 type content struct {
-	err     error   // why the load failed; the fields then read as absent
+	err     *Error  // why the load failed; the fields then read as absent
 	id      string  // of the session that the client has, "" for none and for a secure cookie
 	rec     *Record // as it was last seen; nil: there is no session
 	entries entries
@@ -203,9 +205,12 @@ func (s *Session) put(name string, data []byte) {
 	for _, i := range owners {
 		p := &s.parts[i]
 		p.tried = false
-		if e, _ := p.entries.find(name); data != nil || e.value != nil {
-			p.entries.at(name).value = data
+		if data == nil {
+			if e, _ := p.entries.find(name); e.value == nil {
+				continue
+			}
 		}
+		p.entries.at(name).value = data
 	}
 }
 
