@@ -45,17 +45,16 @@ func (b *firestoreBackend) problem() string {
 // client tells which backends keep their records in one place.
 func (b *firestoreBackend) client() any { return *b }
 
-// The parts of a document. A field's name is a key of the map "fields", so that it cannot meet another part.
+// The parts of a document. A field's name is a key of the map "fields", so that it cannot meet another part. What a document
+// does not need is left out: each part costs a hundredth of a read, and an index.
 const (
-	docVersion   = "version"
+	docVersion   = "version" // of the format, if it is not the first
 	docCreated   = "created_at"
 	docSaved     = "saved_at"
 	docExpires   = "expires_at"
-	docPermanent = "permanent"
+	docPermanent = "permanent" // if it is
 	docFields    = "fields"
 	docUpdate    = "update_id"
-
-	firestoreVersion = 1
 )
 
 // firestoreName makes a field's name fit for a key of a map, which must not match __.*__, and which a path does not keep
@@ -93,20 +92,24 @@ func (b *firestoreBackend) doc(key string) *firestore.DocumentRef {
 	return b.database.Collection(b.collection).Doc(docName.Replace(key))
 }
 
+var errCorruptDocument = fmt.Errorf("%w: it is corrupt", ErrNoRecord)
+
 // decodeFirestore makes a record of the data of a document, which may have expired.
 func decodeFirestore(data map[string]any, updated time.Time) (*Record, error) {
-	version, ok0 := data[docVersion].(int64)
-	if ok0 && version != firestoreVersion {
+	if _, ok := data[docVersion]; ok {
 		return nil, fmt.Errorf("%w: it has a later format", ErrNoRecord)
 	}
 	created, ok1 := data[docCreated].(time.Time)
 	saved, ok2 := data[docSaved].(time.Time)
 	expires, ok3 := data[docExpires].(time.Time)
-	permanent, ok4 := data[docPermanent].(bool)
-	fields, ok5 := data[docFields].(map[string]any)
-	corrupt := fmt.Errorf("%w: it is corrupt", ErrNoRecord)
-	if !ok0 || !ok1 || !ok2 || !ok3 || !ok4 || !ok5 {
-		return nil, corrupt
+	fields, ok4 := data[docFields].(map[string]any)
+	permanent, ok5 := data[docPermanent].(bool)
+	if !ok5 {
+		_, found := data[docPermanent]
+		ok5 = !found
+	}
+	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 {
+		return nil, errCorruptDocument
 	}
 	r := &Record{Created: created, Saved: saved, Expires: expires, Permanent: permanent}
 	r.Version = updated.Format(time.RFC3339Nano)
@@ -122,7 +125,7 @@ func decodeFirestore(data map[string]any, updated time.Time) (*Record, error) {
 		case []byte:
 			r.Fields = append(r.Fields, RawField{name, value})
 		default:
-			return nil, corrupt
+			return nil, errCorruptDocument
 		}
 	}
 	return r, nil
@@ -133,10 +136,11 @@ func encodeFirestore(r *Record) map[string]any {
 	for _, f := range r.Fields {
 		fields[firestoreName(f.Name)] = firestoreValue(f.Value)
 	}
-	return map[string]any{
-		docVersion: firestoreVersion, docCreated: r.Created, docSaved: r.Saved, docExpires: r.Expires,
-		docPermanent: r.Permanent, docFields: fields,
+	doc := map[string]any{docCreated: r.Created, docSaved: r.Saved, docExpires: r.Expires, docFields: fields}
+	if r.Permanent {
+		doc[docPermanent] = true
 	}
+	return doc
 }
 
 // firestoreUpdates lists what the change has made of before, field path by field path.
@@ -157,8 +161,10 @@ func (c *Change) firestoreUpdates(before, after *Record) []firestore.Update {
 	if !after.Expires.Equal(before.Expires) {
 		add(after.Expires, docExpires)
 	}
-	if after.Permanent != before.Permanent {
-		add(after.Permanent, docPermanent)
+	if after.Permanent && !before.Permanent {
+		add(true, docPermanent)
+	} else if before.Permanent && !after.Permanent {
+		add(firestore.Delete, docPermanent)
 	}
 	return list
 }
@@ -209,8 +215,14 @@ func (b *firestoreBackend) read(ctx context.Context, doc *firestore.DocumentRef)
 	return r, snap, err
 }
 
+// An untold context keeps its deadline from the server, for which it would be work to watch it: up to a tenth of a read on the
+// emulator. The call ends by it all the same, because the client cancels it.
+type untold struct{ context.Context }
+
+func (untold) Deadline() (t time.Time, ok bool) { return t, false }
+
 func (b *firestoreBackend) Load(ctx context.Context, key string) (*Record, error) {
-	r, _, err := b.read(ctx, b.doc(key))
+	r, _, err := b.read(untold{ctx}, b.doc(key))
 	return r, err
 }
 
@@ -237,6 +249,7 @@ func (b *firestoreBackend) Create(ctx context.Context, key string, r *Record) er
 	if err := tooLarge(r.Fields); err != nil {
 		return err
 	}
+	ctx = untold{ctx}
 	doc := b.doc(key)
 	return untilAlone(ctx, func() error {
 		_, err := doc.Create(ctx, encodeFirestore(r))
@@ -266,6 +279,7 @@ func (b *firestoreBackend) Update(ctx context.Context, key string, c *Change) (r
 	if err := tooLarge(c.Set); err != nil {
 		return Result{}, err
 	}
+	ctx = untold{ctx}
 	doc := b.doc(key)
 	var id string
 	if len(c.Match) > 0 {
@@ -323,6 +337,7 @@ func (b *firestoreBackend) Update(ctx context.Context, key string, c *Change) (r
 // Take ends the document before it removes it: if the answer to a removal were lost, nothing would tell ours from that of
 // somebody else who has destroyed the session. A document that stays behind has expired.
 func (b *firestoreBackend) Take(ctx context.Context, key string) (taken *Record, err error) {
+	ctx = untold{ctx}
 	doc, id := b.doc(key), rand.Text()
 	err = untilAlone(ctx, func() error {
 		r, snap, err := b.read(ctx, doc)
@@ -346,6 +361,7 @@ func (b *firestoreBackend) Take(ctx context.Context, key string) (taken *Record,
 }
 
 func (b *firestoreBackend) Delete(ctx context.Context, key string) error {
+	ctx = untold{ctx}
 	return untilAlone(ctx, func() error {
 		_, err := b.doc(key).Delete(ctx)
 		if status.Code(err) == codes.NotFound { // there is no database

@@ -92,8 +92,9 @@ func FuzzRecord(f *testing.F) {
 	f.Add(`{":record":"1 1700000000000 p",":expires":"1700000000000",":saved":"1700000000000","a":"1","::b":"2"}`)
 	f.Add(`{":record":"2 x",":expires":"","":""}`)
 	f.Add(`{":record":"1 1 -",":expires":"9223372036854775807",":saved":"-9223372036854775808",":":"",":other":""}`)
-	f.Add(`{"version":1,"created_at":0,"saved_at":0,"expires_at":0,"permanent":true,"fields":{"~__x__":"1","n":2}}`)
-	f.Add(`{"version":1,"fields":{}}`)
+	f.Add(`{"created_at":0,"saved_at":0,"expires_at":0,"permanent":true,"fields":{"~__x__":"1","n":2}}`)
+	f.Add(`{"created_at":0,"saved_at":0,"expires_at":0,"fields":{}}`)
+	f.Add(`{"version":2,"created_at":0,"saved_at":0,"expires_at":0,"fields":{}}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		hash := make(map[string]string)
 		if json.Unmarshal([]byte(text), &hash) == nil {

@@ -276,7 +276,6 @@ func TestCorruptFirestoreRecordIsNoSession(t *testing.T) {
 		check   corruptCheck
 	}{
 		{"other contents", nil, isNoSession},
-		{"no version", set(firestore.Delete, "version"), isNoSession},
 		{"version as text", set(corruptSecret, "version"), isNoSession},
 		{"version as float", set(1.5, "version"), isNoSession},
 		{"future version", set(2, "version"), isNoSession},
@@ -286,6 +285,7 @@ func TestCorruptFirestoreRecordIsNoSession(t *testing.T) {
 		{"creation as null", set(nil, "created_at"), isNoSession},
 		{"time of saving as map", set(map[string]any{"a": corruptSecret}, "saved_at"), isNoSession},
 		{"permanent as text", set("true", "permanent"), isNoSession},
+		{"permanent as null", set(nil, "permanent"), isNoSession},
 		{"no fields", set(firestore.Delete, "fields"), isNoSession},
 		{"fields as array", set([]any{corruptSecret}, "fields"), isNoSession},
 		{"fields as text", set(corruptSecret, "fields"), isNoSession},
