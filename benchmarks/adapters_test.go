@@ -11,7 +11,7 @@ func TestAdapters(t *testing.T) {
 	e.redis()
 	e.firestore() // the subtests share both
 	for _, s := range scenarios {
-		for _, lib := range slices.Concat(libraries, otherHands) {
+		for _, lib := range slices.Concat(libraries, otherWays) {
 			a := lib.open(e, s)
 			if a == nil {
 				continue
@@ -37,7 +37,7 @@ func TestCommands(t *testing.T) {
 		if !s.usesRedis() {
 			continue
 		}
-		for _, lib := range slices.Concat(libraries, otherHands) {
+		for _, lib := range slices.Concat(libraries, otherWays) {
 			want, known := others[lib.Name+" "+s.Name]
 			if !known {
 				want = s.trips
@@ -47,8 +47,8 @@ func TestCommands(t *testing.T) {
 				t.Fatal(err)
 			}
 			commands := want
-			if lib.Name == "hand" && s.do == create {
-				commands = 2 // a pipeline
+			if lib.Name == "hand-pipeline" {
+				commands = 2
 			}
 			if ok && (f.Commands != float64(commands) || f.Trips != float64(want)) {
 				t.Errorf("%s with %s: %v commands in %v round trips, want %d in %d", s.Name, lib.Name, f.Commands, f.Trips, commands, want)
@@ -61,7 +61,7 @@ func BenchmarkRequest(b *testing.B) {
 	e := &env{tb: b}
 	for _, s := range scenarios {
 		b.Run("scenario="+s.Name, func(b *testing.B) {
-			for _, lib := range slices.Concat(libraries, otherHands) {
+			for _, lib := range slices.Concat(libraries, otherWays) {
 				a := lib.open(e, s)
 				if a == nil {
 					continue

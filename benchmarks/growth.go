@@ -328,7 +328,7 @@ func growConcurrency(e *env, rounds int, d time.Duration) (plot, error) {
 			if len(p.Lines) == i {
 				p.Lines = append(p.Lines, series{Name: name})
 			}
-			p.Lines[i].Y = append(p.Lines[i].Y, middle(costs[i], func(c float64) float64 { return c })/1e3)
+			p.Lines[i].Y = append(p.Lines[i].Y, middle(costs[i])/1e3)
 		}
 	}
 	return p, nil

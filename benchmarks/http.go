@@ -126,7 +126,7 @@ func (x *site) speed() speed {
 		times = append(times, c.times...)
 	}
 	slices.Sort(times)
-	return speed{middle(x.rates, func(r float64) float64 { return r }), float64(times[len(times)/2]), float64(times[len(times)*99/100])}
+	return speed{middle(x.rates), float64(times[len(times)/2]), float64(times[len(times)*99/100])}
 }
 
 func measureHTTP(e *env, s scenario, rounds int, d time.Duration) (load, error) {
@@ -172,6 +172,6 @@ func measureHTTP(e *env, s scenario, rounds int, d time.Duration) (load, error) 
 	for i := range ratios {
 		ratios[i] = own.rates[i] / hand.rates[i]
 	}
-	l.Ratio = middle(ratios, func(r float64) float64 { return r })
+	l.Ratio = middle(ratios)
 	return l, nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"runtime"
@@ -20,10 +21,11 @@ func (d *discard) Write(b []byte) (int, error) { return len(b), nil }
 
 // A runner sends the same request to a handler again and again.
 type runner struct {
-	serve http.Handler
-	base  http.Request
-	req   http.Request // a copy of base for each run, as gorilla keeps the session of a request in it
-	w     discard
+	serve  http.Handler
+	base   http.Request
+	cancel func()       // never called
+	req    http.Request // a copy of base for each run, as gorilla keeps the session of a request in it
+	w      discard
 }
 
 func newRunner(a *app, s scenario) (*runner, error) {
@@ -31,7 +33,8 @@ func newRunner(a *app, s scenario) (*runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	x := &runner{serve: a.serve, base: *r, w: discard{header: make(http.Header)}}
+	ctx, cancel := context.WithCancel(r.Context()) // that of a request in a server can end
+	x := &runner{serve: a.serve, base: *r.WithContext(ctx), cancel: cancel, w: discard{header: make(http.Header)}}
 	for range 3 { // connections, scripts, caches
 		if err := x.run(); err != nil {
 			return nil, fmt.Errorf("%s: %w", s.Name, err)
@@ -58,13 +61,19 @@ type sample struct {
 	Bytes  float64 `json:"bytes"`
 }
 
-// slice runs the request for about d. Allocations count whole: also those of the clients' goroutines.
+// single is how long a request must take to be timed alone.
+const single = 20 * time.Microsecond
+
+// slice runs the request for about d. Requests of a server are timed one by one, and the median counts: its hiccups are
+// nobody's. Of quicker ones the mean counts, so that each pays for its garbage. Allocations count whole: also those of the
+// clients' goroutines.
 func (x *runner) slice(d time.Duration) (sample, error) {
 	runtime.GC() // so that nobody pays for what another left behind
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
+	var alone []float64
 	start, n, batch := time.Now(), 0, 1
-	elapsed := time.Duration(0)
+	elapsed, last := time.Duration(0), time.Duration(0)
 	for elapsed < d {
 		for range batch {
 			if err := x.run(); err != nil {
@@ -72,15 +81,24 @@ func (x *runner) slice(d time.Duration) (sample, error) {
 			}
 		}
 		n += batch
-		elapsed = time.Since(start)
-		batch = max(1, min(2*batch, int(float64(n)*float64(d-elapsed)/float64(elapsed+1))))
+		last, elapsed = elapsed, time.Since(start)
+		if batch == 1 {
+			alone = append(alone, float64(elapsed-last))
+		}
+		if elapsed < time.Duration(n)*single {
+			batch = max(1, min(2*batch, int(float64(n)*float64(d-elapsed)/float64(elapsed+1))))
+		}
 	}
 	runtime.ReadMemStats(&after)
-	return sample{
+	s := sample{
 		Ns:     float64(elapsed) / float64(n),
 		Allocs: float64(after.Mallocs-before.Mallocs) / float64(n),
 		Bytes:  float64(after.TotalAlloc-before.TotalAlloc) / float64(n),
-	}, nil
+	}
+	if len(alone) == n {
+		s.Ns = middle(alone)
+	}
+	return s, nil
 }
 
 // roundRobin lets the runners take turns, so that what disturbs the machine disturbs all of them, and returns each
@@ -102,19 +120,22 @@ func roundRobin(rounds int, d time.Duration, runners []*runner) ([][]sample, err
 
 // median of the samples, each figure for itself.
 func median(list []sample) sample {
+	of := func(value func(s sample) float64) float64 {
+		values := make([]float64, len(list))
+		for i, s := range list {
+			values[i] = value(s)
+		}
+		return middle(values)
+	}
 	return sample{
-		Ns:     middle(list, func(s sample) float64 { return s.Ns }),
-		Allocs: middle(list, func(s sample) float64 { return s.Allocs }),
-		Bytes:  middle(list, func(s sample) float64 { return s.Bytes }),
+		Ns:     of(func(s sample) float64 { return s.Ns }),
+		Allocs: of(func(s sample) float64 { return s.Allocs }),
+		Bytes:  of(func(s sample) float64 { return s.Bytes }),
 	}
 }
 
-func middle[T any](list []T, of func(T) float64) float64 {
-	values := make([]float64, len(list))
-	for i, v := range list {
-		values[i] = of(v)
-	}
-	slices.Sort(values)
+func middle(values []float64) float64 {
+	values = slices.Sorted(slices.Values(values))
 	n := len(values)
 	if n == 0 {
 		return 0
@@ -128,7 +149,7 @@ func ratio(a, b []sample) float64 {
 	for i := range list {
 		list[i] = a[i].Ns / b[i].Ns
 	}
-	return middle(list, func(x float64) float64 { return x })
+	return middle(list)
 }
 
 // A row is what one scenario costs.
@@ -144,7 +165,7 @@ type row struct {
 func measure(e *env, s scenario, rounds int, d time.Duration) (row, error) {
 	var names []string
 	var runners []*runner
-	for _, lib := range slices.Concat(libraries, otherHands) {
+	for _, lib := range slices.Concat(libraries, otherWays) {
 		a := lib.open(e, s)
 		if a == nil {
 			continue

@@ -183,13 +183,14 @@ var libraries = []library{
 	{"sessplus", openSessplus},
 }
 
-// otherHands are further ways to write a scenario by hand, so that nobody needs to guess.
-var otherHands = []library{
-	{"hand-script", openHandScript},
+// otherWays are further ways to write a scenario, so that nobody needs to guess.
+var otherWays = []library{
+	{"hand-pipeline", openHandPipeline},
 	{"hand-json", openHandJSON},
 	{"hand-skip", openHandSkip},
 	{"hand-all", openHandAll},
 	{"hand-blind", openHandBlind},
+	{"sessplus-whole", openSessplusWhole},
 }
 
 // env has the servers that apps use. They start when the first app needs them, and end with tb.

@@ -7,7 +7,11 @@ import (
 )
 
 func openSessplus(e *env, s scenario) *app {
-	m := newManager(e, sessplusConfigs(e, s)...)
+	return sessplusIn(newManager(e, sessplusConfigs(e, s)...), s)
+}
+
+// sessplusIn is the app of a scenario with that manager.
+func sessplusIn(m *sessplus.Manager, s scenario) *app {
 	three := s.place == inThree
 	var do func(k *sessplus.Session) bool
 	switch s.do {
@@ -94,8 +98,14 @@ func newManager(e *env, configs ...sessplus.Config) *sessplus.Manager {
 
 func sessplusConfigs(e *env, s scenario) []sessplus.Config {
 	switch s.place {
-	case inRedis, inBig:
+	case inRedis:
 		return []sessplus.Config{{CookieName: "session", Backend: sessplus.Redis(e.redis()), Lazy: s.do == untouched}}
+	case inBig: // what is large has a record of its own, for the requests that need it
+		backend := sessplus.Redis(e.redis())
+		return []sessplus.Config{
+			{CookieName: "session", Fields: sessplus.Include("user_id", "name", "visits", "plan"), Backend: backend},
+			{CookieName: "notes", Fields: sessplus.Auto(), Backend: backend, Lazy: true},
+		}
 	case inFirestore:
 		return []sessplus.Config{{CookieName: "session", Backend: sessplus.Firestore(e.firestore(), "sessions")}}
 	case inMemory:

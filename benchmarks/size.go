@@ -66,9 +66,8 @@ func measureSize(dir string, rounds int) ([]program, error) {
 			inits[i] = append(inits[i], sum)
 		}
 	}
-	number := func(x float64) float64 { return x }
 	for i := range list {
-		list[i].InitMs, list[i].RunMs = middle(inits[i], number), middle(runs[i], number)
+		list[i].InitMs, list[i].RunMs = middle(inits[i]), middle(runs[i])
 	}
 	return list, nil
 }

@@ -102,7 +102,7 @@ func (all *results) markdown() string {
 		}
 	}
 	section("request", "One request, in-process: time, allocations, bytes allocated", all.requestTable())
-	section("request", "Other ways by hand", all.otherTable())
+	section("request", "Other ways", all.otherTable())
 	section("traffic", "Redis, per request: commands, bytes sent and received", all.trafficTable())
 	section("http", fmt.Sprintf("Loopback HTTP, %d keep-alive connections: requests per second, p50, p99", connections), all.httpTable())
 	for _, p := range all.Growth {
@@ -148,10 +148,10 @@ func (all *results) requestTable() *table {
 func (all *results) otherTable() *table {
 	t := &table{}
 	for _, r := range all.Request {
-		for _, lib := range otherHands {
+		for _, lib := range otherWays {
 			if s, ok := r.Libs[lib.Name]; ok {
 				if t.b.Len() == 0 {
-					t.line("scenario", "by hand", "cost", "to hand", "sessplus / this")
+					t.line("scenario", "way", "cost", "to hand", "sessplus / this")
 				}
 				t.line(r.Scenario, lib.Name, s.String(), fmt.Sprintf("%.2f", r.Ratios[lib.Name]),
 					fmt.Sprintf("%.2f", r.Ratios["sessplus"]/r.Ratios[lib.Name]))

@@ -52,7 +52,7 @@ func (s scenario) usesRedis() bool { return slices.Contains([]place{inRedis, inB
 
 func measureTraffic(e *env, s scenario) (traffic, error) {
 	t := traffic{s.Name, map[string]flows{}}
-	for _, lib := range slices.Concat(libraries, otherHands) {
+	for _, lib := range slices.Concat(libraries, otherWays) {
 		f, ok, err := count(e, s, lib, 100)
 		if err != nil {
 			return t, err

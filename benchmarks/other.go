@@ -5,7 +5,7 @@ import (
 	"net/http"
 
 	"github.com/fxamacker/cbor/v2"
-	"github.com/redis/go-redis/v9"
+	"github.com/sessplus/sessplus"
 )
 
 // openHandJSON reads the big session from a blob of JSON.
@@ -49,28 +49,21 @@ func openHandBlind(e *env, s scenario) *app {
 	return a
 }
 
-// handCreate: KEYS record; ARGV expiry, then names and values.
-var handCreate = redis.NewScript(`
-redis.call('HSET', KEYS[1], unpack(ARGV, 2))
-redis.call('PEXPIREAT', KEYS[1], ARGV[1])
-return 1
-`)
-
-// openHandScript creates a session in one atomic step, so that no crash can leave one that never expires.
-func openHandScript(e *env, s scenario) *app {
+// openHandPipeline creates a session by two commands that are sent together.
+func openHandPipeline(e *env, s scenario) *app {
 	if s.place != inRedis || s.do != create {
 		return nil
 	}
 	rdb := e.redis()
 	a := handRedis(rdb, s)
-	a.serve = handler(func(w http.ResponseWriter, r *http.Request) bool {
-		id := newID()
-		args := []any{expiry(), "user_id", userID, "name", name, "visits", 0, "plan", plan}
-		if handCreate.Run(r.Context(), rdb, []string{recordKey(id)}, args...).Err() != nil {
-			return false
-		}
-		setCookie(w, "session", id)
-		return true
-	})
+	a.serve = handler(func(w http.ResponseWriter, r *http.Request) bool { return createRecord(w, r, rdb) == nil })
 	return a
+}
+
+// openSessplusWhole keeps the big session in one record, of which every request loads all.
+func openSessplusWhole(e *env, s scenario) *app {
+	if s.place != inBig {
+		return nil
+	}
+	return sessplusIn(newManager(e, sessplus.Config{CookieName: "session", Backend: sessplus.Redis(e.redis())}), s)
 }
