@@ -154,14 +154,21 @@ func (c *Change) Apply(r *Record) (Result, error) {
 // machine sleeps.
 func wallNow() time.Time { return time.Now().Truncate(time.Millisecond) }
 
-// recordKey is the key of a session's record: the only trace of the id that a backend sees. A stolen store opens no
-// session, because nobody finds an id from its SHA-256.
-func recordKey(prefix, cookie, id string) string {
-	b := make([]byte, 0, 256) // on the stack, and so mostly all of it
-	sum := sha256.Sum256(append(b, id...))
-	b = append(append(append(b, prefix...), cookie...), ':')
-	return string(hex.AppendEncode(b, sum[:]))
+// A sessionName is the id of a session and, behind it, the key of its record.
+type sessionName string
+
+// nameOf gives the key to an id: the only trace of the id that a backend sees. A stolen store opens no session, because
+// nobody finds an id from its SHA-256.
+func (c *cookie) nameOf(id string) sessionName {
+	b := append(make([]byte, 0, 256), id...) // on the stack, and so mostly all of it
+	sum := sha256.Sum256(b)
+	b = append(append(append(b, c.KeyPrefix...), c.CookieName...), ':')
+	return sessionName(hex.AppendEncode(b, sum[:]))
 }
+
+func (n sessionName) id() string { return string(n[:min(len(n), idLength)]) }
+
+func (n sessionName) key() string { return string(n[min(len(n), idLength):]) }
 
 // backendName is what Describe and the logs call a backend.
 func backendName(b Backend) string {

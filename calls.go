@@ -23,7 +23,7 @@ type call struct {
 	part *part
 	op   op
 	key  string
-	id   string // of the session that is looked up
+	name sessionName // that is looked up, or created
 
 	record *Record // to create, or the answer of a load or a take
 	change *Change // to update

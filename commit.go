@@ -249,7 +249,7 @@ func (s *Session) undo(saves []*save) {
 				v.send = false
 			}
 		}
-		if !v.written || v.newID == "" || !failed && v.err == nil {
+		if !v.written || !v.creates() || !failed && v.err == nil {
 			continue
 		}
 		v.written = false
@@ -299,7 +299,7 @@ func (v *save) takeOver(now time.Time, failed, late bool) {
 	}
 	switch {
 	case p.epoch != v.epoch: // destroyed meanwhile, so what was just created is to go, too
-		if v.written && v.newID != "" {
+		if v.written && v.creates() {
 			p.ended = append(p.ended, v.main.key)
 		}
 		v.send, v.drop, p.expire = false, true, true
@@ -329,14 +329,14 @@ func (v *save) saved(now time.Time) {
 			p.rec = new(Record)
 		}
 		*p.rec = Record{Created: now, Saved: now, Expires: now.Add(p.contentAge(p.permanent)), Permanent: p.permanent}
-	case v.newID == "":
+	case !v.creates():
 		v.main.change.update(p.rec, v.main.result)
 		p.rewrite = false
 		if !v.touch {
 			p.foreign = nil
 		}
 	default:
-		p.id, p.rec, p.foreign, p.rewrite = v.newID, v.main.record, nil, false
+		p.name, p.rec, p.foreign, p.rewrite = v.main.name, v.main.record, nil, false
 		if v.missed != nil {
 			c := v.missed.change
 			for _, f := range c.Set {
@@ -416,9 +416,9 @@ func (p *part) came(n int) bool {
 // cookieText is the value of a server-side cookie: the id, signed if the config says so.
 func (p *part) cookieText() string {
 	if p.signer == nil {
-		return p.id
+		return p.name.id()
 	}
-	text, err := p.signer.sign(p.CookieName, p.id)
+	text, err := p.signer.sign(p.CookieName, p.name.id())
 	if err != nil { // without a random IV to draw, signing cannot fail
 		panic(err)
 	}
@@ -452,7 +452,7 @@ func (s *Session) report(v *save) {
 		s.event(c, EventError, failed, nil)
 	case v.written:
 		fields := v.changed
-		if v.newID != "" {
+		if v.creates() {
 			fields = v.main.record.Fields
 		}
 		s.event(c, v.kind(), v.main, fields)

@@ -122,7 +122,7 @@ func (s *Session) load(parts []*part) {
 			if b.rec == nil {
 				continue // void without that session, whatever it says
 			}
-			bound = binding(b.id)
+			bound = binding(b.name.id())
 		}
 		s.unlocked(func() { s.unseal(p, bound, now) })
 	}
@@ -144,7 +144,8 @@ func (s *Session) lookUp(parts []*part, now time.Time) {
 					continue
 				}
 				p.rewrite = older
-				calls = append(calls, &call{part: p, op: opLoad, key: p.key(id), id: id})
+				name := p.nameOf(id)
+				calls = append(calls, &call{part: p, op: opLoad, key: name.key(), name: name})
 				break
 			}
 		}
@@ -175,7 +176,7 @@ func (p *part) answered(s *Session, c *call, now time.Time) {
 	case !p.alive(c.record, now):
 		s.event(p.cookie, EventMiss, c, nil)
 	default:
-		p.id = c.id
+		p.name = c.name
 		p.take(s.m, c.record)
 		s.event(p.cookie, EventLoad, c, c.record.Fields)
 	}
@@ -242,8 +243,6 @@ func (c *cookie) parseID(text string) (id string, older bool, err error) {
 	return id, older, nil
 }
 
-func (c *cookie) key(id string) string { return recordKey(c.KeyPrefix, c.CookieName, id) }
-
 // Reload loads again the sessions that this request has loaded, for handlers that run long. Changes of this request that
 // were not saved yet stay, on top of what was loaded. The error matches [ErrSessionGone] when a session has ended
 // meanwhile; its fields are then absent.
@@ -261,8 +260,8 @@ func (s *Session) Reload() error {
 		case p.state == unloaded || p.sealer != nil:
 		case s.use(i).err != nil:
 			failed = append(failed, p)
-		case p.id != "":
-			calls = append(calls, &call{part: p, op: opLoad, key: p.key(p.id)})
+		case p.name != "":
+			calls = append(calls, &call{part: p, op: opLoad, key: p.name.key()})
 		}
 	}
 	for _, p := range failed {
@@ -281,7 +280,7 @@ func (s *Session) Reload() error {
 	now := time.Now()
 	for _, c := range calls {
 		p := c.part
-		if p.id == "" || p.key(p.id) != c.key {
+		if p.name.key() != c.key {
 			continue // destroyed meanwhile by another goroutine
 		}
 		switch {

@@ -20,7 +20,6 @@ type save struct {
 	main    *call   // creates or updates the record
 	take    *call   // removes the old record of a renewed session, once all else is saved
 	missed  *call   // puts into the new record what others saved in the old one meanwhile
-	newID   string  // with a create
 
 	changed []RawField // the fields that this save makes equal in the store; nil values are deleted
 	touch   bool       // it only moves the expiry, or asks whether the session still lives
@@ -36,6 +35,9 @@ type save struct {
 
 	value, line [1]string // what holds values and part.lines while they are one
 }
+
+// creates reports whether the save makes a new record, under a new id.
+func (v *save) creates() bool { return v.main != nil && v.main.op == opCreate }
 
 // sets reports whether the save gives a field a value.
 func (v *save) sets() bool {
@@ -189,7 +191,7 @@ func (v *save) planCreate(changed []RawField, now time.Time) {
 	if p.rec != nil {
 		fields = p.appendFields(make([]RawField, 0, len(p.entries.stored)+len(changed)))
 	}
-	v.newID = newID()
+	name := p.nameOf(newID())
 	v.changed = changed
 	v.send = true
 	made := new(struct { // in one piece of memory
@@ -197,11 +199,11 @@ func (v *save) planCreate(changed []RawField, now time.Time) {
 		Record
 	})
 	made.Record = Record{Created: now, Saved: now, Expires: p.expiry(now, now, p.permanent), Permanent: p.permanent, Fields: fields}
-	made.call = call{part: p, op: opCreate, key: p.key(v.newID), record: &made.Record}
+	made.call = call{part: p, op: opCreate, key: name.key(), name: name, record: &made.Record}
 	v.main = &made.call
 	if p.rec != nil {
 		v.renews = true
-		v.take = &call{part: p, op: opTake, key: p.key(p.id)}
+		v.take = &call{part: p, op: opTake, key: p.name.key()}
 	}
 	p.renew = false // again, if the save fails
 }
@@ -209,12 +211,16 @@ func (v *save) planCreate(changed []RawField, now time.Time) {
 // planUpdate plans a change of the record that is there.
 func (v *save) planUpdate(changed []RawField, permanent bool, now time.Time) {
 	p := v.part
-	c := &Change{Now: now, Seen: p.rec, Expires: p.expiry(p.rec.Created, now, permanent)}
-	for _, f := range changed {
-		if f.Value != nil {
-			c.Set = append(c.Set, f)
-		} else {
+	c := &Change{Now: now, Seen: p.rec, Expires: p.expiry(p.rec.Created, now, permanent), Set: changed}
+	for i, f := range changed {
+		switch {
+		case f.Value == nil && c.Delete == nil:
+			c.Set = slices.Clone(changed[:i]) // v.changed keeps all
+			fallthrough
+		case f.Value == nil:
 			c.Delete = append(c.Delete, f.Name)
+		case c.Delete != nil:
+			c.Set = append(c.Set, f)
 		}
 	}
 	c.Delete = append(c.Delete, p.foreign...)
@@ -227,10 +233,10 @@ func (v *save) planUpdate(changed []RawField, permanent bool, now time.Time) {
 	}
 	v.changed = changed
 	if v.ends { // past its Lifetime, and no longer permanent
-		v.main = &call{part: p, op: opDelete, key: p.key(p.id)}
+		v.main = &call{part: p, op: opDelete, key: p.name.key()}
 		return
 	}
-	v.main = &call{part: p, op: opUpdate, key: p.key(p.id), change: c}
+	v.main = &call{part: p, op: opUpdate, key: p.name.key(), change: c}
 }
 
 // planTouch moves the idle expiry, once it is due by a tenth of the timeout. With verify it asks in any case whether the
@@ -244,7 +250,7 @@ func (v *save) planTouch(now time.Time, verify bool) {
 	end := p.expiry(p.rec.Created, now, p.permanent)
 	v.touch = true
 	v.send = p.rewrite || p.maxAge(p.permanent) > 0
-	v.main = &call{part: p, op: opUpdate, key: p.key(p.id), change: &Change{Now: now, Seen: p.rec, Expires: end}}
+	v.main = &call{part: p, op: opUpdate, key: p.name.key(), change: &Change{Now: now, Seen: p.rec, Expires: end}}
 }
 
 // touchDue reports whether the idle expiry of the record is to be moved.
@@ -303,17 +309,17 @@ func (s *Session) seal(v *save, saves []*save, now time.Time) error {
 	var bound []byte
 	if p.boundTo != nil {
 		b := &s.parts[p.boundTo.index]
-		id := b.id
-		if other := saveOf(p.boundTo, saves); other != nil && other.newID != "" {
-			id = other.newID
+		name := b.name
+		if other := saveOf(p.boundTo, saves); other != nil && other.creates() {
+			name = other.main.name
 		}
 		if b.err != nil {
 			return p.saveError(b.err)
 		}
-		if id == "" || b.gone || b.rec != nil && !b.filled() && v.sets() {
+		if name == "" || b.gone || b.rec != nil && !b.filled() && v.sets() {
 			return p.saveError(&fieldError{all[0].Name, "the cookie is bound to " + b.CookieName + ", which has no session", nil})
 		}
-		bound = binding(id)
+		bound = binding(name.id())
 	}
 	var err error
 	if v.values, err = p.cookie.seal(&sealedContent{now, p.permanent, bound, all}, v.value[:0]); err != nil {

@@ -363,15 +363,18 @@ func (s *signer) verify(name, text string) (id string, older bool, err error) {
 	return "", false, errForged
 }
 
-// idBytes is the entropy of an id: 256 bits, where OWASP asks for 64.
-const idBytes = 32
+// idBytes is the entropy of an id: 256 bits, where OWASP asks for 64. Its text has idLength characters.
+const (
+	idBytes  = 32
+	idLength = (idBytes*8 + 5) / 6
+)
 
 // strictRaw refuses stray bits after the last byte.
 var strictRaw = base64.RawURLEncoding.Strict()
 
 // validID reports whether s has the form of an id, and is the only text for its bytes.
 func validID(s string) bool {
-	if len(s) != base64.RawURLEncoding.EncodedLen(idBytes) { // a line break would leave fewer bytes
+	if len(s) != idLength { // a line break would leave fewer bytes
 		return false
 	}
 	b, err := strictRaw.AppendDecode(make([]byte, 0, 64), append(make([]byte, 0, 64), s...))

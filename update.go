@@ -132,7 +132,7 @@ func (s *Session) target(name string) (target, error) {
 	case p.sealer != nil || p.rec == nil:
 		return target{known: e.value}, nil
 	}
-	return target{part: p, epoch: p.epoch, key: p.key(p.id), rec: p.rec, known: e.value, set: e.dirty()}, nil
+	return target{part: p, epoch: p.epoch, key: p.name.key(), rec: p.rec, known: e.value, set: e.dirty()}, nil
 }
 
 // updated takes over what an update has saved. It reports whether the browser still has the session's cookie, or gets it.

@@ -19,8 +19,8 @@ var parts = []string{"request", "traffic", "http", "growth", "size"}
 
 func main() {
 	part := flag.String("part", strings.Join(parts, ","), "what to measure, separated by commas")
-	rounds := flag.Int("rounds", 51, "how often the libraries take turns")
-	benchtime := flag.Duration("benchtime", 20*time.Millisecond, "how long a turn is; over HTTP ten times as long")
+	rounds := flag.Int("rounds", 101, "how often the libraries take turns")
+	benchtime := flag.Duration("benchtime", 10*time.Millisecond, "how long a turn is; over HTTP ten times as long")
 	pattern := flag.String("scenario", "", "measure only the scenarios that match this regular expression")
 	out := flag.String("out", "results", "the directory for tables and charts")
 	sessions := flag.Int("sessions", 1_000_000, "the most live sessions of -part growth")
@@ -53,9 +53,10 @@ func main() {
 		all.Runs[p] = fmt.Sprintf("`go run . -part %s -rounds %d -benchtime %v`, %s", p, *rounds, *benchtime, time.Now().Format(time.DateOnly))
 		switch p {
 		case "request":
+			apart := &env{tb: tb, redisArgs: onOwnCPU()}
 			for _, s := range chosen {
 				progress(s.Name)
-				r, err := measure(e, s, *rounds, *benchtime)
+				r, err := measure(apart, s, *rounds, *benchtime)
 				e.must(err)
 				all.Request = put(all.Request, r, func(r row) string { return r.Scenario })
 			}

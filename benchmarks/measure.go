@@ -26,6 +26,8 @@ type runner struct {
 	cancel func()       // never called
 	req    http.Request // a copy of base for each run, as gorilla keeps the session of a request in it
 	w      discard
+	took   time.Duration // by the last request before the measurement
+	server bool          // it asks a server, or takes as long
 }
 
 func newRunner(a *app, s scenario) (*runner, error) {
@@ -35,11 +37,14 @@ func newRunner(a *app, s scenario) (*runner, error) {
 	}
 	ctx, cancel := context.WithCancel(r.Context()) // that of a request in a server can end
 	x := &runner{serve: a.serve, base: *r.WithContext(ctx), cancel: cancel, w: discard{header: make(http.Header)}}
-	for range 3 { // connections, scripts, caches
+	for range 10 { // connections, scripts, caches
+		start := time.Now()
 		if err := x.run(); err != nil {
 			return nil, fmt.Errorf("%s: %w", s.Name, err)
 		}
+		x.took = time.Since(start)
 	}
+	x.server = x.took > 20*time.Microsecond
 	return x, nil
 }
 
@@ -61,79 +66,72 @@ type sample struct {
 	Bytes  float64 `json:"bytes"`
 }
 
-// single is how long a request must take to be timed alone.
-const single = 20 * time.Microsecond
-
-// slice runs the request for about d. Requests of a server are timed one by one, and the median counts: its hiccups are
-// nobody's. Of quicker ones the mean counts, so that each pays for its garbage. Allocations count whole: also those of the
-// clients' goroutines.
-func (x *runner) slice(d time.Duration) (sample, error) {
-	runtime.GC() // so that nobody pays for what another left behind
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	var alone []float64
+// slice runs the request for about d, and at least once. Requests of a server are timed one by one, and the median counts:
+// its hiccups are nobody's. Of quicker ones the mean counts, so that each pays for its garbage.
+func (x *runner) slice(d time.Duration) (ns float64, err error) {
+	if !x.server { // else the first requests would pay for the caches that are lost
+		runtime.GC() // so that nobody pays for what another left behind
+	}
+	var times []float64
 	start, n, batch := time.Now(), 0, 1
-	elapsed, last := time.Duration(0), time.Duration(0)
-	for elapsed < d {
+	elapsed := time.Duration(0)
+	for n == 0 || elapsed < d {
 		for range batch {
 			if err := x.run(); err != nil {
-				return sample{}, err
+				return 0, err
 			}
 		}
 		n += batch
-		last, elapsed = elapsed, time.Since(start)
-		if batch == 1 {
-			alone = append(alone, float64(elapsed-last))
-		}
-		if elapsed < time.Duration(n)*single {
+		now := time.Since(start)
+		times = append(times, float64(now-elapsed))
+		elapsed = now
+		if !x.server {
 			batch = max(1, min(2*batch, int(float64(n)*float64(d-elapsed)/float64(elapsed+1))))
 		}
 	}
-	runtime.ReadMemStats(&after)
-	s := sample{
-		Ns:     float64(elapsed) / float64(n),
-		Allocs: float64(after.Mallocs-before.Mallocs) / float64(n),
-		Bytes:  float64(after.TotalAlloc-before.TotalAlloc) / float64(n),
+	if x.server {
+		return middle(times), nil
 	}
-	if len(alone) == n {
-		s.Ns = middle(alone)
-	}
-	return s, nil
+	return float64(elapsed) / float64(n), nil
 }
 
-// roundRobin lets the runners take turns, so that what disturbs the machine disturbs all of them, and returns each
-// runner's samples. Every round begins with another one.
-func roundRobin(rounds int, d time.Duration, runners []*runner) ([][]sample, error) {
-	samples := make([][]sample, len(runners))
+// memory is what a request allocates, with the clients' goroutines.
+func (x *runner) memory() (allocs, bytes float64, err error) {
+	const n = 200
+	runtime.GC()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range n {
+		if err := x.run(); err != nil {
+			return 0, 0, err
+		}
+	}
+	runtime.ReadMemStats(&after)
+	return float64(after.Mallocs-before.Mallocs) / n, float64(after.TotalAlloc-before.TotalAlloc) / n, nil
+}
+
+// roundRobin lets the runners take turns, so that what disturbs the machine disturbs all of them, and returns the time of a
+// request in each turn of each runner. Every round begins with another one.
+// What takes longer than a 40th of a turn has turns of one request: in a row, the emulator of Firestore serves them slower.
+func roundRobin(rounds int, d time.Duration, runners []*runner) ([][]float64, error) {
+	if took := runners[0].took; took > d/40 {
+		rounds, d = rounds*max(1, int(d/took)), 0
+	}
+	times := make([][]float64, len(runners))
 	for round := range rounds {
 		for i := range runners {
 			k := (i + round) % len(runners)
-			s, err := runners[k].slice(d)
+			ns, err := runners[k].slice(d)
 			if err != nil {
 				return nil, err
 			}
-			samples[k] = append(samples[k], s)
+			times[k] = append(times[k], ns)
 		}
 	}
-	return samples, nil
+	return times, nil
 }
 
-// median of the samples, each figure for itself.
-func median(list []sample) sample {
-	of := func(value func(s sample) float64) float64 {
-		values := make([]float64, len(list))
-		for i, s := range list {
-			values[i] = value(s)
-		}
-		return middle(values)
-	}
-	return sample{
-		Ns:     of(func(s sample) float64 { return s.Ns }),
-		Allocs: of(func(s sample) float64 { return s.Allocs }),
-		Bytes:  of(func(s sample) float64 { return s.Bytes }),
-	}
-}
-
+// middle is the median.
 func middle(values []float64) float64 {
 	values = slices.Sorted(slices.Values(values))
 	n := len(values)
@@ -143,11 +141,11 @@ func middle(values []float64) float64 {
 	return (values[(n-1)/2] + values[n/2]) / 2
 }
 
-// ratio is the median of the rounds' ratios. Two slices of one round ran next to each other.
-func ratio(a, b []sample) float64 {
+// ratio is the median of the rounds' ratios. Two turns of one round ran next to each other.
+func ratio(a, b []float64) float64 {
 	list := make([]float64, min(len(a), len(b)))
 	for i := range list {
-		list[i] = a[i].Ns / b[i].Ns
+		list[i] = a[i] / b[i]
 	}
 	return middle(list)
 }
@@ -176,15 +174,26 @@ func measure(e *env, s scenario, rounds int, d time.Duration) (row, error) {
 		}
 		names, runners = append(names, lib.Name), append(runners, x)
 	}
-	samples, err := roundRobin(rounds, d, runners)
+	if s.trips > 0 { // else the two would change places, and a request take half as long on one CPU as on two
+		back, err := leaveLastCPU()
+		if err != nil {
+			return row{}, err
+		}
+		defer back()
+	}
+	times, err := roundRobin(rounds, d, runners)
 	if err != nil {
 		return row{}, fmt.Errorf("%s: %w", s.Name, err)
 	}
 	r := row{Scenario: s.Name, Libs: map[string]sample{}, Ratios: map[string]float64{}, Goal: s.goal.String()}
-	hand := samples[slices.Index(names, "hand")]
+	hand := times[slices.Index(names, "hand")]
 	for i, name := range names {
-		r.Libs[name] = median(samples[i])
-		r.Ratios[name] = ratio(samples[i], hand)
+		allocs, bytes, err := runners[i].memory()
+		if err != nil {
+			return row{}, fmt.Errorf("%s: %w", s.Name, err)
+		}
+		r.Libs[name] = sample{Ns: middle(times[i]), Allocs: allocs, Bytes: bytes}
+		r.Ratios[name] = ratio(times[i], hand)
 	}
 	r.Met = s.goal.met(r)
 	return r, nil

@@ -196,6 +196,7 @@ var otherWays = []library{
 // env has the servers that apps use. They start when the first app needs them, and end with tb.
 type env struct {
 	tb            testing.TB
+	redisArgs     []string
 	redisAddr     string
 	firestoreAddr string
 }
@@ -203,7 +204,7 @@ type env struct {
 // redis opens a client for one app.
 func (e *env) redis() *redis.Client {
 	if e.redisAddr == "" {
-		e.redisAddr = servers.NewRedis(e.tb).Addr
+		e.redisAddr = servers.NewRedis(e.tb, e.redisArgs...).Addr
 	}
 	c := redis.NewClient(&redis.Options{Addr: e.redisAddr})
 	e.tb.Cleanup(func() { c.Close() })

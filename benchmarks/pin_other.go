@@ -1,0 +1,7 @@
+//go:build !linux
+
+package main
+
+func onOwnCPU() []string { return nil }
+
+func leaveLastCPU() (back func(), err error) { return func() {}, nil }
