@@ -370,12 +370,8 @@ func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 	args := redisArgs(redisUpdate, c.key, 7+2*len(u.Match)+2*sets+len(u.Delete))
 	args = append(args, u.Now.UnixMilli(), u.Now.Add(EmptyGrace).UnixMilli(), u.Expires.UnixMilli(), flag,
 		len(u.Match), sets, len(u.Delete))
-	for _, f := range u.Match {
-		want := ""
-		if f.Value != nil {
-			want = "=" + string(f.Value)
-		}
-		args = append(args, redisName(f.Name), want)
+	for i := range u.Match {
+		args = append(args, (*nameArg)(&u.Match[i]), (*matchArg)(&u.Match[i]))
 	}
 	if sets > 0 {
 		args = append(args, redisSaved, u.Now.UnixMilli())
@@ -407,6 +403,7 @@ func redisFields(args []any, fields []RawField) []any {
 type (
 	nameArg  RawField
 	valueArg RawField
+	matchArg RawField // as redisUpdate wants it
 )
 
 // MarshalBinary and String are for go-redis: what it sends, and what it prints.
@@ -415,6 +412,14 @@ func (f *nameArg) MarshalBinary() ([]byte, error)  { return bytesOf(redisName(f.
 func (f *nameArg) String() string                  { return redisName(f.Name) }
 func (f *valueArg) MarshalBinary() ([]byte, error) { return f.Value, nil }
 func (f *valueArg) String() string                 { return fmt.Sprintf("[%d bytes]", len(f.Value)) }
+func (f *matchArg) String() string                 { return (*valueArg)(f).String() }
+
+func (f *matchArg) MarshalBinary() ([]byte, error) {
+	if f.Value == nil {
+		return nil, nil
+	}
+	return append([]byte("="), f.Value...), nil
+}
 
 // redisScript is the script that the call runs, or nil.
 func (c *call) redisScript() *redisScript {
