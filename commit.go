@@ -35,11 +35,12 @@ func (s *Session) begin(again bool) (saves []*save, now time.Time, late bool, er
 	return saves, now, s.sent, err
 }
 
-// touched reports whether the session was read or changed since the last commit.
-func (s *Session) touched() bool {
+// stale reports whether there may be something to save since the last commit: the session was read or changed, or an idle
+// timeout may be due to be moved.
+func (s *Session) stale() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.uses != s.saved
+	return s.uses != s.saved || s.m.idles
 }
 
 // conclude takes over what was saved, and writes the header.

@@ -104,6 +104,7 @@ type Manager struct {
 	names   map[string]slot // where a cookie of a request belongs
 	every   []int           // all cookies
 	eager   []int           // those that are loaded before the handler
+	idles   bool            // one of them has an IdleTimeout
 
 	codec   Codec
 	onError func(w http.ResponseWriter, r *http.Request, err error)
@@ -227,6 +228,7 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 		if c.sealer == nil && !c.Lazy || c.sealer != nil && len(c.Keys) > 1 {
 			m.eager = append(m.eager, i)
 		}
+		m.idles = m.idles || c.IdleTimeout > 0
 		if j := slices.IndexFunc(m.cookies, func(o *cookie) bool { return o.CookieName == c.BoundTo }); j >= 0 {
 			c.boundTo = m.cookies[j]
 		}

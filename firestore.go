@@ -215,8 +215,8 @@ func (b *firestoreBackend) read(ctx context.Context, doc *firestore.DocumentRef)
 	return r, snap, err
 }
 
-// An untold context keeps its deadline from the server, for which it would be work to watch it: up to a tenth of a read on the
-// emulator. The call ends by it all the same, because the client cancels it.
+// An untold context keeps its deadline from the server, for which watching it is work: a fiftieth of a read on the emulator.
+// The call ends by it all the same, because the client cancels it.
 type untold struct{ context.Context }
 
 func (untold) Deadline() (t time.Time, ok bool) { return t, false }

@@ -36,7 +36,7 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 		}()
 		next.ServeHTTP(wrap(sw), r)
 		panicked = false
-		if sw.commit(http.StatusOK); sw.err == nil && !sw.rejected && s.touched() {
+		if sw.commit(http.StatusOK); sw.err == nil && !sw.rejected && s.stale() {
 			s.commit(true, false) // what was changed after the headers
 		}
 	})

@@ -70,9 +70,9 @@ type Session struct {
 	hung  []Backend     // those that did not answer this request within the Timeout
 	err   error         // the first error, for Err
 	fatal error         // the first mistake of the program, with which commits fail
+	uses  int           // how often it was read or changed
+	saved int           // uses when the last commit began
 	tls   bool          // the request came over TLS
-	uses  int32         // how often it was read or changed
-	saved int32         // uses when the last commit began
 	sent  bool          // the headers have gone
 
 	vary, cacheControl [1]string // what holds these headers

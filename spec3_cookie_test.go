@@ -155,6 +155,27 @@ func TestTouchIsRareAndSmall(t *testing.T) {
 	})
 }
 
+// SPEC 3.5: a response that takes long uses its session until its end.
+func TestEndOfALongResponseIsAUse(t *testing.T) {
+	spec3OnStores(t, func(c *sessplus.Config) { c.IdleTimeout = 2 * time.Second }, func(t *testing.T, c *spec3Case) {
+		id := c.start()
+		before, err1 := c.record(id)
+		const long = 500 * time.Millisecond
+		c.visit(func(w http.ResponseWriter, r *http.Request) {
+			sessplus.Get(r).Get("a")
+			w.(http.Flusher).Flush()
+			time.Sleep(long)
+		})
+		after, err2 := c.record(id)
+		if err1 != nil || err2 != nil {
+			t.Fatal(err1, err2)
+		}
+		if moved := after.Expires.Sub(before.Expires); moved < long {
+			t.Errorf("the expiry moved by %v, want at least %v", moved, long)
+		}
+	})
+}
+
 // SPEC 3.5: a touch that fails is in the log, and the response is the handler's.
 func TestFailedTouchIsNoError(t *testing.T) {
 	server := servers.NewRedis(t)
