@@ -3,7 +3,6 @@ package sessplus
 import (
 	"context"
 	"hash/maphash"
-	"slices"
 	"sync"
 	"time"
 )
@@ -13,7 +12,7 @@ import (
 func Memory() Backend {
 	m := &memory{seed: maphash.MakeSeed()}
 	for i := range m.shards {
-		m.shards[i].records = make(map[string]*memoryRecord)
+		m.shards[i].records = make(map[string]memoryRecord)
 	}
 	return m
 }
@@ -33,15 +32,37 @@ type memory struct {
 
 type memoryShard struct {
 	mu      sync.Mutex // guards what follows
-	records map[string]*memoryRecord
+	records map[string]memoryRecord
 	keys    []string // of records, in no order; a sweep goes round
 	hand    int      // where the sweep goes on
 }
 
+// A memoryRecord is a Record with next to nothing for the garbage collector to look at, of which there may be millions.
 type memoryRecord struct {
-	Record
-	at int // its index in keys
+	created, saved, expires int64 // in Unix microseconds
+	permanent               bool
+	at                      int32  // its index in keys
+	fields                  []byte // packed
 }
+
+// pack makes r what is kept of a record.
+func (r *memoryRecord) pack(record *Record, fieldsToo bool) {
+	r.created, r.saved, r.expires = record.Created.UnixMicro(), record.Saved.UnixMicro(), record.Expires.UnixMicro()
+	r.permanent = record.Permanent
+	if fieldsToo {
+		r.fields = appendPacked(make([]byte, 0, packedSize(record.Fields)), record.Fields)
+	}
+}
+
+func (r *memoryRecord) unpack() Record {
+	fields, _ := unpack(r.fields) // it is as pack made it
+	return Record{
+		Created: time.UnixMicro(r.created), Saved: time.UnixMicro(r.saved), Expires: time.UnixMicro(r.expires),
+		Permanent: r.permanent, Fields: fields,
+	}
+}
+
+func (r *memoryRecord) expired(now time.Time) bool { return r.expires <= now.UnixMicro() }
 
 func (m *memory) String() string { return "memory" }
 
@@ -62,10 +83,10 @@ func (m *memory) lock(key string) *memoryShard {
 }
 
 // find returns the record if it has not expired.
-func (s *memoryShard) find(key string, now time.Time) (*memoryRecord, error) {
+func (s *memoryShard) find(key string, now time.Time) (memoryRecord, error) {
 	r, ok := s.records[key]
-	if !ok || !r.Expires.After(now) {
-		return nil, ErrNoRecord
+	if !ok || r.expired(now) {
+		return r, ErrNoRecord
 	}
 	return r, nil
 }
@@ -76,8 +97,13 @@ func (s *memoryShard) remove(key string) {
 		return
 	}
 	last := len(s.keys) - 1
-	s.keys[r.at] = s.keys[last]
-	s.records[s.keys[r.at]].at = r.at
+	if moved := s.keys[last]; moved != key {
+		other := s.records[moved]
+		other.at = r.at
+		s.records[moved] = other
+		s.keys[r.at] = moved
+	}
+	s.keys[last] = ""
 	s.keys = s.keys[:last]
 	delete(s.records, key)
 }
@@ -88,7 +114,8 @@ func (s *memoryShard) sweep(now time.Time) {
 		if s.hand >= len(s.keys) {
 			s.hand = 0
 		}
-		if key := s.keys[s.hand]; !s.records[key].Expires.After(now) {
+		key := s.keys[s.hand]
+		if r := s.records[key]; r.expired(now) {
 			s.remove(key) // another key takes its place
 		} else {
 			s.hand++
@@ -101,21 +128,18 @@ func (s *memoryShard) sweep(now time.Time) {
 
 func (m *memory) Load(_ context.Context, key string) (*Record, error) {
 	s := m.lock(key)
-	defer s.mu.Unlock()
 	r, err := s.find(key, time.Now())
+	s.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
-	return r.clone(), nil
+	record := r.unpack()
+	return &record, nil
 }
 
-func (r *Record) clone() *Record {
-	c := *r
-	c.Fields = slices.Clone(r.Fields)
-	return &c
-}
-
-func (m *memory) Create(_ context.Context, key string, r *Record) error {
+func (m *memory) Create(_ context.Context, key string, record *Record) error {
+	var r memoryRecord
+	r.pack(record, true)
 	s := m.lock(key)
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -124,7 +148,8 @@ func (m *memory) Create(_ context.Context, key string, r *Record) error {
 	}
 	s.remove(key)
 	s.sweep(now)
-	s.records[key] = &memoryRecord{*r.clone(), len(s.keys)}
+	r.at = int32(len(s.keys))
+	s.records[key] = r
 	s.keys = append(s.keys, key)
 	return nil
 }
@@ -136,7 +161,14 @@ func (m *memory) Update(_ context.Context, key string, c *Change) (Result, error
 	if !ok {
 		return Result{}, ErrNoRecord
 	}
-	return c.Apply(&r.Record)
+	record := r.unpack()
+	result, err := c.Apply(&record)
+	if err != nil {
+		return Result{}, err
+	}
+	r.pack(&record, len(c.Set)+len(c.Delete) > 0)
+	s.records[key] = r
+	return result, nil
 }
 
 func (m *memory) Take(_ context.Context, key string) (*Record, error) {
@@ -147,7 +179,8 @@ func (m *memory) Take(_ context.Context, key string) (*Record, error) {
 		return nil, err
 	}
 	s.remove(key)
-	return &r.Record, nil
+	record := r.unpack()
+	return &record, nil
 }
 
 func (m *memory) Delete(_ context.Context, key string) error {
