@@ -1,9 +1,7 @@
 package sessplus
 
 import (
-	"encoding/binary"
 	"iter"
-	"math/bits"
 	"unsafe"
 )
 
@@ -29,65 +27,6 @@ func bytesOf(s string) []byte {
 }
 
 func stringOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
-
-// Packed fields are one piece of bytes: for each field its name and its value, both as a uvarint with the length and then
-// the bytes.
-
-func packedSize(fields []RawField) int {
-	size := 0
-	text := func(n int) { size += (bits.Len(uint(n)|1)+6)/7 + n }
-	for _, f := range fields {
-		text(len(f.Name))
-		text(len(f.Value))
-	}
-	return size
-}
-
-func appendPacked(b []byte, fields []RawField) []byte {
-	for _, f := range fields {
-		b = append(binary.AppendUvarint(b, uint64(len(f.Name))), f.Name...)
-		b = append(binary.AppendUvarint(b, uint64(len(f.Value))), f.Value...)
-	}
-	return b
-}
-
-// unpack returns the fields that b holds, as parts of b.
-func unpack(b []byte) ([]RawField, error) {
-	texts := 0
-	for at := 0; at < len(b); texts++ {
-		_, next, ok := packedText(b, at)
-		if !ok {
-			return nil, errMalformed
-		}
-		at = next
-	}
-	if texts%2 != 0 {
-		return nil, errMalformed
-	}
-	fields := make([]RawField, texts/2)
-	at := 0
-	for i := range fields {
-		var name []byte
-		name, at, _ = packedText(b, at)
-		fields[i].Name = stringOf(name)
-		fields[i].Value, at, _ = packedText(b, at)
-	}
-	return fields, nil
-}
-
-// packedText returns the name or value at an index of b, and the index after it.
-func packedText(b []byte, at int) (text []byte, next int, ok bool) {
-	n, size := uint64(b[at]), 1
-	if n >= 0x80 {
-		n, size = binary.Uvarint(b[at:])
-	}
-	at += size
-	if size <= 0 || n > uint64(len(b)-at) {
-		return nil, 0, false
-	}
-	next = at + int(n)
-	return b[at:next:next], next, true
-}
 
 // entries holds the fields of a part: as the store had them, and over them those that this request has touched. A read
 // costs no copy of the record.

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	mathrand "math/rand/v2"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -142,12 +141,6 @@ func encodeFirestore(r *Record) map[string]any {
 		doc[docPermanent] = true
 	}
 	return doc
-}
-
-func (r *Record) clone() *Record {
-	c := *r
-	c.Fields = slices.Clone(r.Fields)
-	return &c
 }
 
 // firestoreUpdates lists what the change has made of before, field path by field path.

@@ -3,6 +3,7 @@ package sessplus
 import (
 	"context"
 	"hash/maphash"
+	"slices"
 	"sync"
 	"time"
 )
@@ -12,7 +13,7 @@ import (
 func Memory() Backend {
 	m := &memory{seed: maphash.MakeSeed()}
 	for i := range m.shards {
-		m.shards[i].records = make(map[string]memoryRecord)
+		m.shards[i].records = make(map[string]*memoryRecord)
 	}
 	return m
 }
@@ -32,37 +33,15 @@ type memory struct {
 
 type memoryShard struct {
 	mu      sync.Mutex // guards what follows
-	records map[string]memoryRecord
+	records map[string]*memoryRecord
 	keys    []string // of records, in no order; a sweep goes round
 	hand    int      // where the sweep goes on
 }
 
-// A memoryRecord is a Record with next to nothing for the garbage collector to look at, of which there may be millions.
 type memoryRecord struct {
-	created, saved, expires int64 // in Unix microseconds
-	permanent               bool
-	at                      int32  // its index in keys
-	fields                  []byte // packed
+	Record
+	at int // its index in keys
 }
-
-// pack makes r what is kept of a record.
-func (r *memoryRecord) pack(record *Record, fieldsToo bool) {
-	r.created, r.saved, r.expires = record.Created.UnixMicro(), record.Saved.UnixMicro(), record.Expires.UnixMicro()
-	r.permanent = record.Permanent
-	if fieldsToo {
-		r.fields = appendPacked(make([]byte, 0, packedSize(record.Fields)), record.Fields)
-	}
-}
-
-func (r *memoryRecord) unpack() Record {
-	fields, _ := unpack(r.fields) // it is as pack made it
-	return Record{
-		Created: time.UnixMicro(r.created), Saved: time.UnixMicro(r.saved), Expires: time.UnixMicro(r.expires),
-		Permanent: r.permanent, Fields: fields,
-	}
-}
-
-func (r *memoryRecord) expired(now time.Time) bool { return r.expires <= now.UnixMicro() }
 
 func (m *memory) String() string { return "memory" }
 
@@ -83,10 +62,10 @@ func (m *memory) lock(key string) *memoryShard {
 }
 
 // find returns the record if it has not expired.
-func (s *memoryShard) find(key string, now time.Time) (memoryRecord, error) {
+func (s *memoryShard) find(key string, now time.Time) (*memoryRecord, error) {
 	r, ok := s.records[key]
-	if !ok || r.expired(now) {
-		return r, ErrNoRecord
+	if !ok || !r.Expires.After(now) {
+		return nil, ErrNoRecord
 	}
 	return r, nil
 }
@@ -97,13 +76,8 @@ func (s *memoryShard) remove(key string) {
 		return
 	}
 	last := len(s.keys) - 1
-	if moved := s.keys[last]; moved != key {
-		other := s.records[moved]
-		other.at = r.at
-		s.records[moved] = other
-		s.keys[r.at] = moved
-	}
-	s.keys[last] = ""
+	s.keys[r.at] = s.keys[last]
+	s.records[s.keys[r.at]].at = r.at
 	s.keys = s.keys[:last]
 	delete(s.records, key)
 }
@@ -114,8 +88,7 @@ func (s *memoryShard) sweep(now time.Time) {
 		if s.hand >= len(s.keys) {
 			s.hand = 0
 		}
-		key := s.keys[s.hand]
-		if r := s.records[key]; r.expired(now) {
+		if key := s.keys[s.hand]; !s.records[key].Expires.After(now) {
 			s.remove(key) // another key takes its place
 		} else {
 			s.hand++
@@ -128,18 +101,21 @@ func (s *memoryShard) sweep(now time.Time) {
 
 func (m *memory) Load(_ context.Context, key string) (*Record, error) {
 	s := m.lock(key)
+	defer s.mu.Unlock()
 	r, err := s.find(key, time.Now())
-	s.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
-	record := r.unpack()
-	return &record, nil
+	return r.clone(), nil
 }
 
-func (m *memory) Create(_ context.Context, key string, record *Record) error {
-	var r memoryRecord
-	r.pack(record, true)
+func (r *Record) clone() *Record {
+	c := *r
+	c.Fields = slices.Clone(r.Fields)
+	return &c
+}
+
+func (m *memory) Create(_ context.Context, key string, r *Record) error {
 	s := m.lock(key)
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -148,8 +124,7 @@ func (m *memory) Create(_ context.Context, key string, record *Record) error {
 	}
 	s.remove(key)
 	s.sweep(now)
-	r.at = int32(len(s.keys))
-	s.records[key] = r
+	s.records[key] = &memoryRecord{*r.clone(), len(s.keys)}
 	s.keys = append(s.keys, key)
 	return nil
 }
@@ -161,14 +136,7 @@ func (m *memory) Update(_ context.Context, key string, c *Change) (Result, error
 	if !ok {
 		return Result{}, ErrNoRecord
 	}
-	record := r.unpack()
-	result, err := c.Apply(&record)
-	if err != nil {
-		return Result{}, err
-	}
-	r.pack(&record, len(c.Set)+len(c.Delete) > 0)
-	s.records[key] = r
-	return result, nil
+	return c.Apply(&r.Record)
 }
 
 func (m *memory) Take(_ context.Context, key string) (*Record, error) {
@@ -179,8 +147,7 @@ func (m *memory) Take(_ context.Context, key string) (*Record, error) {
 		return nil, err
 	}
 	s.remove(key)
-	record := r.unpack()
-	return &record, nil
+	return &r.Record, nil
 }
 
 func (m *memory) Delete(_ context.Context, key string) error {

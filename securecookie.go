@@ -108,9 +108,10 @@ func writtenAt(text string) (t time.Time, ok bool) {
 
 // The content of a secure cookie, before securecookie seals it:
 //
-//	version 1 | flags | when it was written | 32 bytes that name the bound session, if flagged | the packed fields
+//	version 1 | flags | when it was written | 32 bytes that name the bound session, if flagged | for each field: name, value
 //
-// The time is 48 bits of Unix milliseconds, because a securecookie's own date has whole seconds only.
+// The time is 48 bits of Unix milliseconds, because a securecookie's own date has whole seconds only. A name or value is its
+// length as a uvarint and then its bytes.
 const (
 	contentVersion = 1
 	contentHead    = 2 + 6
@@ -137,8 +138,11 @@ type sealedContent struct {
 }
 
 func (c *sealedContent) encode() []byte {
-	b := make([]byte, 0, contentHead+len(c.bound)+packedSize(c.fields))
-	b = binary.BigEndian.AppendUint64(b, uint64(c.written.UnixMilli()))
+	size := contentHead + len(c.bound)
+	for _, f := range c.fields {
+		size += 2*binary.MaxVarintLen32 + len(f.Name) + len(f.Value)
+	}
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, size), uint64(c.written.UnixMilli()))
 	b[0], b[1] = contentVersion, 0 // the milliseconds leave them free until the year 10889
 	if c.permanent {
 		b[1] |= flagPermanent
@@ -147,7 +151,11 @@ func (c *sealedContent) encode() []byte {
 		b[1] |= flagBound
 		b = append(b, c.bound...)
 	}
-	return appendPacked(b, c.fields)
+	for _, f := range c.fields {
+		b = append(binary.AppendUvarint(b, uint64(len(f.Name))), f.Name...)
+		b = append(binary.AppendUvarint(b, uint64(len(f.Value))), f.Value...)
+	}
+	return b
 }
 
 func decodeContent(b []byte) (c sealedContent, err error) {
@@ -167,8 +175,43 @@ func decodeContent(b []byte) (c sealedContent, err error) {
 		}
 		c.bound, b = b[:sha256.Size], b[sha256.Size:]
 	}
-	c.fields, err = unpack(b)
-	return c, err
+	texts := 0
+	for at := 0; at < len(b); texts++ {
+		_, next, ok := contentText(b, at)
+		if !ok {
+			return c, errMalformed
+		}
+		at = next
+	}
+	if texts%2 != 0 {
+		return c, errMalformed
+	}
+	c.fields = make([]RawField, texts/2)
+	at := 0
+	for i := range c.fields {
+		var name []byte
+		name, at, _ = contentText(b, at)
+		c.fields[i].Name = stringOf(name)
+		c.fields[i].Value, at, _ = contentText(b, at)
+	}
+	return c, nil
+}
+
+// contentText returns the name or value at an index of b, and the index after it.
+func contentText(b []byte, at int) (text []byte, next int, ok bool) {
+	if at >= len(b) {
+		return nil, 0, false
+	}
+	n, size := uint64(b[at]), 1
+	if n >= 0x80 {
+		n, size = binary.Uvarint(b[at:])
+	}
+	at += size
+	if size <= 0 || n > uint64(len(b)-at) {
+		return nil, 0, false
+	}
+	next = at + int(n)
+	return b[at:next:next], next, true
 }
 
 // A longer text is split over cookies: the first one holds "n.tag.text", the others "tag.text". The tag tells the
