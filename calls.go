@@ -50,7 +50,7 @@ func (c *call) do(ctx context.Context) {
 	case opLoad:
 		c.record, c.err = b.Load(ctx, c.key)
 	case opCreate:
-		c.err = b.Create(ctx, c.key, c.record)
+		c.err = b.Create(ctx, strings.Clone(c.key), c.record) // which it may keep; the id is in the same memory
 	case opUpdate:
 		c.result, c.err = b.Update(ctx, c.key, c.change)
 	case opTake:
