@@ -34,7 +34,7 @@ type entries struct {
 	stored  []RawField // of a record, and not to be changed
 	touched []entry    // each takes the place of the stored one of its name
 
-	storedIndex, touchedIndex *nameIndex // nil while the lists are short
+	storedIndex, touchedIndex nameIndex
 }
 
 // find returns the entry of the name, and whether anything is known of the field.
@@ -60,9 +60,7 @@ func (s *entries) at(name string) *entry {
 			s.touched = make([]entry, 0, max(1, fewFields-len(s.stored))) // a new session gets several
 		}
 		s.touched = append(s.touched, e)
-		if x := s.touchedIndex; x != nil && x.at != nil {
-			x.at[name] = i
-		}
+		s.touchedIndex.add(name, i)
 	}
 	return &s.touched[i]
 }
@@ -86,11 +84,9 @@ func (s *entries) all() iter.Seq[entry] {
 // findStored returns an index, or -1.
 func (s *entries) findStored(name string) int {
 	if len(s.stored) > fewNames {
-		if s.storedIndex == nil {
-			s.storedIndex = &nameIndex{}
-		}
-		if s.storedIndex.ready(len(s.stored), func(i int) string { return s.stored[i].Name }) {
-			return s.storedIndex.find(name)
+		nth := func(i int) string { return s.stored[i].Name }
+		if i, ok := s.storedIndex.find(name, len(s.stored), nth); ok {
+			return i
 		}
 	}
 	for i := range s.stored {
@@ -104,11 +100,9 @@ func (s *entries) findStored(name string) int {
 // findTouched returns an index, or -1.
 func (s *entries) findTouched(name string) int {
 	if len(s.touched) > fewNames {
-		if s.touchedIndex == nil {
-			s.touchedIndex = &nameIndex{}
-		}
-		if s.touchedIndex.ready(len(s.touched), func(i int) string { return s.touched[i].name }) {
-			return s.touchedIndex.find(name)
+		nth := func(i int) string { return s.touched[i].name }
+		if i, ok := s.touchedIndex.find(name, len(s.touched), nth); ok {
+			return i
 		}
 	}
 	for i := range s.touched {
@@ -119,8 +113,11 @@ func (s *entries) findTouched(name string) int {
 	return -1
 }
 
-// A nameIndex finds names in a long list by a map, once many have been looked for.
-type nameIndex struct {
+// A nameIndex finds names in a long list by a map, once many have been looked for. It is nothing but a pointer, because most
+// lists are short.
+type nameIndex struct{ *index }
+
+type index struct {
 	at       map[string]int
 	searches int
 }
@@ -131,20 +128,27 @@ const (
 	fewSearches = 8
 )
 
-// ready counts a search among n names, and reports whether find is to be used for it.
-func (x *nameIndex) ready(n int, nth func(int) string) bool {
+// find returns the index of the name among n, or -1, and whether there is a map to tell.
+func (x *nameIndex) find(name string, n int, nth func(int) string) (i int, ok bool) {
+	if x.index == nil {
+		x.index = &index{}
+	}
 	if x.searches++; x.at == nil && x.searches > fewSearches {
 		x.at = make(map[string]int, n)
 		for i := range n {
 			x.at[nth(i)] = i
 		}
 	}
-	return x.at != nil
+	i, found := x.at[name]
+	if !found {
+		i = -1
+	}
+	return i, x.at != nil
 }
 
-func (x *nameIndex) find(name string) int {
-	if i, ok := x.at[name]; ok {
-		return i
+// add notes a name that the list has got.
+func (x *nameIndex) add(name string, i int) {
+	if x.index != nil && x.at != nil {
+		x.at[name] = i
 	}
-	return -1
 }

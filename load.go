@@ -191,16 +191,13 @@ func (p *part) take(m *Manager, r *Record) {
 	}
 	p.rec, p.found, p.foreign = r, true, nil
 	p.entries = entries{stored: r.Fields}
-	for i, f := range r.Fields {
-		own := m.routes.owns(p.index, f.Name) && nameProblem(f.Name) == ""
-		switch {
-		case !own && p.foreign == nil:
-			p.entries.stored = slices.Clone(r.Fields[:i]) // r keeps what is stored
-			fallthrough
-		case !own:
-			p.foreign = append(p.foreign, f.Name)
-		case p.foreign != nil:
-			p.entries.stored = append(p.entries.stored, f)
+	foreign := func(f RawField) bool { return !m.routes.owns(p.index, f.Name) || nameProblem(f.Name) != "" }
+	if slices.ContainsFunc(r.Fields, foreign) {
+		p.entries.stored = slices.DeleteFunc(slices.Clone(r.Fields), foreign) // r keeps what is stored
+		for _, f := range r.Fields {
+			if foreign(f) {
+				p.foreign = append(p.foreign, f.Name)
+			}
 		}
 	}
 	for _, e := range mine {

@@ -212,15 +212,13 @@ func (v *save) planCreate(changed []RawField, now time.Time) {
 func (v *save) planUpdate(changed []RawField, permanent bool, now time.Time) {
 	p := v.part
 	c := &Change{Now: now, Seen: p.rec, Expires: p.expiry(p.rec.Created, now, permanent), Set: changed}
-	for i, f := range changed {
-		switch {
-		case f.Value == nil && c.Delete == nil:
-			c.Set = slices.Clone(changed[:i]) // v.changed keeps all
-			fallthrough
-		case f.Value == nil:
-			c.Delete = append(c.Delete, f.Name)
-		case c.Delete != nil:
-			c.Set = append(c.Set, f)
+	absent := func(f RawField) bool { return f.Value == nil }
+	if slices.ContainsFunc(changed, absent) {
+		c.Set = slices.DeleteFunc(slices.Clone(changed), absent) // v.changed keeps all
+		for _, f := range changed {
+			if absent(f) {
+				c.Delete = append(c.Delete, f.Name)
+			}
 		}
 	}
 	c.Delete = append(c.Delete, p.foreign...)
