@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
 // A Backend keeps records: the fields of one session of one cookie. [Redis], [Firestore] and [Memory] are backends;
-// another needs five methods, and shows with sessplustest.TestBackend that it keeps the promises made here.
+// another needs four methods, and shows with sessplustest.TestBackend that it keeps the promises made here.
 //
 // A key is printable ASCII, unique to a session and useless as a cookie. Methods are called concurrently, also for one
 // key, and each acts on its record in one atomic step. They return soon after ctx is done. They keep no struct or slice
@@ -20,27 +22,30 @@ import (
 // side, so both may share them. The text of an error holds no field's value.
 //
 // A record whose Expires has passed is no record, whether or not the store has removed it yet. A backend removes expired
-// records by itself or lets its store do it.
+// records by itself or lets its store do it. A record that was ended is known as such for [EndGrace]: an [*EndedError]
+// then tells it apart from one that never was.
 //
-// ErrNoRecord is the only error that means an ended session. Every other one counts as [ErrUnavailable], except one
-// that is [ErrTooLarge].
+// An error that matches ErrNoRecord is the only one that means an ended session. Every other one counts as
+// [ErrUnavailable], except one that is [ErrTooLarge].
 type Backend interface {
-	// Load returns the record of the key. The error matches [ErrNoRecord] if there is none that has not expired; if there
-	// is one that cannot be read, it wraps ErrNoRecord together with the reason.
+	// Load returns the record of the key, also one that is taken. The error matches [ErrNoRecord] if there is none that
+	// has not expired, and is an [*EndedError] if it was ended; if there is one that cannot be read, it wraps ErrNoRecord
+	// together with the reason.
 	Load(ctx context.Context, key string) (*Record, error)
 
-	// Create stores a record under a key that must not be there; the error matches [ErrRecordExists] if it is.
+	// Create stores a record under a key that must not be there, not even of an ended record; the error matches
+	// [ErrRecordExists] if it is.
 	Create(ctx context.Context, key string, r *Record) error
 
-	// Update changes the record of the key as c says, and nothing else of it. The error matches [ErrNoRecord] if there is
-	// none, and [ErrConflict] if it does not meet c.Match; in both cases nothing is changed.
+	// Update changes the record of the key as c says, and nothing else of it. The error is as that of Load if there is
+	// none, [ErrTaken] if somebody is about to end it, and [ErrConflict] if it does not meet c.Match; in these cases
+	// nothing is changed. [Change.Apply] is the rule as code.
 	Update(ctx context.Context, key string, c *Change) (Result, error)
 
-	// Take removes the record of the key and returns it as it was last. The error matches [ErrNoRecord] if there is none.
-	Take(ctx context.Context, key string) (*Record, error)
-
-	// Delete removes the record of the key. That there is none is no error.
-	Delete(ctx context.Context, key string) error
+	// End takes the record of the key towards its end, or back, as e says; after StepTake it returns the record. The error
+	// is as that of Load if there is none, and [ErrTaken] if it is taken by somebody else. [Ending.Apply] is the rule as
+	// code.
+	End(ctx context.Context, key string, e *Ending) (*Record, error)
 }
 
 // What a [Backend] answers, for [errors.Is].
@@ -53,7 +58,21 @@ var (
 
 	// ErrConflict means that a field does not have the value that a change asks for.
 	ErrConflict = errors.New("sessplus: the record has changed meanwhile")
+
+	// ErrTaken means that somebody else is about to end the record, and it is not known yet whether it ends.
+	ErrTaken = errors.New("sessplus: the record is taken by somebody else")
 )
+
+// EndedError means that there was a record under the key, and that it was ended less than [EndGrace] ago. It matches
+// [ErrNoRecord].
+type EndedError struct {
+	Next string // what [Ending.Next] said
+}
+
+func (e *EndedError) Error() string { return "sessplus: the record was ended" }
+
+// Is reports whether target is [ErrNoRecord].
+func (e *EndedError) Is(target error) bool { return target == ErrNoRecord }
 
 // A Record is what a [Backend] keeps under one key. Times are kept to the millisecond or better.
 type Record struct {
@@ -61,7 +80,13 @@ type Record struct {
 	Saved     time.Time  // the last time a field was saved
 	Expires   time.Time  // never zero: from then on the record does not exist
 	Permanent bool       // the session is permanent, see [Session.SetPermanent]
+	Rotated   time.Time  // when it last got another id by its age; zero: never
+	Origin    string     // printable ASCII, "" unless it was rotated: names the id that it had first, without giving it away
 	Fields    []RawField // in no order, each name once
+
+	// Mark is for the backend's own use: who takes the record, or that it has ended. nil for most, and for a record that
+	// Create is given. It is replaced, never changed.
+	Mark *Mark
 
 	// Version is for the backend's own use: what it needs in Change.Seen to recognise the state that it returned.
 	// It may stay empty.
@@ -93,8 +118,129 @@ type Change struct {
 	Seen *Record   // the record as the caller last knew it, with its Version; may be nil
 }
 
-// EmptyGrace is how long a record lives on after its last field has gone.
-const EmptyGrace = time.Minute
+// How long a record that is gone leaves a trace.
+const (
+	EmptyGrace = time.Minute // a record lives on for so long after its last field has gone
+	EndGrace   = time.Minute // an ended record is told apart from one that never was
+)
+
+// TakeGrace is how long a take holds, if the one who took the record is not heard of again.
+const TakeGrace = 10 * time.Second
+
+// An Ending is one step of [Backend.End]. A renewal takes the record that it replaces, then ends it or, if the commit
+// fails, releases it. A record that is taken is still loaded by others; who wants to change it waits. To end a session
+// at once takes no Token, and wins over a renewal that has not ended it yet.
+type Ending struct {
+	Step  EndStep   // what to do
+	Token string    // of who takes the record, printable ASCII; "" ends it whoever has taken it
+	Next  string    // printable ASCII and spaces, at most 1,024 bytes: what the record has become, for [EndedError]
+	Now   time.Time // what counts as now
+	Seen  *Record   // the record as the caller last knew it, with its Version; may be nil
+}
+
+// EndStep is what an [Ending] does.
+type EndStep uint8
+
+const (
+	StepTake    EndStep = iota // marks the record, and returns it as it is; once more for the same Token
+	StepRelease                // undoes StepTake or StepEnd of that Token, else it does nothing
+	StepEnd                    // ends the record, which that Token has taken or ended; with "", ends any
+)
+
+// A Mark is what [Ending.Apply] leaves in a record.
+type Mark struct {
+	Token string    // of who takes or has ended the record; "" if nobody may bring it back
+	Ended bool      // it is ended, and not only taken
+	At    time.Time // if taken, when that lapses; if ended, when the record would have expired
+	Next  string    // if ended, Ending.Next
+}
+
+// live returns nil if r is a record at that time, taken or not, and else the error of Load.
+func (r *Record) live(now time.Time) error {
+	switch {
+	case !r.Expires.After(now):
+		return ErrNoRecord
+	case r.Mark != nil && r.Mark.Ended:
+		return &EndedError{r.Mark.Next}
+	}
+	return nil
+}
+
+// taken reports whether somebody is about to end r.
+func (r *Record) taken(now time.Time) bool {
+	return r.Mark != nil && !r.Mark.Ended && r.Mark.At.After(now)
+}
+
+// Apply makes the step in r, which it alters also when it returns an [*EndedError]. With [ErrTaken] and other errors it
+// leaves r alone. It is the rule of [Backend.End] as code.
+func (e *Ending) Apply(r *Record) error {
+	mine := r.Mark != nil && r.Mark.Token == e.Token && e.Token != ""
+	err := r.live(e.Now)
+	ended := r.Mark != nil && r.Mark.Ended
+	switch {
+	case err != nil && !ended, ended && err == ErrNoRecord:
+		return ErrNoRecord
+	case e.Step == StepRelease:
+		if mine && ended {
+			r.Expires = r.Mark.At
+		}
+		if mine {
+			r.Mark = nil
+		}
+		return nil
+	case ended && mine && e.Step == StepEnd:
+		return nil // the answer to the first try was lost
+	case ended:
+		if e.Step == StepEnd && e.Token == "" { // nobody may bring it back any more
+			r.Mark, r.Fields = &Mark{Ended: true, At: r.Expires, Next: r.Mark.Next}, nil
+		}
+		return err
+	case e.Step == StepTake && (mine || !r.taken(e.Now)):
+		r.Mark = &Mark{Token: e.Token, At: e.Now.Add(TakeGrace)}
+		return nil
+	case e.Step == StepEnd && (mine || e.Token == ""):
+		r.Mark = &Mark{Token: e.Token, Ended: true, At: r.Expires, Next: e.Next}
+		r.Expires = e.Now.Add(EndGrace)
+		if e.Token == "" {
+			r.Fields = nil
+		}
+		return nil
+	}
+	return ErrTaken
+}
+
+// String gives the mark as Redis and Firestore keep it: "t TOKEN MILLISECONDS" or "e TOKEN MILLISECONDS NEXT".
+func (m *Mark) String() string {
+	kind, token := "t", m.Token
+	if m.Ended {
+		kind = "e"
+	}
+	if token == "" {
+		token = "-"
+	}
+	text := fmt.Sprintf("%s %s %d", kind, token, m.At.UnixMilli())
+	if m.Next != "" {
+		text += " " + m.Next
+	}
+	return text
+}
+
+// parseMark undoes [Mark.String].
+func parseMark(text string) (*Mark, bool) {
+	part := strings.SplitN(text, " ", 4)
+	if len(part) < 3 || part[0] != "t" && part[0] != "e" {
+		return nil, false
+	}
+	at, err := strconv.ParseInt(part[2], 10, 64)
+	m := &Mark{Token: part[1], Ended: part[0] == "e", At: time.UnixMilli(at)}
+	if m.Token == "-" {
+		m.Token = ""
+	}
+	if len(part) == 4 {
+		m.Next = part[3]
+	}
+	return m, err == nil
+}
 
 // A Result tells what [Backend.Update] found and made.
 type Result struct {
@@ -104,11 +250,14 @@ type Result struct {
 	Version  string    // the new Record.Version, if the backend uses it
 }
 
-// Apply makes the change to r, which it alters, or returns [ErrNoRecord] or [ErrConflict] and leaves r alone. It is the
-// rule of [Backend.Update] as code, for backends that change records in this process.
+// Apply makes the change to r, which it alters, or returns the error of [Backend.Update] and leaves r alone. It is the rule
+// of Update as code, for backends that change records in this process.
 func (c *Change) Apply(r *Record) (Result, error) {
-	if !r.Expires.After(c.Now) {
-		return Result{}, ErrNoRecord
+	if err := r.live(c.Now); err != nil {
+		return Result{}, err
+	}
+	if r.taken(c.Now) {
+		return Result{}, ErrTaken
 	}
 	at := func(name string) int {
 		return slices.IndexFunc(r.Fields, func(f RawField) bool { return f.Name == name })
@@ -119,6 +268,7 @@ func (c *Change) Apply(r *Record) (Result, error) {
 			return Result{}, ErrConflict
 		}
 	}
+	r.Mark = nil // it has lapsed
 	before := len(r.Fields)
 	for _, f := range c.Set {
 		if i := at(f.Name); i >= 0 {

@@ -2,8 +2,10 @@ package sessplus
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -27,10 +29,16 @@ type call struct {
 
 	record *Record // to create, or the answer of a load or a take
 	change *Change // to update
+	ending *Ending
 	result Result
 	err    error
 	took   time.Duration
-	token  string // of a take that Redis may be asked twice
+
+	asked   string // the key that an ending began with
+	patient bool   // waits while somebody else has taken the record
+	still   bool   // does not go on to what the record has become
+	moved   bool   // it went on, and name and key are those of what the record has become
+	hops    uint8
 }
 
 type op uint8
@@ -39,8 +47,7 @@ const (
 	opLoad op = iota
 	opCreate
 	opUpdate
-	opTake
-	opDelete
+	opEnd
 )
 
 // do makes the call at its backend.
@@ -53,22 +60,114 @@ func (c *call) do(ctx context.Context) {
 		c.err = b.Create(ctx, strings.Clone(c.key), c.record) // which it may keep; the id is in the same memory
 	case opUpdate:
 		c.result, c.err = b.Update(ctx, c.key, c.change)
-	case opTake:
-		c.record, c.err = b.Take(ctx, c.key)
-	case opDelete:
-		c.err = b.Delete(ctx, c.key)
+	case opEnd:
+		c.record, c.err = b.End(ctx, c.key, c.ending)
 	}
-	if c.err == nil && c.record == nil && (c.op == opLoad || c.op == opTake) {
+	if c.err == nil && c.record == nil && (c.op == opLoad || c.op == opEnd && c.ending.Step == StepTake) {
 		c.err = errors.New("the backend returned neither a record nor an error")
 	}
 }
 
 // run makes the calls, all side by side and those to one client in one round trip, within the Timeout. The error of a
-// call then matches ErrUnavailable, unless it is one that Backend names.
+// call then matches ErrUnavailable, unless it is one that Backend names. A call goes on to what an ended record has become,
+// if it concerns that as well, and one that is patient waits for a record that is taken.
 func (s *Session) run(calls []*call) {
-	if len(calls) == 0 {
-		return
+	var until time.Time
+	for len(calls) > 0 {
+		s.runOnce(calls)
+		if calls = again(calls); len(calls) == 0 {
+			return
+		}
+		now := time.Now()
+		if until.IsZero() {
+			until = now.Add(s.m.timeout)
+		}
+		if now.After(until) {
+			for _, c := range calls {
+				c.err = fmt.Errorf("%w: %w", ErrUnavailable, c.err)
+			}
+			return
+		}
+		if slices.ContainsFunc(calls, func(c *call) bool { return c.err == ErrTaken }) {
+			time.Sleep(rand.N(takenPause))
+		}
 	}
+}
+
+// takenPause is how long a call waits at most before it asks again for a record that is taken.
+const takenPause = 5 * time.Millisecond
+
+// again returns those of the calls that are to be made once more.
+func again(calls []*call) (list []*call) {
+	for _, c := range calls {
+		switch {
+		case c.err == nil:
+		case c.patient && errors.Is(c.err, ErrTaken):
+			c.err = ErrTaken
+			list = append(list, c)
+		default:
+			if ended := endedBy(c.err); ended != nil && c.follow(ended.Next) {
+				list = append(list, c)
+			}
+		}
+	}
+	return list
+}
+
+// endedBy returns the EndedError in err, or nil.
+func endedBy(err error) *EndedError {
+	var e *EndedError
+	errors.As(err, &e)
+	return e
+}
+
+// maxHops is how often a record may have been renewed or rotated within EndGrace for its first id to lead to it.
+const maxHops = 16
+
+// follow turns the call to what an ended record has become. A logout ends what a renewal or rotation beside it has made;
+// other calls go on only from an id that was rotated, which for EndGrace is another name of the same session.
+func (c *call) follow(next string) bool {
+	key, sealed, rotated := strings.Cut(next, " ")
+	switch {
+	case key == "" || c.hops == maxHops || c.still:
+		return false
+	case c.op == opEnd && c.ending.Token == "":
+		c.key, c.ending.Seen = key, nil
+	case rotated && c.name != "":
+		name := c.part.nameOf(openID(c.name.id(), sealed))
+		if name.key() != key {
+			return false
+		}
+		c.name, c.key, c.moved = name, key, true
+	default:
+		return false
+	}
+	c.hops++
+	return true
+}
+
+// sealID hides the new id of a rotated session in the record of its old one, so that only who has the old id can read it: by
+// an exclusive or with a hash of the old id, which serves for no other id.
+func sealID(old, id string) string {
+	b := aliasPad(old)
+	for i, c := range decodeID(id) {
+		b[i] ^= c
+	}
+	return encodeID(b)
+}
+
+// openID undoes sealID.
+func openID(old, sealed string) string {
+	if !validID(sealed) {
+		return ""
+	}
+	return sealID(old, sealed)
+}
+
+func aliasPad(old string) [idBytes]byte { return sha256.Sum256([]byte("sessplus rotated from " + old)) }
+
+// runOnce makes the calls as they are.
+func (s *Session) runOnce(calls []*call) {
 	if len(calls) == 1 {
 		s.runGroup(calls)
 		return
@@ -132,7 +231,8 @@ func (s *Session) runGroup(calls []*call) {
 	for _, c := range calls {
 		c.took = took
 		switch err := c.err; {
-		case err == nil, errors.Is(err, ErrNoRecord), errors.Is(err, ErrConflict), errors.Is(err, ErrRecordExists), errors.Is(err, ErrTooLarge):
+		case err == nil, errors.Is(err, ErrNoRecord), errors.Is(err, ErrConflict), errors.Is(err, ErrTaken),
+			errors.Is(err, ErrRecordExists), errors.Is(err, ErrTooLarge):
 		default:
 			c.err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 			if took >= s.m.timeout-s.m.timeout/deadlineShare {

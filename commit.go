@@ -1,7 +1,11 @@
 package sessplus
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
+	"fmt"
+	mathrand "math/rand/v2"
 	"net/http"
 	"slices"
 	"time"
@@ -40,7 +44,7 @@ func (s *Session) begin(again bool) (saves []*save, now time.Time, late bool, er
 func (s *Session) stale() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.uses != s.saved || s.m.idles
+	return s.uses != s.saved || s.m.ages
 }
 
 // conclude takes over what was saved, and writes the header.
@@ -89,9 +93,9 @@ func (s *Session) passBy() {
 	}
 }
 
-// carryOut makes the calls of the saves: first all that create, change and delete, then those that end the old records of
-// renewed sessions, so that a failure leaves the old ones as they were. With an error nothing is saved, but what was
-// destroyed goes all the same: a logout does not depend on the rest of the request.
+// carryOut makes the calls of the saves: first all that create, change and end, and those that take the old records of
+// renewed sessions; then those that end the old records, so that a failure leaves them as they were. With an error nothing
+// is saved, but what was destroyed goes all the same: a logout does not depend on the rest of the request.
 func (s *Session) carryOut(saves []*save, err error) []*save {
 	var calls []*call
 	for _, v := range saves {
@@ -99,8 +103,18 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 		if v.main != nil && err == nil {
 			calls = append(calls, v.main)
 		}
+		if v.take != nil && err == nil {
+			calls = append(calls, v.take)
+		}
 	}
+	done := false
+	defer func() {
+		if !done {
+			s.putBack(saves)
+		}
+	}()
 	s.run(calls)
+	s.redraw(saves)
 	for _, v := range saves {
 		v.check(err == nil)
 	}
@@ -108,24 +122,87 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 	if err == nil && !slices.ContainsFunc(saves, (*save).fails) {
 		s.retire(saves)
 	}
-	s.undo(saves)
+	failed := err != nil || slices.ContainsFunc(saves, (*save).fails)
+	s.undo(saves, failed)
+	if !failed {
+		s.rotate(saves)
+	}
+	done = true
 	return saves
+}
+
+// putBack makes the plan of a commit that has panicked one of the next commit again. What it has done at the backends is
+// undone as far as that goes.
+func (s *Session) putBack(saves []*save) {
+	s.mu.Lock()
+	for _, v := range saves {
+		if v.part.epoch == v.epoch {
+			v.part.renew = v.part.renew || v.renews
+		}
+	}
+	s.mu.Unlock()
+	defer func() { recover() }() // the first panic is the one to be told
+	for _, v := range saves {
+		v.written = v.creates()
+	}
+	s.undo(saves, true)
+}
+
+// maxDraws is how many ids are drawn for one session.
+const maxDraws = 8
+
+// redraw creates records under other ids, where there was one under the id drawn: it is somebody else's.
+func (s *Session) redraw(saves []*save) {
+	for range maxDraws {
+		var calls []*call
+		for _, v := range saves {
+			if v.creates() && errors.Is(v.main.err, ErrRecordExists) {
+				v.main.name = v.part.nameOf(newID())
+				v.main.key = v.main.name.key()
+				s.reseal(v, saves)
+				calls = append(calls, v.main)
+			}
+		}
+		if len(calls) == 0 {
+			return
+		}
+		s.run(calls)
+	}
+}
+
+// reseal writes anew the secure cookies that this commit binds to the session of v.
+func (s *Session) reseal(v *save, saves []*save) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range saves {
+		if w.part.boundTo != v.part.cookie || !w.send || w.err != nil {
+			continue
+		}
+		if w.lost = v.lost; v.void && w.sets() {
+			w.err = w.part.saveError(ErrSessionGone)
+		} else if w.lost && !w.sets() {
+			w.send, w.drop = false, false
+		} else if err := s.seal(w, saves, wallNow()); err != nil {
+			w.err = err
+		}
+	}
 }
 
 // check takes the errors of the first calls.
 func (v *save) check(made bool) {
 	p := v.part
 	for _, d := range v.deletes {
-		if d.err != nil && v.err == nil {
-			v.err = &Error{Cookie: p.CookieName, Op: "delete", Err: d.err}
+		if d.err != nil && !errors.Is(d.err, ErrNoRecord) && v.err == nil {
+			v.err, v.undead = &Error{Cookie: p.CookieName, Op: "delete", Err: d.err}, true
 		}
 	}
 	if v.main == nil || !made {
 		return
 	}
 	switch err := v.main.err; {
-	case err == nil, errors.Is(err, ErrRecordExists): // under an id just drawn: a try of ours whose answer was lost
+	case err == nil, v.main.op == opEnd && errors.Is(err, ErrNoRecord):
 		v.written = true
+		v.send = v.send || v.main.moved
 		if r := v.main.result; r.Empty || v.ends {
 			v.drop, v.send = !v.touch, false
 		} else if r.Refilled {
@@ -134,6 +211,8 @@ func (v *save) check(made bool) {
 	case v.touch && !v.needed: // the request read, and that it did
 	case errors.Is(err, ErrNoRecord):
 		v.err = p.saveError(ErrSessionGone)
+	case errors.Is(err, ErrRecordExists):
+		v.err = p.saveError(fmt.Errorf("%w: every id drawn is there already", ErrUnavailable))
 	default:
 		v.err = p.saveError(err)
 	}
@@ -169,40 +248,157 @@ func (s *Session) endBound(saves []*save) []*save {
 	return saves
 }
 
-// retire removes the old records of renewed sessions. What other requests saved there meanwhile goes into the new ones.
+// retire ends the old records of renewed sessions, which are taken. What other requests saved there meanwhile goes into the
+// new ones. If it turns out that an old one has ended, the new session begins afresh.
 func (s *Session) retire(saves []*save) {
 	var renewed []*save
-	var takes, updates []*call
 	for _, v := range saves {
 		if v.take != nil && v.written {
 			renewed = append(renewed, v)
-			takes = append(takes, v.take)
 		}
 	}
-	s.run(takes)
+	if len(renewed) == 0 {
+		return
+	}
+	s.contend(renewed)
 	for _, v := range renewed {
 		switch err := v.take.err; {
-		case errors.Is(err, ErrNoRecord): // another request destroyed or renewed it
-			v.err = &Error{Cookie: v.part.CookieName, Op: "renew", Err: ErrSessionGone}
+		case errors.Is(err, ErrNoRecord):
+			v.lost = true
 		case err != nil:
-			v.err = &Error{Cookie: v.part.CookieName, Op: "renew", Err: err}
+			v.err = v.part.renewError(err)
 		default:
 			if c := s.missed(v); c != nil {
-				v.missed = &call{part: v.part, op: opUpdate, key: v.main.key, change: c}
-				updates = append(updates, v.missed)
+				v.amend(c)
 			}
 		}
 	}
-	s.run(updates)
+	s.amend(renewed, saves)
+	if slices.ContainsFunc(renewed, (*save).fails) {
+		return
+	}
+	var ends []*call
+	for _, v := range renewed {
+		if !v.lost && v.err == nil {
+			v.finish = &call{part: v.part, op: opEnd, key: v.take.key, still: true, ending: &Ending{
+				Step: StepEnd, Token: v.take.ending.Token, Next: v.main.key, Now: wallNow(), Seen: v.take.record,
+			}}
+			ends = append(ends, v.finish)
+		}
+	}
+	s.run(ends)
+	var late []*save
 	for _, v := range renewed {
 		switch {
-		case v.missed == nil:
-		case v.missed.err != nil:
-			v.err = v.part.saveError(v.missed.err)
-		case v.missed.result.Empty:
+		case v.finish == nil || v.finish.err == nil:
+		case errors.Is(v.finish.err, ErrNoRecord): // a logout came in between
+			v.lost = true
+			late = append(late, v)
+		default:
+			v.err = v.part.renewError(v.finish.err)
+		}
+	}
+	s.amend(late, saves)
+}
+
+func (c *cookie) renewError(err error) error {
+	if errors.Is(err, ErrTaken) {
+		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return &Error{Cookie: c.CookieName, Op: "renew", Err: err}
+}
+
+// contend waits for old records that others have taken. Meanwhile it lets go of those that it has, so that two renewals of
+// the same sessions do not wait for each other.
+func (s *Session) contend(renewed []*save) {
+	for until := time.Now().Add(s.m.timeout); time.Now().Before(until); {
+		if !slices.ContainsFunc(renewed, func(v *save) bool { return errors.Is(v.take.err, ErrTaken) }) {
+			return
+		}
+		var releases, takes []*call
+		for _, v := range renewed {
+			if v.take.err == nil {
+				releases = append(releases, v.release())
+			}
+			if !errors.Is(v.take.err, ErrNoRecord) {
+				v.take.ending.Now = wallNow()
+				takes = append(takes, v.take)
+			}
+		}
+		s.run(releases)
+		time.Sleep(mathrand.N(takenPause))
+		s.run(takes)
+	}
+}
+
+// release gives the call that undoes what was done to the old record of a renewed session.
+func (v *save) release() *call {
+	return &call{part: v.part, op: opEnd, key: v.take.key, still: true,
+		ending: &Ending{Step: StepRelease, Token: v.take.ending.Token, Now: wallNow()}}
+}
+
+// amend plans a change of the new record of a renewed session.
+func (v *save) amend(c *Change) {
+	v.amends = append(v.amends, &call{part: v.part, op: opUpdate, key: v.main.key, change: c})
+}
+
+// amend brings the new records up to date, and takes out of those whose old ones have ended what this request has not set.
+func (s *Session) amend(renewed, saves []*save) {
+	var calls []*call
+	for _, v := range renewed {
+		if v.lost {
+			v.void = !v.sets()
+			s.reseal(v, saves)
+		}
+		switch {
+		case v.void:
+			v.written = false
+			calls = append(calls, v.part.endCall(v.main.key))
+			continue
+		case v.lost:
+			if c := v.stripped(); c != nil {
+				v.amend(c)
+			}
+		}
+		if n := len(v.amends); n > 0 && v.amends[n-1].result.Expires.IsZero() {
+			calls = append(calls, v.amends[n-1])
+		}
+	}
+	s.run(calls)
+	for _, c := range calls {
+		v := saveOf(c.part.cookie, saves)
+		switch {
+		case v.void:
+		case c.err != nil:
+			v.err = v.part.saveError(c.err)
+		case c.result.Empty:
 			v.drop, v.send = true, false
 		}
 	}
+}
+
+// stripped gives the change that leaves in the new record only what this request has set, or nil.
+func (v *save) stripped() *Change {
+	r := v.main.record
+	c := &Change{Now: wallNow(), Seen: r, Expires: r.Expires}
+	stale := slices.Clone(r.Fields)
+	for _, a := range v.amends {
+		stale = append(stale, a.change.Set...)
+	}
+	for _, f := range stale {
+		set := func(mine RawField) bool { return mine.Name == f.Name && mine.Value != nil }
+		if !slices.ContainsFunc(v.changed, set) && !slices.Contains(c.Delete, f.Name) {
+			c.Delete = append(c.Delete, f.Name)
+		}
+	}
+	if p := v.part; r.Permanent && p.rec != nil && p.rec.Permanent {
+		off := false
+		c.Permanent, c.Expires = &off, p.expiry(r.Created, c.Now, off)
+	}
+	if len(c.Delete) == 0 && c.Permanent == nil {
+		return nil
+	}
+	return c
 }
 
 // missed compares the old record of a renewed session, as it was last, with what this request knew of it, and returns
@@ -238,11 +434,10 @@ func (s *Session) missed(v *save) *Change {
 	return c
 }
 
-// undo removes the records that were created for nothing, because no cookie will name them, and puts back the old ones
-// of renewed sessions. It does what it can: what stays behind expires. A cookie that is bound to a session which could
-// not be saved is not saved either.
-func (s *Session) undo(saves []*save) {
-	failed := slices.ContainsFunc(saves, (*save).fails)
+// undo ends the records that were created for nothing, because no cookie will name them, and gives back the old ones of
+// renewed sessions. It does what it can: what stays behind expires, and a take lapses. A cookie that is bound to a session
+// which could not be saved is not saved either.
+func (s *Session) undo(saves []*save, failed bool) {
 	var calls []*call
 	for _, v := range saves {
 		if v.part.boundTo != nil {
@@ -250,16 +445,84 @@ func (s *Session) undo(saves []*save) {
 				v.send = false
 			}
 		}
-		if !v.written || !v.creates() || !failed && v.err == nil {
+		if !failed && v.err == nil {
 			continue
 		}
-		v.written = false
-		calls = append(calls, &call{part: v.part, op: opDelete, key: v.main.key})
-		if v.take != nil && v.take.record != nil {
-			calls = append(calls, &call{part: v.part, op: opCreate, key: v.take.key, record: v.take.record})
+		if v.written && v.creates() {
+			v.written = false
+			calls = append(calls, v.part.endCall(v.main.key))
+		}
+		if v.take != nil && !v.lost {
+			calls = append(calls, v.release())
 		}
 	}
 	s.run(calls)
+}
+
+// rotate gives another id to the sessions whose age asks for it: it takes the record, creates it again under the new id,
+// and leaves in the old one, for EndGrace, what it has become. Of several requests one does so. It is no error of the
+// request if it fails: a later one will do it.
+func (s *Session) rotate(saves []*save) {
+	var due []*save
+	for _, v := range saves {
+		if v.rotates && v.err == nil && !v.drop && (v.main == nil || !v.main.moved && v.main.err == nil) {
+			due = append(due, v)
+		}
+	}
+	if len(due) == 0 {
+		return
+	}
+	step := func(v *save, e Ending) *call {
+		e.Now = wallNow()
+		return &call{part: v.part, op: opEnd, key: v.part.name.key(), name: v.part.name, still: true, ending: &e}
+	}
+	takes := make([]*call, len(due))
+	for i, v := range due {
+		takes[i] = step(v, Ending{Step: StepTake, Token: rand.Text()})
+	}
+	s.run(takes)
+	var creates, ends []*call
+	for i, v := range due {
+		if takes[i].err != nil {
+			continue // another request was faster, and this one's cookie is good for a while
+		}
+		r := takes[i].record.clone()
+		r.Mark, r.Version, r.Rotated = nil, "", wallNow()
+		r.Origin = hex.EncodeToString(v.part.binding())
+		name := v.part.nameOf(newID())
+		v.rotated = &call{part: v.part, op: opCreate, key: name.key(), name: name, record: r}
+		creates = append(creates, v.rotated)
+	}
+	s.run(creates)
+	for i, v := range due {
+		if v.rotated == nil {
+			continue
+		}
+		e := Ending{Step: StepEnd, Token: takes[i].ending.Token, Seen: takes[i].record}
+		if v.rotated.err != nil {
+			e.Step = StepRelease
+		} else {
+			e.Next = v.rotated.key + " " + sealID(v.part.name.id(), v.rotated.name.id())
+		}
+		ends = append(ends, step(v, e))
+	}
+	s.run(ends)
+	var undone []*call
+	for _, c := range ends {
+		v := saveOf(c.part.cookie, due)
+		if v.rotated.err == nil && c.err == nil {
+			continue
+		}
+		if v.rotated.err == nil { // the session has ended meanwhile, or its backend is out of reach
+			undone = append(undone, c.part.endCall(v.rotated.key))
+		}
+		if !errors.Is(c.err, ErrNoRecord) {
+			s.warn("sessplus: the id of a session could not be rotated", "cookie", c.part.CookieName,
+				"error", errors.Join(v.rotated.err, c.err))
+		}
+		v.rotated = nil
+	}
+	s.run(undone)
 }
 
 // outcome sums up the errors: those that the request fails with, and those that it does not.
@@ -291,8 +554,8 @@ func (s *Session) outcome(saves []*save, err error) (fatal, soft error) {
 func (v *save) takeOver(now time.Time, failed, late bool) {
 	p := v.part
 	for _, d := range v.deletes {
-		if d.err == nil {
-			p.ended = slices.DeleteFunc(p.ended, func(key string) bool { return key == d.key })
+		if d.err == nil || errors.Is(d.err, ErrNoRecord) {
+			p.ended = slices.DeleteFunc(p.ended, func(e ended) bool { return e.key == d.asked })
 		}
 	}
 	if p.sealer != nil {
@@ -301,10 +564,13 @@ func (v *save) takeOver(now time.Time, failed, late bool) {
 	switch {
 	case p.epoch != v.epoch: // destroyed meanwhile, so what was just created is to go, too
 		if v.written && v.creates() {
-			p.ended = append(p.ended, v.main.key)
+			p.ended = append(p.ended, ended{key: v.main.key})
+		}
+		if v.rotated != nil {
+			p.ended = append(p.ended, ended{key: v.rotated.key})
 		}
 		v.send, v.drop, p.expire = false, true, true
-	case errors.Is(v.err, ErrSessionGone):
+	case errors.Is(v.err, ErrSessionGone), v.void:
 		p.end()
 	case !v.written:
 		p.renew = p.renew || v.renews
@@ -312,6 +578,10 @@ func (v *save) takeOver(now time.Time, failed, late bool) {
 	default:
 		v.saved(now)
 		p.emptied = late && v.main != nil && v.main.result.Empty
+	}
+	if v.rotated != nil && p.epoch == v.epoch {
+		p.name, p.rec = v.rotated.name, v.rotated.record
+		v.send, v.written = true, true
 	}
 }
 
@@ -324,22 +594,34 @@ func (v *save) saved(now time.Time) {
 	switch {
 	case v.ends:
 		p.content = content{}
+	case v.main == nil && p.sealer == nil:
 	case p.sealer != nil:
 		p.renew, p.rewrite = false, false
+		if v.lost {
+			p.entries = entries{}
+			for _, f := range v.changed {
+				if f.Value != nil {
+					*p.entries.at(f.Name) = entry{f.Name, f.Value, f.Value}
+				}
+			}
+		}
 		if p.rec == nil {
 			p.rec = new(Record)
 		}
 		*p.rec = Record{Created: now, Saved: now, Expires: now.Add(p.contentAge(p.permanent)), Permanent: p.permanent}
 	case !v.creates():
 		v.main.change.update(p.rec, v.main.result)
-		p.rewrite = false
+		p.rewrite, p.refilled = false, false
+		if v.main.moved {
+			p.rename(v.main.name, now)
+		}
 		if !v.touch {
 			p.foreign = nil
 		}
 	default:
-		p.name, p.rec, p.foreign, p.rewrite = v.main.name, v.main.record, nil, false
-		if v.missed != nil {
-			c := v.missed.change
+		p.name, p.rec, p.foreign, p.rewrite, p.gone = v.main.name, v.main.record, nil, false, false
+		for _, a := range v.amends {
+			c := a.change
 			for _, f := range c.Set {
 				*p.entries.at(f.Name) = entry{f.Name, f.Value, f.Value}
 			}
@@ -349,7 +631,7 @@ func (v *save) saved(now time.Time) {
 			if c.Permanent != nil {
 				p.permanent = *c.Permanent
 			}
-			c.update(p.rec, v.missed.result)
+			c.update(p.rec, a.result)
 		}
 	}
 }
@@ -372,7 +654,7 @@ func (s *Session) writeCookies(h http.Header, v *save, now time.Time, failed boo
 	p := v.part
 	send := v.send && v.written && !failed
 	drop := v.drop && (p.expire || v.written && !failed)
-	gone := errors.Is(v.err, ErrSessionGone) // what an earlier Save has set would undo a login elsewhere
+	gone := errors.Is(v.err, ErrSessionGone) || v.void // what an earlier Save has set would undo a login elsewhere
 	if !send && !drop && !gone {
 		return
 	}
@@ -431,14 +713,14 @@ func (s *Session) report(v *save) {
 	c := v.part.cookie
 	for _, d := range v.deletes {
 		kind := EventDestroy
-		if d.err != nil {
+		if d.err != nil && !errors.Is(d.err, ErrNoRecord) {
 			kind = EventError
 		}
 		s.event(c, kind, d, nil)
 	}
 	switch {
 	case v.touch && v.err == nil && v.main.err != nil:
-		if !errors.Is(v.main.err, ErrNoRecord) {
+		if !errors.Is(v.main.err, ErrNoRecord) && !errors.Is(v.main.err, ErrTaken) {
 			s.warn("sessplus: the idle timeout of a session could not be moved", "cookie", c.CookieName, "error", v.main.err)
 			s.event(c, EventError, v.main, nil)
 		}
@@ -451,12 +733,15 @@ func (s *Session) report(v *save) {
 			failed.key, failed.took = v.main.key, v.main.took
 		}
 		s.event(c, EventError, failed, nil)
-	case v.written:
+	case v.written && (v.main != nil || v.part.sealer != nil):
 		fields := v.changed
 		if v.creates() {
 			fields = v.main.record.Fields
 		}
 		s.event(c, v.kind(), v.main, fields)
+	}
+	if v.rotated != nil {
+		s.event(c, EventRotate, v.rotated, v.rotated.record.Fields)
 	}
 }
 
@@ -467,7 +752,7 @@ func (v *save) kind() EventKind {
 		return EventDestroy
 	case v.touch:
 		return EventTouch
-	case v.renews:
+	case v.renews && !v.fresh:
 		return EventRenew
 	case v.drop && v.part.sealer != nil:
 		return EventDestroy

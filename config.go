@@ -36,6 +36,7 @@ type Config struct {
 	Lifetime          time.Duration // of a record, from creation or renewal; 0: 24 h; <0: no absolute end, IdleTimeout needed. No meaning on a secure cookie
 	PermanentLifetime time.Duration // in place of Lifetime and MaxAge while the session is permanent, at most 400 days; 0: 31 days
 	IdleTimeout       time.Duration // a record ends when it was not used for so long; 0: none. Server-side backends only
+	RotateEvery       time.Duration // the age at which a session gets a new id, at its next use; 0: never. Server-side backends only
 	KeyPrefix         string        // of the records' keys, printable ASCII; "": "session:". No meaning on a secure cookie
 	SignID            bool          // sign the id in the cookie, so that a made-up one is refused without asking the backend
 	Keys              []KeyPair     // newest first; nil: Options.Keys
@@ -104,7 +105,7 @@ type Manager struct {
 	names   map[string]slot // where a cookie of a request belongs
 	every   []int           // all cookies
 	eager   []int           // those that are loaded before the handler
-	idles   bool            // one of them has an IdleTimeout
+	ages    bool            // one of them does
 
 	codec   Codec
 	onError func(w http.ResponseWriter, r *http.Request, err error)
@@ -224,11 +225,10 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 	}
 	for i, c := range m.cookies {
 		m.every = append(m.every, i)
-		// A secure cookie is opened at its first use; while keys change, in any case, so that it is written again.
-		if c.sealer == nil && !c.Lazy || c.sealer != nil && len(c.Keys) > 1 {
+		if c.sealer == nil && !c.Lazy { // a secure cookie is opened at its first use
 			m.eager = append(m.eager, i)
 		}
-		m.idles = m.idles || c.IdleTimeout > 0
+		m.ages = m.ages || c.ages()
 		if j := slices.IndexFunc(m.cookies, func(o *cookie) bool { return o.CookieName == c.BoundTo }); j >= 0 {
 			c.boundTo = m.cookies[j]
 		}

@@ -25,7 +25,8 @@ const (
 	EventCreate  EventKind = "create"  // a new session was saved
 	EventSave    EventKind = "save"    // changes were saved
 	EventTouch   EventKind = "touch"   // an idle timeout was moved
-	EventRenew   EventKind = "renew"   // a session got a new id
+	EventRenew   EventKind = "renew"   // a session got a new id, because the program asked for it
+	EventRotate  EventKind = "rotate"  // a session got a new id, because of its age
 	EventDestroy EventKind = "destroy" // a session was removed
 	EventReject  EventKind = "reject"  // a cookie was refused: malformed, forged, expired, an unknown key
 	EventError   EventKind = "error"   // a call failed, or a save was dropped because the session had ended

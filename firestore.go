@@ -55,6 +55,9 @@ const (
 	docPermanent = "permanent" // if it is
 	docFields    = "fields"
 	docUpdate    = "update_id"
+	docRotated   = "rotated_at" // if it was
+	docOrigin    = "origin"     // if it was rotated
+	docMark      = "mark"       // that it is taken or has ended, see Mark
 )
 
 // firestoreName makes a field's name fit for a key of a map, which must not match __.*__, and which a path does not keep
@@ -99,6 +102,18 @@ func decodeFirestore(data map[string]any, updated time.Time) (*Record, error) {
 	if _, ok := data[docVersion]; ok {
 		return nil, fmt.Errorf("%w: it has a later format", ErrNoRecord)
 	}
+	r := &Record{Version: updated.Format(time.RFC3339Nano)}
+	if text, found := data[docMark].(string); found {
+		var ok1, ok2 bool
+		r.Mark, ok1 = parseMark(text)
+		r.Expires, ok2 = data[docExpires].(time.Time)
+		switch {
+		case !ok1 || !ok2:
+			return nil, errCorruptDocument
+		case r.Mark.Ended && data[docFields] == nil:
+			return r, nil
+		}
+	}
 	created, ok1 := data[docCreated].(time.Time)
 	saved, ok2 := data[docSaved].(time.Time)
 	expires, ok3 := data[docExpires].(time.Time)
@@ -111,8 +126,9 @@ func decodeFirestore(data map[string]any, updated time.Time) (*Record, error) {
 	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 {
 		return nil, errCorruptDocument
 	}
-	r := &Record{Created: created, Saved: saved, Expires: expires, Permanent: permanent}
-	r.Version = updated.Format(time.RFC3339Nano)
+	r.Created, r.Saved, r.Expires, r.Permanent = created, saved, expires, permanent
+	r.Rotated, _ = data[docRotated].(time.Time)
+	r.Origin, _ = data[docOrigin].(string)
 	r.Fields = make([]RawField, 0, len(fields))
 	for key, value := range fields {
 		name, ok := fieldName(key)
@@ -140,14 +156,28 @@ func encodeFirestore(r *Record) map[string]any {
 	if r.Permanent {
 		doc[docPermanent] = true
 	}
+	if !r.Rotated.IsZero() {
+		doc[docRotated], doc[docOrigin] = r.Rotated, r.Origin
+	}
 	return doc
 }
 
-// firestoreUpdates lists what the change has made of before, field path by field path.
-func (c *Change) firestoreUpdates(before, after *Record) []firestore.Update {
+// firestoreUpdates lists what the change, if it is one, has made of before, field path by field path.
+func firestoreUpdates(c *Change, before, after *Record) []firestore.Update {
 	var list []firestore.Update
 	add := func(value any, path ...string) {
 		list = append(list, firestore.Update{FieldPath: path, Value: value})
+	}
+	if c == nil {
+		c = &Change{}
+		if after.Fields == nil && before.Fields != nil {
+			add(firestore.Delete, docFields)
+		}
+	}
+	if after.Mark != before.Mark && after.Mark != nil {
+		add(after.Mark.String(), docMark)
+	} else if after.Mark != before.Mark {
+		add(firestore.Delete, docMark)
 	}
 	for _, f := range c.Set {
 		add(firestoreValue(f.Value), docFields, firestoreName(f.Name))
@@ -171,7 +201,7 @@ func (c *Change) firestoreUpdates(before, after *Record) []firestore.Update {
 
 // firestoreError keeps of an error what is fit for a log. The text of a status names the document, and may quote it.
 func firestoreError(err error) error {
-	for _, own := range []error{ErrNoRecord, ErrRecordExists, ErrConflict, ErrTooLarge} {
+	for _, own := range []error{ErrNoRecord, ErrRecordExists, ErrConflict, ErrTaken, ErrTooLarge} {
 		if errors.Is(err, own) {
 			return err
 		}
@@ -199,7 +229,7 @@ func missing(snap *firestore.DocumentSnapshot, err error) bool {
 	return status.Code(err) == codes.NotFound && snap != nil && !snap.Exists()
 }
 
-// read returns the record of a document that has not expired, and the document, which is nil if there is none.
+// read returns the record of a document, also one that has expired or ended, and the document, which is nil if there is none.
 func (b *firestoreBackend) read(ctx context.Context, doc *firestore.DocumentRef) (*Record, *firestore.DocumentSnapshot, error) {
 	snap, err := doc.Get(ctx)
 	if missing(snap, err) {
@@ -209,9 +239,6 @@ func (b *firestoreBackend) read(ctx context.Context, doc *firestore.DocumentRef)
 		return nil, nil, firestoreError(err)
 	}
 	r, err := decodeFirestore(snap.Data(), snap.UpdateTime)
-	if err == nil && !r.Expires.After(time.Now()) {
-		return nil, snap, ErrNoRecord
-	}
 	return r, snap, err
 }
 
@@ -223,7 +250,13 @@ func (untold) Deadline() (t time.Time, ok bool) { return t, false }
 
 func (b *firestoreBackend) Load(ctx context.Context, key string) (*Record, error) {
 	r, _, err := b.read(untold{ctx}, b.doc(key))
-	return r, err
+	if err == nil {
+		err = r.live(time.Now())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // A document and a value in it may have so many bytes.
@@ -256,9 +289,9 @@ func (b *firestoreBackend) Create(ctx context.Context, key string, r *Record) er
 		if status.Code(err) != codes.AlreadyExists {
 			return err
 		}
-		_, snap, err := b.read(ctx, doc)
+		r, snap, err := b.read(ctx, doc)
 		switch {
-		case err == nil:
+		case err == nil && r.Expires.After(time.Now()):
 			return ErrRecordExists
 		case snap == nil:
 			return err
@@ -290,34 +323,15 @@ func (b *firestoreBackend) Update(ctx context.Context, key string, c *Change) (r
 		if result, err = c.Apply(after); err != nil {
 			return false, err
 		}
-		updates := c.firestoreUpdates(before, after)
-		if len(updates) == 0 {
-			result.Version = before.Version
-			return false, nil
-		}
-		if id != "" {
+		updates := firestoreUpdates(c, before, after)
+		if id != "" && len(updates) > 0 {
 			updates = append(updates, firestore.Update{Path: docUpdate, Value: id})
 		}
-		seen, err := time.Parse(time.RFC3339Nano, before.Version)
-		if err != nil {
-			return false, err
-		}
-		answer, err := doc.Update(ctx, updates, firestore.LastUpdateTime(seen))
-		if err != nil {
-			return false, err
-		}
-		result.Version = answer.UpdateTime.Format(time.RFC3339Nano)
-		return true, nil
+		result.Version, err = writeFirestore(ctx, doc, before, updates)
+		return len(updates) > 0, err
 	}
-	if c.Seen != nil && c.Seen.Version != "" {
-		wrote, err := write(c.Seen)
-		switch {
-		case wrote:
-			return result, nil
-		case err == nil, stale(err), errors.Is(err, ErrNoRecord), errors.Is(err, ErrConflict): // as far as the caller knew
-		default:
-			return Result{}, firestoreError(err)
-		}
+	if done, err := asSeen(c.Seen, write); done {
+		return result, firestoreError(err)
 	}
 	err = untilAlone(ctx, func() error {
 		r, snap, err := b.read(ctx, doc)
@@ -334,41 +348,71 @@ func (b *firestoreBackend) Update(ctx context.Context, key string, c *Change) (r
 	return result, err
 }
 
-// Take ends the document before it removes it: if the answer to a removal were lost, nothing would tell ours from that of
-// somebody else who has destroyed the session. A document that stays behind has expired.
-func (b *firestoreBackend) Take(ctx context.Context, key string) (taken *Record, err error) {
-	ctx = untold{ctx}
-	doc, id := b.doc(key), rand.Text()
-	err = untilAlone(ctx, func() error {
-		r, snap, err := b.read(ctx, doc)
-		if snap != nil && snap.Data()[docUpdate] == id {
-			return nil
+// writeFirestore updates the document if it is still as it was, and returns the record's new Version.
+func writeFirestore(ctx context.Context, doc *firestore.DocumentRef, before *Record, updates []firestore.Update) (version string, err error) {
+	if len(updates) == 0 {
+		return before.Version, nil
+	}
+	seen, err := time.Parse(time.RFC3339Nano, before.Version)
+	if err != nil {
+		return "", err
+	}
+	answer, err := doc.Update(ctx, updates, firestore.LastUpdateTime(seen))
+	if err != nil {
+		return "", err
+	}
+	return answer.UpdateTime.Format(time.RFC3339Nano), nil
+}
+
+// asSeen tries to write without a read, to the record as the caller knew it. It reports whether that settles it: what was
+// refused may be so only as far as the caller knew.
+func asSeen(seen *Record, write func(before *Record) (wrote bool, err error)) (done bool, err error) {
+	if seen == nil || seen.Version == "" {
+		return false, nil
+	}
+	wrote, err := write(seen)
+	if err == nil {
+		return wrote, nil
+	}
+	for _, refusal := range []error{ErrNoRecord, ErrConflict, ErrTaken} {
+		if errors.Is(err, refusal) {
+			return false, nil
 		}
+	}
+	return !stale(err), err
+}
+
+// End needs no id against lost answers as Update does: the Token makes each step the same when it is done twice.
+func (b *firestoreBackend) End(ctx context.Context, key string, e *Ending) (r *Record, err error) {
+	ctx = untold{ctx}
+	doc := b.doc(key)
+	write := func(before *Record) (wrote bool, err error) {
+		r = before.clone()
+		refused := e.Apply(r)
+		if refused != nil && endedBy(refused) == nil {
+			return false, refused
+		}
+		updates := firestoreUpdates(nil, before, r)
+		if r.Version, err = writeFirestore(ctx, doc, before, updates); err != nil {
+			return false, err
+		}
+		return len(updates) > 0, refused
+	}
+	if done, err := asSeen(e.Seen, write); done {
+		return r, firestoreError(err)
+	}
+	err = untilAlone(ctx, func() error {
+		before, _, err := b.read(ctx, doc)
 		if err != nil {
 			return err
 		}
-		taken = r
-		_, err = doc.Update(ctx, []firestore.Update{
-			{Path: docExpires, Value: time.UnixMilli(0)}, {Path: docUpdate, Value: id},
-		}, firestore.LastUpdateTime(snap.UpdateTime))
+		_, err = write(before)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	doc.Delete(ctx)
-	return taken, nil
-}
-
-func (b *firestoreBackend) Delete(ctx context.Context, key string) error {
-	ctx = untold{ctx}
-	return untilAlone(ctx, func() error {
-		_, err := b.doc(key).Delete(ctx)
-		if status.Code(err) == codes.NotFound { // there is no database
-			return firestoreError(err)
-		}
-		return err
-	})
+	return r, nil
 }
 
 // errNotAlone asks untilAlone for another try.

@@ -113,10 +113,7 @@ func (p *s5Part) commit(late bool) (tooLate bool) {
 			return true
 		}
 	case create && late:
-		if p.saved == nil || changed && !p.has() {
-			return true
-		}
-		p.renew, create, tooLate = false, false, true // told once; changes go into the record that is there
+		return true // after a renewal no change goes into the record from before it
 	case create:
 	case changed:
 		if late && !p.has() {

@@ -164,3 +164,16 @@ func visiting(t testing.TB, m *sessplus.Manager, first, f func(*sessplus.Session
 		}
 	}
 }
+
+// stepName is what tests call a step of Backend.End.
+func stepName(e *sessplus.Ending) string {
+	switch {
+	case e.Step == sessplus.StepTake:
+		return "take"
+	case e.Step == sessplus.StepRelease:
+		return "release"
+	case e.Token == "":
+		return "delete"
+	}
+	return "end"
+}

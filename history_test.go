@@ -237,6 +237,9 @@ func (h *historian) act(s *sharedSession, rng *rand.Rand, n int) {
 		return
 	case "renew":
 		if op.acked {
+			if set == "" {
+				return // somebody else was faster, and it had nothing to lose
+			}
 			s.dead = append(s.dead, cookie)
 			s.cookie, s.ended = set, false // a destroy that ran beside it came later, to the id that this one had replaced
 		}

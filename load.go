@@ -1,6 +1,7 @@
 package sessplus
 
 import (
+	"encoding/hex"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -122,7 +123,7 @@ func (s *Session) load(parts []*part) {
 			if b.rec == nil {
 				continue // void without that session, whatever it says
 			}
-			bound = binding(b.name.id())
+			bound = b.binding()
 		}
 		s.unlocked(func() { s.unseal(p, bound, now) })
 	}
@@ -163,7 +164,9 @@ func (s *Session) lookUp(parts []*part, now time.Time) {
 func (p *part) answered(s *Session, c *call, now time.Time) {
 	switch {
 	case errors.Is(c.err, ErrNoRecord):
-		if c.err != ErrNoRecord {
+		if endedBy(c.err) != nil {
+			p.gone = true
+		} else if c.err != ErrNoRecord {
 			s.warn("sessplus: a record cannot be read, and counts as no session", "cookie", p.CookieName)
 		}
 		s.event(p.cookie, EventMiss, c, nil)
@@ -176,10 +179,31 @@ func (p *part) answered(s *Session, c *call, now time.Time) {
 	case !p.alive(c.record, now):
 		s.event(p.cookie, EventMiss, c, nil)
 	default:
-		p.name = c.name
+		p.gone = false
+		p.moved(c)
 		p.take(s.m, c.record)
 		s.event(p.cookie, EventLoad, c, c.record.Fields)
 	}
+}
+
+// moved takes the name under which a call has found the session. If it has been rotated, the browser is to hear of it.
+func (p *part) moved(c *call) {
+	p.name = c.name
+	p.rewrite = p.rewrite || c.moved
+}
+
+// rename takes the name that the session has got by a rotation of another request.
+func (p *part) rename(name sessionName, now time.Time) {
+	p.rec.Origin = hex.EncodeToString(p.binding())
+	p.name, p.rec.Rotated = name, now
+}
+
+// binding names the part's session inside the content of a cookie that is bound to it. A rotation keeps it.
+func (p *part) binding() []byte {
+	if b, err := hex.DecodeString(p.rec.Origin); err == nil && len(b) > 0 {
+		return b
+	}
+	return binding(p.name.id())
 }
 
 // take makes the record that of the part, and keeps what it owns of the fields (SPEC 1.3). What this request has changed
@@ -258,7 +282,8 @@ func (s *Session) Reload() error {
 		case s.use(i).err != nil:
 			failed = append(failed, p)
 		case p.name != "":
-			calls = append(calls, &call{part: p, op: opLoad, key: p.name.key()})
+			p.used = true
+			calls = append(calls, &call{part: p, op: opLoad, key: p.name.key(), name: p.name, asked: p.name.key()})
 		}
 	}
 	for _, p := range failed {
@@ -277,7 +302,7 @@ func (s *Session) Reload() error {
 	now := time.Now()
 	for _, c := range calls {
 		p := c.part
-		if p.name.key() != c.key {
+		if p.name.key() != c.asked {
 			continue // destroyed meanwhile by another goroutine
 		}
 		switch {
@@ -287,6 +312,7 @@ func (s *Session) Reload() error {
 		case c.err != nil:
 			errs = append(errs, &Error{Cookie: p.CookieName, Op: "load", Err: c.err})
 		default:
+			p.moved(c)
 			p.take(s.m, c.record)
 		}
 	}

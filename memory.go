@@ -61,13 +61,13 @@ func (m *memory) lock(key string) *memoryShard {
 	return s
 }
 
-// find returns the record if it has not expired.
+// find returns the record, and the error of Load.
 func (s *memoryShard) find(key string, now time.Time) (*memoryRecord, error) {
 	r, ok := s.records[key]
-	if !ok || !r.Expires.After(now) {
+	if !ok {
 		return nil, ErrNoRecord
 	}
-	return r, nil
+	return r, r.live(now)
 }
 
 func (s *memoryShard) remove(key string) {
@@ -119,7 +119,7 @@ func (m *memory) Create(_ context.Context, key string, r *Record) error {
 	s := m.lock(key)
 	defer s.mu.Unlock()
 	now := time.Now()
-	if _, err := s.find(key, now); err == nil {
+	if _, err := s.find(key, now); err != ErrNoRecord {
 		return ErrRecordExists
 	}
 	s.remove(key)
@@ -139,20 +139,15 @@ func (m *memory) Update(_ context.Context, key string, c *Change) (Result, error
 	return c.Apply(&r.Record)
 }
 
-func (m *memory) Take(_ context.Context, key string) (*Record, error) {
+func (m *memory) End(_ context.Context, key string, e *Ending) (*Record, error) {
 	s := m.lock(key)
 	defer s.mu.Unlock()
-	r, err := s.find(key, time.Now())
-	if err != nil {
+	r, ok := s.records[key]
+	if !ok {
+		return nil, ErrNoRecord
+	}
+	if err := e.Apply(&r.Record); err != nil {
 		return nil, err
 	}
-	s.remove(key)
-	return &r.Record, nil
-}
-
-func (m *memory) Delete(_ context.Context, key string) error {
-	s := m.lock(key)
-	defer s.mu.Unlock()
-	s.remove(key)
-	return nil
+	return r.clone(), nil
 }

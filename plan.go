@@ -2,7 +2,6 @@ package sessplus
 
 import (
 	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"slices"
 	"time"
@@ -16,15 +15,21 @@ type save struct {
 	err   error // why it was not saved
 	late  error // ErrHeadersSent, for the part of it that would need a Set-Cookie
 
-	deletes []*call // of the records of destroyed sessions
+	deletes []*call // end the records of destroyed sessions
 	main    *call   // creates or updates the record
-	take    *call   // removes the old record of a renewed session, once all else is saved
-	missed  *call   // puts into the new record what others saved in the old one meanwhile
+	take    *call   // takes the old record of a renewed session
+	amends  []*call // bring the new record up to date with what others have saved in the old one meanwhile
+	finish  *call   // ends the old record, once all else is saved
+	rotated *call   // creates the record again under an id that age asks for
 
 	changed []RawField // the fields that this save makes equal in the store; nil values are deleted
 	touch   bool       // it only moves the expiry, or asks whether the session still lives
 	needed  bool       // a cookie that is bound to the session is saved only if it lives
 	renews  bool
+	rotates bool
+	lost    bool // the session to be renewed has ended meanwhile: the new one begins afresh with what this request has set
+	void    bool // and that is nothing
+	undead  bool // a record that was to end may be there still
 	ends    bool // the session ends with it
 	fresh   bool // there was no session before
 	written bool // what there was to save is saved
@@ -45,7 +50,7 @@ func (v *save) sets() bool {
 }
 
 // fails reports whether the request fails with this save.
-func (v *save) fails() bool { return v.err != nil && !v.part.tolerates(v.err) }
+func (v *save) fails() bool { return v.err != nil && (v.undead || !v.part.tolerates(v.err)) }
 
 // tolerates reports whether an error of the part leaves the request what it is.
 func (c *cookie) tolerates(err error) bool {
@@ -62,7 +67,7 @@ func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 	due := make([]*part, 0, 8)
 	for i := range s.parts {
 		p := &s.parts[i]
-		if p.state == loaded && (again || !s.sent || !p.tried) && (p.unsaved() || p.IdleTimeout > 0 && p.rec != nil) {
+		if p.state == loaded && (again || !s.sent || !p.tried) && (p.unsaved() || p.ages() && p.rec != nil) {
 			due = append(due, p)
 		}
 	}
@@ -71,7 +76,7 @@ func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 	}
 	now = wallNow()
 	for _, p := range due {
-		if p.sealer == nil && (p.unsaved() || p.touchDue(now)) {
+		if p.sealer == nil && (p.unsaved() || p.touchDue(now) || p.rotationDue(now)) {
 			if v := p.planRecord(now, s.sent); v != nil {
 				saves = append(saves, v)
 			}
@@ -101,7 +106,7 @@ func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 
 // unsaved reports whether there may be something to save, beside a touch.
 func (p *part) unsaved() bool {
-	if p.renew || p.expire || p.rewrite || p.err != nil || len(p.ended) > 0 || p.rec != nil && p.permanent != p.rec.Permanent {
+	if p.renew || p.expire || p.rewrite && p.used || p.err != nil || len(p.ended) > 0 || p.rec != nil && p.permanent != p.rec.Permanent {
 		return true
 	}
 	for i := range p.entries.touched {
@@ -154,20 +159,25 @@ func (p *part) planRecord(now time.Time, late bool) *save {
 	filled := p.filled()
 	renew := p.renew && filled
 	v := &save{part: p, epoch: p.epoch, drop: p.expire, fresh: p.rec == nil}
-	for _, key := range p.ended {
-		v.deletes = append(v.deletes, &call{part: p, op: opDelete, key: key})
+	for _, e := range p.ended {
+		c := p.endCall(e.key)
+		c.ending.Seen = e.seen
+		v.deletes = append(v.deletes, c)
 	}
+	sets := slices.ContainsFunc(changed, func(f RawField) bool { return f.Value != nil })
 	switch {
 	case p.err != nil && (len(changed) > 0 || !p.Optional):
 		v.err = p.saveError(p.err)
-	case p.gone && len(changed) > 0:
+	case p.gone && !(p.renew && sets) && len(changed) > 0: // a login may begin afresh
 		v.err = p.saveError(ErrSessionGone)
-	case p.err != nil || p.gone || p.rec == nil && !filled:
+	case p.err != nil || p.gone && !sets || p.rec == nil && !filled:
 	case late && (p.rec == nil || !p.held && filled && len(changed) > 0):
 		v.err = p.saveError(ErrHeadersSent)
-	case late && (renew || permanent): // told once, it does not hold up the rest of a long response
+	case late && renew: // what belongs to a login is never stored under the id from before it
+		v.err = p.saveError(ErrHeadersSent)
+	case late && permanent: // told once, it does not hold up the rest of a long response
 		v.late = p.saveError(ErrHeadersSent)
-		p.renew, p.permanent = false, p.rec.Permanent
+		p.permanent = p.rec.Permanent
 		if len(changed) > 0 {
 			v.planUpdate(changed, p.permanent, now)
 		}
@@ -176,12 +186,18 @@ func (p *part) planRecord(now time.Time, late bool) *save {
 	case len(changed) > 0 || permanent:
 		v.planUpdate(changed, p.permanent, now)
 	case filled:
-		v.planTouch(now, p.rewrite && !late)
+		v.planTouch(now, p.rewrite && p.used && !late)
 	}
-	if v.main == nil && v.err == nil && v.late == nil && len(v.deletes) == 0 && !v.drop {
+	v.rotates = filled && !late && v.err == nil && !v.creates() && !v.ends && p.rotationDue(now)
+	if v.main == nil && v.err == nil && v.late == nil && len(v.deletes) == 0 && !v.drop && !v.rotates {
 		return nil
 	}
 	return v
+}
+
+// endCall ends the record of a key for good, and what it has become.
+func (p *part) endCall(key string) *call {
+	return &call{part: p, op: opEnd, key: key, asked: key, ending: &Ending{Step: StepEnd, Now: wallNow()}}
 }
 
 // planCreate plans a new record, and the end of the old one if the session is renewed.
@@ -201,9 +217,11 @@ func (v *save) planCreate(changed []RawField, now time.Time) {
 	made.Record = Record{Created: now, Saved: now, Expires: p.expiry(now, now, p.permanent), Permanent: p.permanent, Fields: fields}
 	made.call = call{part: p, op: opCreate, key: name.key(), name: name, record: &made.Record}
 	v.main = &made.call
+	v.renews = p.renew
 	if p.rec != nil {
-		v.renews = true
-		v.take = &call{part: p, op: opTake, key: p.name.key()}
+		v.take = &call{part: p, op: opEnd, key: p.name.key(), name: p.name, ending: &Ending{
+			Step: StepTake, Token: rand.Text(), Now: now, Seen: p.rec,
+		}}
 	}
 	p.renew = false // again, if the save fails
 }
@@ -212,6 +230,9 @@ func (v *save) planCreate(changed []RawField, now time.Time) {
 func (v *save) planUpdate(changed []RawField, permanent bool, now time.Time) {
 	p := v.part
 	c := &Change{Now: now, Seen: p.rec, Expires: p.expiry(p.rec.Created, now, permanent), Set: changed}
+	if p.quiet && len(p.rec.Fields) > 0 && permanent == p.rec.Permanent {
+		c.Expires = p.rec.Expires
+	}
 	absent := func(f RawField) bool { return f.Value == nil }
 	if slices.ContainsFunc(changed, absent) {
 		c.Set = slices.DeleteFunc(slices.Clone(changed), absent) // v.changed keeps all
@@ -231,10 +252,10 @@ func (v *save) planUpdate(changed []RawField, permanent bool, now time.Time) {
 	}
 	v.changed = changed
 	if v.ends { // past its Lifetime, and no longer permanent
-		v.main = &call{part: p, op: opDelete, key: p.name.key()}
+		v.main = p.endCall(p.name.key())
 		return
 	}
-	v.main = &call{part: p, op: opUpdate, key: p.name.key(), change: c}
+	v.main = &call{part: p, op: opUpdate, key: p.name.key(), name: p.name, change: c, patient: true}
 }
 
 // planTouch moves the idle expiry, once it is due by a tenth of the timeout. With verify it asks in any case whether the
@@ -246,15 +267,36 @@ func (v *save) planTouch(now time.Time, verify bool) {
 		return
 	}
 	end := p.expiry(p.rec.Created, now, p.permanent)
+	if p.quiet {
+		end = p.rec.Expires
+	}
 	v.touch = true
-	v.send = p.rewrite || p.maxAge(p.permanent) > 0
-	v.main = &call{part: p, op: opUpdate, key: p.name.key(), change: &Change{Now: now, Seen: p.rec, Expires: end}}
+	v.needed = v.needed || p.refilled
+	v.send = p.rewrite && p.used || p.maxAge(p.permanent) > 0
+	v.main = &call{part: p, op: opUpdate, key: p.name.key(), name: p.name, patient: verify,
+		change: &Change{Now: now, Seen: p.rec, Expires: end}}
 }
 
 // touchDue reports whether the idle expiry of the record is to be moved.
 func (p *part) touchDue(now time.Time) bool {
-	return p.IdleTimeout > 0 && p.rec != nil && p.expiry(p.rec.Created, now, p.permanent).Sub(p.rec.Expires) >= p.IdleTimeout/10
+	return p.IdleTimeout > 0 && p.used && !p.quiet && p.rec != nil &&
+		p.expiry(p.rec.Created, now, p.permanent).Sub(p.rec.Expires) >= p.IdleTimeout/10
 }
+
+// rotationDue reports whether the session is to get another id because of its age.
+func (p *part) rotationDue(now time.Time) bool {
+	if p.RotateEvery <= 0 || !p.used || p.rec == nil || p.gone {
+		return false
+	}
+	since := p.rec.Rotated
+	if since.Before(p.rec.Created) {
+		since = p.rec.Created
+	}
+	return !now.Before(since.Add(p.RotateEvery))
+}
+
+// ages reports whether sessions of the cookie have to be looked at although nothing of them has changed.
+func (c *cookie) ages() bool { return c.IdleTimeout > 0 || c.RotateEvery > 0 }
 
 // planSealed plans the writing of a secure cookie, nil for none.
 func (p *part) planSealed(late bool) *save {
@@ -265,7 +307,7 @@ func (p *part) planSealed(late bool) *save {
 	// After the headers a bound cookie cannot be dropped, but is void without its session.
 	expire := p.expire && !(late && p.boundTo != nil)
 	dirty := len(changed) > 0 || permanent || renews || expire
-	if !dirty && !(p.rewrite && filled && !late) {
+	if !dirty && !(p.rewrite && p.used && filled && !late) {
 		return nil
 	}
 	v := &save{part: p, epoch: p.epoch, changed: changed, renews: renews, send: filled, drop: !filled, fresh: p.rec == nil}
@@ -304,20 +346,26 @@ func (s *Session) verifyBound(p *part, saves []*save, now time.Time) []*save {
 func (s *Session) seal(v *save, saves []*save, now time.Time) error {
 	p := v.part
 	all := p.appendFields(make([]RawField, 0, fewNames)) // not in the heap
+	if v.lost {
+		all = slices.DeleteFunc(slices.Clone(v.changed), func(f RawField) bool { return f.Value == nil })
+	}
 	var bound []byte
 	if p.boundTo != nil {
 		b := &s.parts[p.boundTo.index]
-		name := b.name
-		if other := saveOf(p.boundTo, saves); other != nil && other.creates() {
-			name = other.main.name
-		}
-		if b.err != nil {
+		other := saveOf(p.boundTo, saves)
+		created := other != nil && other.creates()
+		switch {
+		case b.err != nil:
 			return p.saveError(b.err)
-		}
-		if name == "" || b.gone || b.rec != nil && !b.filled() && v.sets() {
+		case created:
+			bound = binding(other.main.name.id())
+		case b.gone:
+			return p.saveError(ErrSessionGone)
+		case b.name == "" || b.rec != nil && !b.filled() && v.sets():
 			return p.saveError(&fieldError{all[0].Name, "the cookie is bound to " + b.CookieName + ", which has no session", nil})
+		default:
+			bound = b.binding()
 		}
-		bound = binding(name.id())
 	}
 	var err error
 	if v.values, err = p.cookie.seal(&sealedContent{now, p.permanent, bound, all}, v.value[:0]); err != nil {
@@ -334,10 +382,4 @@ func saveOf(c *cookie, saves []*save) *save {
 		}
 	}
 	return nil
-}
-
-func newID() string {
-	var b [idBytes]byte
-	rand.Read(b[:]) // never fails
-	return string(base64.RawURLEncoding.AppendEncode(make([]byte, 0, 64), b[:]))
 }

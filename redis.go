@@ -163,10 +163,11 @@ func (b *redisBackend) client() any {
 // A record in Redis is a hash. The names of its own fields begin with one colon; the name of a session's field that
 // begins with a colon gets one more, so that they cannot meet.
 //
-//	:record   "1 CREATED p" or "1 CREATED -": the format's version, the time of creation, and whether it is permanent
-//	:expires  the time of expiry, which the key's PEXPIREAT repeats; negative once the record is taken
+//	:record   "1 CREATED p" or "1 CREATED -": the format's version, the time of creation, and whether it is permanent;
+//	          once rotated, followed by the time of that and the origin
+//	:expires  the time of expiry, which the key's PEXPIREAT repeats
 //	:saved    the time of the last save
-//	:taken    who takes the record of a renewed session, for the moment until it is removed
+//	:mark     that it is taken or has ended, see Mark; of what was ended by nobody in particular all else is gone
 //	NAME      the encoded value of the field NAME
 //
 // Times are in Unix milliseconds.
@@ -174,7 +175,7 @@ const (
 	redisRecord  = ":record"
 	redisExpires = ":expires"
 	redisSaved   = ":saved"
-	redisTaken   = ":taken"
+	redisMark    = ":mark"
 
 	redisVersion = "1"
 )
@@ -193,23 +194,41 @@ func redisFlag(permanent bool) string {
 	return "-"
 }
 
-// decodeRedis makes a record of a hash. An empty hash is a missing one.
+// decodeRedis makes a record of a hash, which may have ended. An empty hash is a missing one.
 func decodeRedis(hash map[string]string) (*Record, error) {
 	if len(hash) == 0 {
 		return nil, ErrNoRecord
+	}
+	r := &Record{}
+	ok := true
+	if text, found := hash[redisMark]; found {
+		r.Mark, ok = parseMark(text)
+	}
+	if ok && r.Mark != nil && r.Mark.Ended {
+		r.Expires, ok = redisTime(hash[redisExpires])
+		if ok {
+			return r, nil
+		}
 	}
 	version, rest, _ := strings.Cut(hash[redisRecord], " ")
 	if version != "" && version != redisVersion {
 		return nil, fmt.Errorf("%w: it has a later format", ErrNoRecord)
 	}
-	since, flag, _ := strings.Cut(rest, " ")
-	created, ok1 := redisTime(since)
-	expires, ok2 := redisTime(hash[redisExpires])
-	saved, ok3 := redisTime(hash[redisSaved])
-	if version == "" || flag == "" || strings.Contains(flag, " ") || !ok1 || !ok2 || !ok3 {
-		return nil, fmt.Errorf("%w: it is corrupt", ErrNoRecord)
+	since, rest, _ := strings.Cut(rest, " ")
+	flag, rest, rotated := strings.Cut(rest, " ")
+	var ok1, ok2, ok3, ok4 bool
+	r.Created, ok1 = redisTime(since)
+	r.Expires, ok2 = redisTime(hash[redisExpires])
+	r.Saved, ok3 = redisTime(hash[redisSaved])
+	r.Permanent, ok4 = flag == "p", flag != ""
+	if rotated {
+		since, r.Origin, _ = strings.Cut(rest, " ")
+		r.Rotated, ok4 = redisTime(since)
+		ok4 = ok4 && r.Origin != "" && !strings.Contains(r.Origin, " ")
 	}
-	r := &Record{Created: created, Saved: saved, Expires: expires, Permanent: flag == "p"}
+	if !ok || version == "" || !ok1 || !ok2 || !ok3 || !ok4 {
+		return nil, errCorruptHash
+	}
 	r.Fields = make([]RawField, 0, max(0, len(hash)-3))
 	for name, value := range hash {
 		if own := strings.HasPrefix(name, ":"); own && !strings.HasPrefix(name, "::") {
@@ -221,6 +240,8 @@ func decodeRedis(hash map[string]string) (*Record, error) {
 	}
 	return r, nil
 }
+
+var errCorruptHash = fmt.Errorf("%w: it is corrupt", ErrNoRecord)
 
 func redisTime(s string) (time.Time, bool) {
 	ms, err := strconv.ParseInt(s, 10, 64)
@@ -236,7 +257,7 @@ func newRedisScript(text string) *redisScript {
 }
 
 // redisCreate: KEYS record; ARGV now, expiry, ":record", ":saved", then names and values. It answers "exists" if there is a
-// record.
+// record, or was one a moment ago.
 var redisCreate = newRedisScript(`
 if redis.call('EXISTS', KEYS[1]) == 1 then
   local stored = tonumber(redis.call('HGET', KEYS[1], ':expires') or nil)
@@ -251,13 +272,24 @@ redis.call('PEXPIREAT', KEYS[1], ARGV[2])
 return 'created'
 `)
 
+// redisLive is how the scripts that change a record begin: unless it is one, and nobody has taken it, they answer why.
+const redisLive = `
+local key, now = KEYS[1], tonumber(ARGV[1])
+local head = redis.call('HMGET', key, ':expires', ':mark')
+local text, mark = head[1], head[2]
+local stored = tonumber(text or nil)
+if not stored or stored <= now then return 'gone' end
+if mark then
+  local kind, _, at, rest = string.match(mark, '^(%a) (%S+) (%d+) ?(.*)$')
+  if kind == 'e' then return 'ended ' .. rest end
+  if kind == 't' and tonumber(at) > now then return 'taken' end
+  redis.call('HDEL', key, ':mark')
+end
+`
+
 // redisSet is redisUpdate for the change that most requests make, which only sets a few fields. KEYS record; ARGV now,
 // expiry, then names and values.
-var redisSet = newRedisScript(`
-local key = KEYS[1]
-local text = redis.call('HGET', key, ':expires')
-local stored = tonumber(text or nil)
-if not stored or stored <= tonumber(ARGV[1]) then return 'gone' end
+var redisSet = newRedisScript(redisLive + `
 local empty = redis.call('HLEN', key) == 3
 redis.call('HSET', key, ':saved', ARGV[1], unpack(ARGV, 3))
 if empty or tonumber(ARGV[2]) > stored then
@@ -275,11 +307,8 @@ const redisFew = 100
 // number of fields to match, to set and to delete, then their names, the first two with their values. A value to match is
 // preceded by "=", "" stands for absent. With anything to set or delete, the first to set is ":saved". See Change for the
 // rules.
-var redisUpdate = newRedisScript(`
-local key, now, expires = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[3])
-local text = redis.call('HGET', key, ':expires')
-local stored = tonumber(text or nil)
-if not stored or stored <= now then return 'gone' end
+var redisUpdate = newRedisScript(redisLive + `
+local expires = tonumber(ARGV[3])
 local i, matches, sets, deletes = 8, tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 for _ = 1, matches do
   local value = redis.call('HGET', key, ARGV[i])
@@ -299,7 +328,7 @@ while i <= last do
 end
 if ARGV[4] ~= '' then
   local record = redis.call('HGET', key, ':record')
-  redis.call('HSET', key, ':record', string.sub(record, 1, -2) .. ARGV[4])
+  redis.call('HSET', key, ':record', (string.gsub(record, '^(%S+ %S+ )%S+', '%1' .. ARGV[4])))
 end
 local after = before + math.max(sets - 1, 0) -- or as good as
 if deletes > 0 then after = redis.call('HLEN', key) - 3 end
@@ -318,38 +347,74 @@ if after == 0 then state = 'empty ' elseif before == 0 then state = 'refilled ' 
 return state .. (moved or text)
 `)
 
-// redisTake: KEYS record; ARGV now, who takes it. It ends the record and answers what it was: again, if the one who took it
-// asks again because the first answer was lost. It is removed afterwards, or within a minute.
-var redisTake = newRedisScript(`
-local key = KEYS[1]
-local text, taken = redis.call('HGET', key, ':expires'), redis.call('HGET', key, ':taken')
-local expires = tonumber(text or nil)
-if not expires or taken and taken ~= ARGV[2] then return {} end
-if not taken then
-  if expires <= tonumber(ARGV[1]) then return {} end
-  redis.call('HSET', key, ':taken', ARGV[2], ':expires', '-' .. text)
-  redis.call('PEXPIRE', key, 60000)
+// redisEnd: KEYS record; ARGV now, the step ("take", "release" or "end"), the token or "-", when a take lapses, when an end is
+// forgotten, what comes next. After a take it answers the hash. See Ending for the rules.
+var redisEnd = newRedisScript(`
+local key, now, step, token, next = KEYS[1], tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[6]
+local head = redis.call('HMGET', key, ':expires', ':mark')
+local text, mark = head[1], head[2]
+local stored = tonumber(text or nil)
+if not stored or stored <= now then return 'gone' end
+local kind, owner, at, rest = '', '', '0', ''
+if mark then kind, owner, at, rest = string.match(mark, '^(%a) (%S+) (%d+) ?(.*)$') end
+if not kind then kind, at, rest = '', '0', '' end -- it is corrupt
+local mine = owner == token and token ~= '-'
+local function bury(next)
+  redis.call('DEL', key)
+  redis.call('HSET', key, ':expires', ARGV[5], ':mark', 'e - ' .. text .. ' ' .. next)
+  redis.call('PEXPIREAT', key, ARGV[5])
 end
-return redis.call('HGETALL', key)
+if step == 'release' then
+  if mine then
+    if kind == 'e' then
+      redis.call('HSET', key, ':expires', at)
+      redis.call('PEXPIREAT', key, at)
+    end
+    redis.call('HDEL', key, ':mark')
+  end
+  return 'done'
+elseif kind == 'e' then
+  if mine and step == 'end' then return 'done' end
+  if step == 'end' and token == '-' then bury(rest) end
+  return 'ended ' .. rest
+elseif step == 'take' and (mine or kind == '' or tonumber(at) <= now) then
+  redis.call('HSET', key, ':mark', 't ' .. token .. ' ' .. ARGV[4])
+  return redis.call('HGETALL', key)
+elseif step == 'end' and token == '-' then
+  bury(next)
+  return 'done'
+elseif step == 'end' and mine then
+  redis.call('HSET', key, ':mark', 'e ' .. token .. ' ' .. text .. ' ' .. next, ':expires', ARGV[5])
+  redis.call('PEXPIREAT', key, ARGV[5])
+  return 'done'
+end
+return 'taken'
 `)
+
+var redisSteps = [...]string{StepTake: "take", StepRelease: "release", StepEnd: "end"}
 
 // redisCommand gives the Redis command of a call.
 func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 	switch c.op {
 	case opLoad:
 		return redis.NewMapStringStringCmd(ctx, "hgetall", c.key)
-	case opDelete:
-		return redis.NewIntCmd(ctx, "del", c.key)
-	case opTake:
-		if c.token == "" {
-			c.token = newID()
+	case opEnd:
+		e := c.ending
+		token := e.Token
+		if token == "" {
+			token = "-"
 		}
-		args := redisArgs(redisTake, c.key, 2)
-		return redis.NewCmd(ctx, append(args, time.Now().UnixMilli(), c.token)...)
+		args := redisArgs(redisEnd, c.key, 6)
+		return redis.NewCmd(ctx, append(args, e.Now.UnixMilli(), redisSteps[e.Step], token,
+			e.Now.Add(TakeGrace).UnixMilli(), e.Now.Add(EndGrace).UnixMilli(), e.Next)...)
 	case opCreate:
 		r := c.record
 		head := strconv.AppendInt(append(make([]byte, 0, 32), redisVersion+" "...), r.Created.UnixMilli(), 10)
 		head = append(append(head, ' '), redisFlag(r.Permanent)...)
+		if !r.Rotated.IsZero() {
+			head = strconv.AppendInt(append(head, ' '), r.Rotated.UnixMilli(), 10)
+			head = append(append(head, ' '), r.Origin...)
+		}
 		args := append(redisArgs(redisCreate, c.key, 4+2*len(r.Fields)), time.Now().UnixMilli(), r.Expires.UnixMilli(),
 			string(head), r.Saved.UnixMilli())
 		return redis.NewCmd(ctx, redisFields(args, r.Fields)...)
@@ -432,8 +497,8 @@ func (c *call) redisScript() *redisScript {
 			return redisSet
 		}
 		return redisUpdate
-	case opTake:
-		return redisTake
+	case opEnd:
+		return redisEnd
 	}
 	return nil
 }
@@ -468,8 +533,6 @@ func (c *call) redisAnswer(cmd redis.Cmder) {
 	}
 	c.err = errNoReply // a hook may not have let the command through, or a proxy has made one up
 	switch cmd := cmd.(type) {
-	case *redis.IntCmd:
-		c.err = nil
 	case *redis.MapStringStringCmd:
 		if hash := cmd.Val(); hash != nil {
 			c.redisRecord(hash)
@@ -489,38 +552,38 @@ func (c *call) redisAnswer(cmd redis.Cmder) {
 	}
 }
 
-// redisRecord takes a hash for the record of the call, if it has not expired.
+// redisRecord takes a hash for the record of the call, if it has not ended.
 func (c *call) redisRecord(hash map[string]string) {
 	r, err := decodeRedis(hash)
-	switch {
-	case err != nil:
-		c.err = err
-	case c.op == opTake: // the script has just ended it
-		r.Expires = time.UnixMilli(-r.Expires.UnixMilli())
-		c.record, c.err = r, nil
-	case !r.Expires.After(time.Now()):
-		c.err = ErrNoRecord
-	default:
-		c.record, c.err = r, nil
+	if err == nil {
+		err = r.live(time.Now())
+	}
+	if c.err = err; err == nil {
+		c.record = r
 	}
 }
 
 // redisState takes what a script says it found and made.
 func (c *call) redisState(reply string) {
-	state, expires, _ := strings.Cut(reply, " ")
+	state, rest, _ := strings.Cut(reply, " ")
 	switch state {
-	case "created", "saved", "empty", "refilled":
+	case "created", "saved", "empty", "refilled", "done":
 		c.err = nil
 	case "exists":
 		c.err = ErrRecordExists
 	case "gone":
 		c.err = ErrNoRecord
+	case "ended":
+		c.err = &EndedError{rest}
+		return
+	case "taken":
+		c.err = ErrTaken
 	case "conflict":
 		c.err = ErrConflict
 	}
 	c.result = Result{Empty: state == "empty", Refilled: state == "refilled"}
-	if expires != "" {
-		c.result.Expires, _ = redisTime(expires)
+	if rest != "" {
+		c.result.Expires, _ = redisTime(rest)
 	}
 }
 
@@ -566,17 +629,8 @@ func (b *redisBackend) make(ctx context.Context, calls []*call) {
 		}
 		return
 	}
-	var taken []redis.Cmder
 	for i, c := range calls {
 		c.redisAnswer(cmds[i])
-		if c.op == opTake && c.err == nil {
-			taken = append(taken, redis.NewIntCmd(ctx, "del", c.key)) // if it fails, Redis removes it within a minute
-		}
-	}
-	if !b.abandon {
-		b.send(ctx, taken)
-	} else {
-		within(ctx, func() { b.send(ctx, taken) })
 	}
 }
 
@@ -699,11 +753,7 @@ func (b *redisBackend) Update(ctx context.Context, key string, change *Change) (
 	return c.result, c.err
 }
 
-func (b *redisBackend) Take(ctx context.Context, key string) (*Record, error) {
-	c := b.do(ctx, &call{op: opTake, key: key})
+func (b *redisBackend) End(ctx context.Context, key string, e *Ending) (*Record, error) {
+	c := b.do(ctx, &call{op: opEnd, key: key, ending: e})
 	return c.record, c.err
-}
-
-func (b *redisBackend) Delete(ctx context.Context, key string) error {
-	return b.do(ctx, &call{op: opDelete, key: key}).err
 }

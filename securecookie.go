@@ -2,6 +2,7 @@ package sessplus
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
@@ -28,11 +29,10 @@ func (secureCookie) String() string { return "secure cookie" }
 
 func (secureCookie) Load(context.Context, string) (*Record, error) { return nil, ErrNoRecord }
 func (secureCookie) Create(context.Context, string, *Record) error { return errors.ErrUnsupported }
-func (secureCookie) Take(context.Context, string) (*Record, error) { return nil, ErrNoRecord }
-func (secureCookie) Delete(context.Context, string) error          { return nil }
 func (secureCookie) Update(context.Context, string, *Change) (Result, error) {
 	return Result{}, ErrNoRecord
 }
+func (secureCookie) End(context.Context, string, *Ending) (*Record, error) { return nil, ErrNoRecord }
 
 // maxCookieBytes is what browsers keep of a cookie's name and value together (RFC 6265 section 6.1).
 const maxCookieBytes = 4096
@@ -379,4 +379,21 @@ func validID(s string) bool {
 	}
 	b, err := strictRaw.AppendDecode(make([]byte, 0, 64), append(make([]byte, 0, 64), s...))
 	return err == nil && len(b) == idBytes
+}
+
+// decodeID gives the bytes of a valid id.
+func decodeID(id string) []byte {
+	b, _ := strictRaw.DecodeString(id)
+	return b
+}
+
+func encodeID(b [idBytes]byte) string {
+	return string(base64.RawURLEncoding.AppendEncode(make([]byte, 0, 64), b[:]))
+}
+
+// newID draws an id.
+func newID() string {
+	var b [idBytes]byte
+	rand.Read(b[:]) // never fails
+	return encodeID(b)
 }

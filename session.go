@@ -86,7 +86,7 @@ type part struct {
 
 	content // of the session, as this request has it
 
-	ended []string // keys of records to remove
+	ended []ended  // records to end
 	lines []string // the Set-Cookie lines for it that are in the response header already
 
 	epoch  int32 // counts Destroy, so that a commit under way notices one
@@ -96,6 +96,14 @@ type part struct {
 	held   bool  // the browser has a cookie of this name
 	expire bool  // tell the browser to drop the cookie
 	tried  bool  // what it has to save could not be saved, and there is nothing new since
+	used   bool  // the program has read or changed it
+	quiet  bool  // and that is no use for the idle timeout
+}
+
+// ended is a record to end, as it was last seen.
+type ended struct {
+	key  string
+	seen *Record
 }
 
 // content is what Destroy leaves nothing of.
@@ -109,7 +117,8 @@ type content struct {
 	permanent bool // as the program wants it
 	renew     bool
 	emptied   bool // by this request after the headers, so that the browser has not heard of it
-	rewrite   bool // send the cookie again: an older key wrote it, or it was told to go
+	rewrite   bool // send the cookie again: an older key wrote it, it was told to go, or its id was rotated
+	refilled  bool // an Update has filled an emptied session, which the browser must hear of
 	gone      bool // the session has ended while this request ran
 }
 
@@ -159,7 +168,9 @@ func (s *Session) read(name string) []byte {
 	s.uses++
 	owners := s.m.routes.owners(name)
 	for i := len(owners) - 1; i >= 0; i-- {
-		if e, _ := s.use(owners[i]).entries.find(name); e.value != nil {
+		p := s.use(owners[i])
+		p.used = true
+		if e, _ := p.entries.find(name); e.value != nil {
 			return e.value
 		}
 	}
@@ -204,7 +215,7 @@ func (s *Session) put(name string, data []byte) {
 	s.useAll(owners)
 	for _, i := range owners {
 		p := &s.parts[i]
-		p.tried = false
+		p.tried, p.used = false, true
 		if data == nil {
 			if e, _ := p.entries.find(name); e.value == nil {
 				continue
@@ -263,6 +274,7 @@ func (s *Session) Fields() []string {
 	names := []string{}
 	s.useAll(s.m.every)
 	for i := range s.parts {
+		s.parts[i].used = true
 		for e := range s.parts[i].entries.all() {
 			if e.value != nil {
 				names = append(names, e.name)
@@ -271,6 +283,18 @@ func (s *Session) Fields() []string {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// Values returns all fields with their values, as Get gives them. A field that cannot be decoded is left out. It loads what
+// is Lazy.
+func (s *Session) Values() map[string]any {
+	all := make(map[string]any)
+	for _, name := range s.Fields() {
+		if v, ok := s.value(name); ok {
+			all[name] = v
+		}
+	}
+	return all
 }
 
 // Clear removes every field that this request sees. Unlike Destroy it keeps a session to which another request adds a
@@ -282,7 +306,7 @@ func (s *Session) Clear() {
 	s.useAll(s.m.every)
 	for i := range s.parts {
 		p := &s.parts[i]
-		p.tried = false
+		p.tried, p.used = false, true
 		for e := range p.entries.all() {
 			p.entries.at(e.name).value = nil
 		}
@@ -392,7 +416,7 @@ func (s *Session) each(cookies []string, op string, load bool, f func(p *part)) 
 	}
 	for _, i := range parts {
 		p := &s.parts[i]
-		p.tried = false
+		p.tried, p.used = false, true
 		f(p)
 	}
 }
@@ -431,17 +455,27 @@ func (s *Session) destroy(p *part) {
 	}
 	if p.sealer == nil {
 		if p.name != "" {
-			p.ended = append(p.ended, p.name.key())
+			p.ended = append(p.ended, ended{p.name.key(), p.rec})
 		}
 		for _, t := range p.texts {
 			if id, _, err := p.parseID(t.text); err == nil && id != p.name.id() {
-				p.ended = append(p.ended, p.nameOf(id).key())
+				p.ended = append(p.ended, ended{p.nameOf(id).key(), nil})
 			}
 		}
 	}
 	p.state, p.content = loaded, content{}
 	p.expire = p.held
 	p.epoch++
+}
+
+// SkipTouch takes back that this request is a use of its sessions for IdleTimeout: for a page that polls while nobody sits
+// before it. What it changes is saved all the same.
+func (s *Session) SkipTouch() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.parts {
+		s.parts[i].quiet = true
+	}
 }
 
 // SetPermanent makes the session of the cookie permanent, or no longer so: PermanentLifetime then takes the place of
@@ -494,6 +528,7 @@ func inspect[T any](s *Session, cookie string, look func(p *part) T) (answer T) 
 	defer s.mu.Unlock()
 	s.uses++
 	if p := s.part(cookie); p != nil {
+		p.used = true
 		answer = look(s.use(p.index))
 	}
 	return answer

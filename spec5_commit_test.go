@@ -79,18 +79,11 @@ func (b *s5Backend) Update(ctx context.Context, key string, c *sessplus.Change) 
 	return b.Backend.Update(ctx, key, c)
 }
 
-func (b *s5Backend) Take(ctx context.Context, key string) (*sessplus.Record, error) {
-	if err := b.call(ctx, "take"); err != nil {
+func (b *s5Backend) End(ctx context.Context, key string, e *sessplus.Ending) (*sessplus.Record, error) {
+	if err := b.call(ctx, stepName(e)); err != nil {
 		return nil, err
 	}
-	return b.Backend.Take(ctx, key)
-}
-
-func (b *s5Backend) Delete(ctx context.Context, key string) error {
-	if err := b.call(ctx, "delete"); err != nil {
-		return err
-	}
-	return b.Backend.Delete(ctx, key)
+	return b.Backend.End(ctx, key, e)
 }
 
 var errS5Down = errors.New("down")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -452,6 +453,7 @@ func TestRenewalWhoseAnswerIsLostKeepsTheSession(t *testing.T) {
 		visitor := c.visitor()
 		c.mustAsk(visitor, func(s *sessplus.Session) { s.Set("user", "ann") })
 		old := b.keys[len(b.keys)-1]
+		var muted atomic.Bool
 		b.beforeTake = func() {
 			reads := 0
 			f.proxy.watch(func(sent []byte) proxyMode {
@@ -462,12 +464,14 @@ func TestRenewalWhoseAnswerIsLostKeepsTheSession(t *testing.T) {
 					return proxyServe
 				}
 				reads = -1
+				muted.Store(true)
 				return proxyMute
 			})
 		}
 		slow := c.begin(visitor, func(s *sessplus.Session) { s.Renew() })
 		close(slow.goOn)
-		servers.WaitFor(t, "the old record is taken", 10*time.Second, func() bool { return dead(old) })
+		servers.WaitFor(t, "the old record is taken", 10*time.Second, muted.Load)
+		time.Sleep(50 * time.Millisecond)
 		f.proxy.watch(nil)
 		f.proxy.cut()
 		f.proxy.set(proxyServe)

@@ -82,6 +82,9 @@ func TestTrafficOfALargeRecord(t *testing.T) {
 		if got := sent.bytes.Load(); got < large {
 			t.Fatalf("%d bytes were counted, want at least %d", got, large)
 		}
+		warm := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "warm", Backend: f.backend}))
+		warm.with(func(s *sessplus.Session) { s.Set("n", 1) })
+		warm.with(func(s *sessplus.Session) { s.Destroy() })
 		s.with(func(s *sessplus.Session) { s.Set("n", 2) }) // connections and scripts are there from now on
 		for _, tt := range []struct {
 			name  string

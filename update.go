@@ -13,7 +13,7 @@ import (
 // commit, and returned. An absent field counts as the zero value. change must not use the session.
 //
 // A value that this request has set and not saved counts as the stored one. On a secure cookie, or a session that is not
-// saved yet, it is a plain change of this request's copy. The error matches [ErrSessionGone] when the session has ended meanwhile, and [ErrUnavailable] when the backend does not answer or others are
+// saved yet or is to be renewed, it is a plain change of this request's copy. The error matches [ErrSessionGone] when the session has ended meanwhile, and [ErrUnavailable] when the backend does not answer or others are
 // always faster for as long as [Options.Timeout]. When an answer is lost the update may have happened.
 func (f Field[T]) Update(s *Session, change func(T) T) (T, error) {
 	var v T
@@ -55,7 +55,7 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 			return err
 		}
 		now := wallNow()
-		c := &call{part: p, op: opUpdate, key: t.key, change: &Change{
+		c := &call{part: p, op: opUpdate, key: t.name.key(), name: t.name, patient: true, change: &Change{
 			Set: []RawField{{name, data}}, Expires: p.expiry(seen.Created, now, seen.Permanent), Now: now, Seen: seen,
 		}}
 		if !t.set {
@@ -64,6 +64,7 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 		s.run([]*call{c})
 		switch {
 		case c.err == nil:
+			t.name = c.name
 			s.event(p.cookie, EventSave, c, c.change.Set)
 			if !s.updated(t, name, data, c) {
 				return failed(ErrHeadersSent)
@@ -79,8 +80,9 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 			return failed(fmt.Errorf("%w: others were faster: %w", ErrUnavailable, context.DeadlineExceeded))
 		}
 		time.Sleep(rand.N(5 * time.Millisecond)) // so that many do not meet again
-		l := &call{part: p, op: opLoad, key: t.key}
+		l := &call{part: p, op: opLoad, key: c.key, name: c.name}
 		s.run([]*call{l})
+		t.name, t.moved = l.name, t.moved || c.moved || l.moved
 		switch {
 		case errors.Is(l.err, ErrNoRecord):
 			s.lost(t)
@@ -101,7 +103,8 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 type target struct {
 	part  *part // nil: there is none, and the update is a plain change
 	epoch int32
-	key   string
+	name  sessionName
+	moved bool // name is that of what the record has become
 	rec   *Record
 	known []byte // the field's value there, or the value of this request if there is no record
 	set   bool   // known is what this request has set or deleted and not saved yet: it wins over what is stored
@@ -119,6 +122,7 @@ func (s *Session) target(name string) (target, error) {
 	}
 	p := &s.parts[owners[len(owners)-1]]
 	for _, i := range owners {
+		s.parts[i].used = true
 		if e, _ := s.parts[i].entries.find(name); e.value != nil {
 			p = &s.parts[i]
 		}
@@ -129,10 +133,12 @@ func (s *Session) target(name string) (target, error) {
 		return target{}, &Error{Cookie: p.CookieName, Op: "update", Err: p.err}
 	case p.gone:
 		return target{}, &Error{Cookie: p.CookieName, Op: "update", Err: ErrSessionGone}
-	case p.sealer != nil || p.rec == nil:
+	case p.renew && s.sent:
+		return target{}, &Error{Cookie: p.CookieName, Op: "update", Err: ErrHeadersSent}
+	case p.sealer != nil || p.rec == nil || p.renew: // what belongs to a login is not stored under the id from before it
 		return target{known: e.value}, nil
 	}
-	return target{part: p, epoch: p.epoch, key: p.name.key(), rec: p.rec, known: e.value, set: e.dirty()}, nil
+	return target{part: p, epoch: p.epoch, name: p.name, rec: p.rec, known: e.value, set: e.dirty()}, nil
 }
 
 // updated takes over what an update has saved. It reports whether the browser still has the session's cookie, or gets it.
@@ -148,7 +154,11 @@ func (s *Session) updated(t target, name string, data []byte, c *call) bool {
 	p.rec = c.change.Seen
 	c.change.update(p.rec, c.result)
 	// The browser keeps the cookie for as long as the record lives, and dropped it if another request had emptied that.
-	p.rewrite = p.rewrite || c.result.Refilled || p.maxAge(p.permanent) > 0
+	p.rewrite = p.rewrite || c.result.Refilled || p.maxAge(p.permanent) > 0 || t.moved || c.moved
+	p.refilled = p.refilled || c.result.Refilled
+	if t.name != p.name {
+		p.rename(t.name, c.change.Now)
+	}
 	return !s.sent || !c.result.Refilled || p.emptied
 }
 

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -91,6 +92,28 @@ func (e *env) update(c *sessplus.Change) sessplus.Result {
 	return result
 }
 
+func take(token string) *sessplus.Ending {
+	return &sessplus.Ending{Step: sessplus.StepTake, Token: token, Now: time.Now()}
+}
+
+func release(token string) *sessplus.Ending {
+	return &sessplus.Ending{Step: sessplus.StepRelease, Token: token, Now: time.Now()}
+}
+
+func end(token, next string) *sessplus.Ending {
+	return &sessplus.Ending{Step: sessplus.StepEnd, Token: token, Next: next, Now: time.Now()}
+}
+
+// end makes a step that must succeed, but that StepRelease may find the record ended.
+func (e *env) end(step *sessplus.Ending) *sessplus.Record {
+	e.Helper()
+	r, err := e.End(e.ctx, e.key, step)
+	if err != nil && !(step.Step == sessplus.StepRelease && errors.As(err, new(*sessplus.EndedError))) {
+		e.breach("End with %+v = %v", step, err)
+	}
+	return r
+}
+
 func (e *env) load() *sessplus.Record {
 	e.Helper()
 	r, err := e.Load(e.ctx, e.key)
@@ -137,16 +160,15 @@ var awkward = []string{
 }
 
 var promises = []promise{
-	{"Missing", "Load, Update and Take of a key without a record are ErrNoRecord; Delete of one is no error.", func(e *env) {
+	{"Missing", "Load, Update and each step of End of a key without a record are ErrNoRecord, and no EndedError.", func(e *env) {
 		e.missing()
 		if _, err := e.Update(e.ctx, e.key, &sessplus.Change{Set: fields("a", "1"), Now: time.Now(), Expires: time.Now().Add(time.Hour)}); !errors.Is(err, sessplus.ErrNoRecord) {
 			e.breach("Update = %v", err)
 		}
-		if _, err := e.Take(e.ctx, e.key); !errors.Is(err, sessplus.ErrNoRecord) {
-			e.breach("Take = %v", err)
-		}
-		if err := e.Delete(e.ctx, e.key); err != nil {
-			e.breach("Delete = %v", err)
+		for _, step := range []*sessplus.Ending{take("t"), release("t"), end("t", ""), end("", "")} {
+			if _, err := e.End(e.ctx, e.key, step); !errors.Is(err, sessplus.ErrNoRecord) || errors.As(err, new(*sessplus.EndedError)) {
+				e.breach("End with %+v = %v", step, err)
+			}
 		}
 		e.missing()
 	}},
@@ -154,9 +176,11 @@ var promises = []promise{
 		want := record("name", `"Ann"`, "n", "42", "empty", "", "binary", "\xff\x00\xfe")
 		want.Permanent = true
 		want.Created = want.Created.Add(-time.Minute)
+		want.Rotated, want.Origin = want.Created.Add(time.Second), "0123abc"
 		e.create(want)
 		got := e.holds("name", `"Ann"`, "n", "42", "empty", "", "binary", "\xff\x00\xfe")
-		if !near(got.Created, want.Created) || !near(got.Saved, want.Saved) || !near(got.Expires, want.Expires) || !got.Permanent {
+		if !near(got.Created, want.Created) || !near(got.Saved, want.Saved) || !near(got.Expires, want.Expires) || !got.Permanent ||
+			!near(got.Rotated, want.Rotated) || got.Origin != want.Origin {
 			e.breach("Load = %+v, want %+v", got, want)
 		}
 		for _, f := range got.Fields {
@@ -272,7 +296,7 @@ var promises = []promise{
 			}
 		}
 	}},
-	{"Expired", "A record whose Expires has passed is none: for Load, Update, Take and Create.", func(e *env) {
+	{"Expired", "A record whose Expires has passed is none: for Load, Update, End and Create.", func(e *env) {
 		r := record("a", "1")
 		r.Expires = time.Now().Add(time.Second)
 		e.create(r)
@@ -286,8 +310,8 @@ var promises = []promise{
 		if _, err := e.Update(e.ctx, e.key, c); !errors.Is(err, sessplus.ErrNoRecord) {
 			e.breach("Update = %v", err)
 		}
-		if _, err := e.Take(e.ctx, e.key); !errors.Is(err, sessplus.ErrNoRecord) {
-			e.breach("Take = %v", err)
+		if _, err := e.End(e.ctx, e.key, take("t")); !errors.Is(err, sessplus.ErrNoRecord) {
+			e.breach("End = %v", err)
 		}
 		e.missing()
 		e.create(record("c", "3"))
@@ -367,48 +391,119 @@ var promises = []promise{
 			}
 		}
 	}},
-	{"Take", "Take removes the record and returns it as it was last.", func(e *env) {
+	{"Take", "StepTake returns the record as it was last; others still load it, and cannot change or take it.", func(e *env) {
 		r := e.create(record("a", "1"))
+		seen := e.load()
 		c := change(r)
 		c.Set = fields("b", "2")
 		e.update(c)
-		got, err := e.Take(e.ctx, e.key)
+		step := take("mine")
+		step.Seen = seen
+		got, err := e.End(e.ctx, e.key, step)
 		if err != nil || text(got.Fields) != text(fields("a", "1", "b", "2")) || !near(got.Created, r.Created) || !near(got.Expires, r.Expires) {
-			e.breach("Take = %+v, %v", got, err)
+			e.breach("End = %+v, %v", got, err)
 		}
-		e.missing()
+		for _, seen := range []*sessplus.Record{nil, e.holds("a", "1", "b", "2")} {
+			c = change(r)
+			c.Set, c.Seen = fields("b", "3"), seen
+			if _, err := e.Update(e.ctx, e.key, c); !errors.Is(err, sessplus.ErrTaken) {
+				e.breach("Update of a taken record = %v", err)
+			}
+			for _, step := range []*sessplus.Ending{take("other"), end("other", "")} {
+				step.Seen = seen
+				if _, err := e.End(e.ctx, e.key, step); !errors.Is(err, sessplus.ErrTaken) {
+					e.breach("End of a taken record with %+v = %v", step, err)
+				}
+			}
+			e.end(release("other"))
+			if got := e.end(take("mine")); got == nil || text(got.Fields) != text(fields("a", "1", "b", "2")) {
+				e.breach("a second StepTake of the same Token = %+v", got)
+			}
+		}
+		e.holds("a", "1", "b", "2")
 	}},
-	{"TakeOnce", "Of several Takes at the same time one gets the record.", func(e *env) {
+	{"Release", "StepRelease gives back a record that was taken, or ended with that Token, as it was.", func(e *env) {
+		r := e.create(record("a", "1"))
+		for _, steps := range [][]*sessplus.Ending{{take("mine")}, {take("mine"), end("mine", "next")}} {
+			for _, step := range steps {
+				e.end(step)
+			}
+			e.end(release("mine"))
+			if got := e.holds("a", "1"); !near(got.Expires, r.Expires) {
+				e.breach("a released record expires at %v, want %v", got.Expires, r.Expires)
+			}
+			c := change(r)
+			c.Set = fields("b", "2")
+			e.update(c)
+			c = change(r)
+			c.Delete = []string{"b"}
+			e.update(c)
+		}
+	}},
+	{"Lapsed", "A take lapses after TakeGrace: then an Update takes it off, and somebody else may take the record.", func(e *env) {
+		r := e.create(record("a", "1"))
+		e.end(take("mine"))
+		other := take("other")
+		other.Now = other.Now.Add(sessplus.TakeGrace + time.Second)
+		e.end(other)
+		c := change(r)
+		c.Set, c.Now = fields("b", "2"), other.Now.Add(sessplus.TakeGrace+time.Second)
+		if result := e.update(c); result.Refilled || result.Empty {
+			e.breach("Update = %+v", result)
+		}
+		e.holds("a", "1", "b", "2")
+		if _, err := e.End(e.ctx, e.key, end("mine", "")); !errors.Is(err, sessplus.ErrTaken) {
+			e.breach("StepEnd after the take had lapsed and the record changed = %v", err)
+		}
+	}},
+	{"End", "A record that was ended is an EndedError with what is Next, for a minute and for every method but Create, and stays ended.", func(e *env) {
+		for i, steps := range [][]*sessplus.Ending{{end("", "one two")}, {take("mine"), end("mine", "one two"), end("mine", "one two")}, {take("mine"), end("", "one two")}} {
+			e.key += "x"
+			r := e.create(record("a", "1"))
+			seen := e.load()
+			steps[len(steps)-1].Seen = seen
+			for _, step := range steps {
+				e.end(step)
+			}
+			_, loaded := e.Load(e.ctx, e.key)
+			c := change(r)
+			c.Set, c.Seen = fields("b", "2"), seen
+			_, updated := e.Update(e.ctx, e.key, c)
+			_, taken := e.End(e.ctx, e.key, take("other"))
+			_, ended := e.End(e.ctx, e.key, end("", "three"))
+			_, again := e.End(e.ctx, e.key, end("", "three"))
+			for _, err := range []error{loaded, updated, taken, ended, again} {
+				var dead *sessplus.EndedError
+				if !errors.As(err, &dead) || dead.Next != "one two" || !errors.Is(err, sessplus.ErrNoRecord) {
+					e.breach("%d: after the end Load, Update, StepTake and StepEnd twice = %v, %v, %v, %v, %v", i, loaded, updated, taken, ended, again)
+				}
+			}
+			e.end(release("mine")) // who ends with no Token has the last word
+			e.missing()
+			if err := e.Create(e.ctx, e.key, record("b", "2")); !errors.Is(err, sessplus.ErrRecordExists) {
+				e.breach("Create after the end = %v", err)
+			}
+		}
+	}},
+	{"TakeOnce", "Of several StepTakes at the same time one gets the record, the others are ErrTaken.", func(e *env) {
 		e.create(record("a", "1"))
 		var mu sync.Mutex
 		got := 0
-		e.together(8, func(int) {
-			_, err := e.Take(e.ctx, e.key)
+		e.together(8, func(i int) {
+			_, err := e.End(e.ctx, e.key, take(fmt.Sprint("t", i)))
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {
 				got++
-			} else if !errors.Is(err, sessplus.ErrNoRecord) {
-				e.Errorf("Take: %v", err)
+			} else if !errors.Is(err, sessplus.ErrTaken) {
+				e.Errorf("End: %v", err)
 			}
 		})
 		if got != 1 {
-			e.breach("%d Takes got it", got)
+			e.breach("%d StepTakes got it", got)
 		}
 	}},
-	{"Delete", "Delete removes the record, and it stays removed: an Update that saw it before does not bring it back.", func(e *env) {
-		e.create(record("a", "1"))
-		seen := e.load()
-		if err := e.Delete(e.ctx, e.key); err != nil {
-			e.breach("Delete: %v", err)
-		}
-		c := change(seen)
-		c.Set, c.Seen = fields("b", "2"), seen
-		if _, err := e.Update(e.ctx, e.key, c); !errors.Is(err, sessplus.ErrNoRecord) {
-			e.breach("Update = %v", err)
-		}
-		e.missing()
-	}},
+	{"History", "Update and End do what Change.Apply and Ending.Apply do, whatever came before.", history},
 	{"Stale", "Seen is only a hint: an Update with an old one keeps what others have saved.", func(e *env) {
 		r := e.create(record("a", "1", "b", "2"))
 		seen := e.load()
@@ -526,9 +621,7 @@ var promises = []promise{
 		e.create(record("a", "1"))
 		e.key = first + "x"
 		e.create(record("b", "2"))
-		if err := e.Delete(e.ctx, e.key); err != nil {
-			e.breach("Delete: %v", err)
-		}
+		e.end(end("", ""))
 		e.missing()
 		e.key = first
 		e.holds("a", "1")
@@ -539,9 +632,7 @@ var promises = []promise{
 			e.key = odd + base
 			e.create(record("k", odd))
 			e.holds("k", odd)
-			if err := e.Delete(e.ctx, e.key); err != nil {
-				e.breach("Delete(%q): %v", odd, err)
-			}
+			e.end(end("", ""))
 			e.missing()
 		}
 	}},
@@ -571,6 +662,101 @@ var promises = []promise{
 			e.breach("Update = %v", err)
 		}
 	}},
+}
+
+// history makes random changes and steps, to the backend and to a record in memory, and compares them after each.
+func history(e *env) {
+	seed := uint64(time.Now().UnixNano())
+	rng := rand.New(rand.NewPCG(seed, 0))
+	base := e.key
+	var done []string // what led here
+	for round := range 6 {
+		e.key = fmt.Sprint(base, "h", round)
+		model := e.create(record("a", "1"))
+		model = &sessplus.Record{Created: model.Created, Saved: model.Saved, Expires: model.Expires, Fields: slices.Clone(model.Fields)}
+		seen := e.load()
+		now := time.Now()
+		done = done[:0]
+		for range 40 {
+			now = now.Add(time.Millisecond)
+			if rng.IntN(12) == 0 {
+				now = now.Add(sessplus.TakeGrace)
+			}
+			known := []*sessplus.Record{nil, seen}[rng.IntN(2)]
+			var got, want error
+			if rng.IntN(3) > 0 {
+				c := randomChange(rng, model, now)
+				c.Seen = known
+				done = append(done, fmt.Sprintf("Update: set %s, delete %q, match %s, permanent %v", text(c.Set), c.Delete, text(c.Match), c.Permanent != nil))
+				var result, wanted sessplus.Result
+				result, got = e.Update(e.ctx, e.key, c)
+				c.Seen = nil
+				wanted, want = c.Apply(model)
+				if got == nil && want == nil && (result.Empty != wanted.Empty || result.Refilled != wanted.Refilled || !near(result.Expires, wanted.Expires)) {
+					e.breach("seed %d, after %s\nUpdate answers %+v, want %+v", seed, strings.Join(done, "\n"), result, wanted)
+				}
+			} else {
+				step := &sessplus.Ending{Step: sessplus.EndStep(rng.IntN(3)), Token: []string{"t1", "t2"}[rng.IntN(2)], Next: "next of it", Now: now, Seen: known}
+				if rng.IntN(20) == 0 {
+					step.Step, step.Token = sessplus.StepEnd, ""
+				}
+				done = append(done, fmt.Sprintf("End: step %d, token %q", step.Step, step.Token))
+				_, got = e.End(e.ctx, e.key, step)
+				want = step.Apply(model)
+			}
+			if fmt.Sprintf("%T %v", unwrapped(got), unwrapped(got)) != fmt.Sprintf("%T %v", unwrapped(want), unwrapped(want)) {
+				e.breach("seed %d, after %s\nthe error is %v, want %v", seed, strings.Join(done, "\n"), got, want)
+			}
+			r, err := e.Load(e.ctx, e.key)
+			dead := model.Mark != nil && model.Mark.Ended
+			switch {
+			case dead && errors.As(err, new(*sessplus.EndedError)):
+			case dead || err != nil:
+				e.breach("seed %d, after %s\nLoad = %v, want an EndedError: %v", seed, strings.Join(done, "\n"), err, dead)
+			case text(r.Fields) != text(model.Fields) || !near(r.Expires, model.Expires) || !near(r.Saved, model.Saved) || r.Permanent != model.Permanent:
+				e.breach("seed %d, after %s\nLoad = %+v, want %+v", seed, strings.Join(done, "\n"), r, model)
+			default:
+				seen = r
+			}
+		}
+	}
+}
+
+// unwrapped is the error that Backend names, so that errors can be compared.
+func unwrapped(err error) error {
+	var dead *sessplus.EndedError
+	if errors.As(err, &dead) {
+		return fmt.Errorf("ended, and then %q", dead.Next)
+	}
+	for _, named := range []error{sessplus.ErrNoRecord, sessplus.ErrTaken, sessplus.ErrConflict} {
+		if errors.Is(err, named) {
+			return named
+		}
+	}
+	return err
+}
+
+func randomChange(rng *rand.Rand, model *sessplus.Record, now time.Time) *sessplus.Change {
+	c := &sessplus.Change{Now: now, Expires: now.Add(time.Duration(rng.IntN(120)) * time.Minute).Add(time.Hour)}
+	for _, name := range []string{"a", ":b", "__c__"} {
+		switch rng.IntN(6) {
+		case 0:
+			c.Set = append(c.Set, sessplus.RawField{Name: name, Value: []byte(fmt.Sprint(rng.IntN(3)))})
+		case 1, 2:
+			c.Delete = append(c.Delete, name)
+		case 3:
+			if rng.IntN(3) == 0 {
+				c.Match = append(c.Match, sessplus.RawField{Name: name})
+			} else if i := slices.IndexFunc(model.Fields, func(f sessplus.RawField) bool { return f.Name == name }); i >= 0 {
+				c.Match = append(c.Match, model.Fields[i])
+			}
+		}
+	}
+	if rng.IntN(8) == 0 {
+		on := rng.IntN(2) == 0
+		c.Permanent = &on
+	}
+	return c
 }
 
 // together calls f for 0 to n-1 at the same time, and waits.

@@ -1,0 +1,370 @@
+package sessplus_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sessplus/sessplus"
+)
+
+// onEveryDeadID lets test have a client that still brings the id of a session which has ended a moment ago.
+func onEveryDeadID(t *testing.T, config sessplus.Config, test func(t *testing.T, c *crowd, old *http.Client)) {
+	ends := map[string]func(*sessplus.Session){
+		"destroyed": func(s *sessplus.Session) { s.Destroy() },
+		"renewed":   func(s *sessplus.Session) { s.Renew() },
+	}
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		for name, end := range ends {
+			t.Run(name, func(t *testing.T) {
+				config := config
+				config.CookieName, config.Backend = "s", b
+				c := newCrowd(t, newManager(t, nil, config))
+				c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+				old := c.withCookies(c.jar(c.client))
+				c.mustAsk(c.client, end)
+				test(t, c, old)
+			})
+		}
+	})
+}
+
+// SPEC 3.11
+func TestDeadIDIsAbsentAndGetsNoCookie(t *testing.T) {
+	onEveryDeadID(t, sessplus.Config{}, func(t *testing.T, c *crowd, old *http.Client) {
+		r := c.mustAsk(old, func(s *sessplus.Session) {
+			if s.Has("user") || !s.IsNew("s") || s.ID("s") != "" {
+				t.Errorf("a dead id reads %v, new %v", s.Values(), s.IsNew("s"))
+			}
+		})
+		if lines := r.setCookies("s"); len(lines) > 0 {
+			t.Errorf("a read is answered %q", lines)
+		}
+		r = c.askWith(old, func(s *sessplus.Session) { s.Set("user", "eve") })
+		if lines := r.setCookies("s"); r.StatusCode != http.StatusConflict || len(lines) > 0 {
+			t.Errorf("a change is answered %d %q, want 409 and no cookie", r.StatusCode, lines)
+		}
+		c.mustAsk(old, func(s *sessplus.Session) {
+			s.Set("user", "eve")
+			if err := s.Save(); !errors.Is(err, sessplus.ErrSessionGone) {
+				t.Errorf("Save = %v", err)
+			}
+			s.Delete("user")
+			s.Renew()
+		})
+	})
+}
+
+// SPEC 3.11
+func TestDeadIDWithDropIfGone(t *testing.T) {
+	onEveryDeadID(t, sessplus.Config{DropIfGone: true}, func(t *testing.T, c *crowd, old *http.Client) {
+		r := c.mustAsk(old, func(s *sessplus.Session) { s.Set("user", "eve") })
+		if lines := r.setCookies("s"); len(lines) > 0 {
+			t.Errorf("a change is answered %q", lines)
+		}
+		c.mustAsk(old, func(s *sessplus.Session) {
+			if s.Has("user") {
+				t.Error("what was dropped has been saved")
+			}
+		})
+	})
+}
+
+// SPEC 3.11
+func TestLoginAndLogoutBeginAfreshFromADeadID(t *testing.T) {
+	for name, begin := range map[string]func(*sessplus.Session){
+		"Renew":       func(s *sessplus.Session) { s.Renew() },
+		"Destroy":     func(s *sessplus.Session) { s.Destroy() },
+		"after a Set": func(s *sessplus.Session) { s.Set("step", 1); s.Renew() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			onEveryDeadID(t, sessplus.Config{}, func(t *testing.T, c *crowd, old *http.Client) {
+				before := c.jar(old)["s"]
+				r := c.mustAsk(old, func(s *sessplus.Session) {
+					begin(s)
+					s.Set("login", "bob")
+				})
+				if len(r.setCookies("s")) != 1 || c.jar(old)["s"] == before {
+					t.Fatalf("the answer has %q", r.setCookies("s"))
+				}
+				c.mustAsk(old, func(s *sessplus.Session) {
+					if s.GetString("login") != "bob" || s.Has("user") {
+						t.Errorf("the new session holds %v", s.Values())
+					}
+				})
+			})
+		})
+	}
+}
+
+// SPEC 3.11: a browser sends six requests at once, one of them is the login.
+func TestBurstAroundALoginLogsNobodyOut(t *testing.T) {
+	rounds := map[string]int{"memory": 40, "redis": 40, "firestore": 8}
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
+		for round := range rounds[strings.TrimPrefix(t.Name(), "TestBurstAroundALoginLogsNobodyOut/")] {
+			browser := c.visitor()
+			c.mustAsk(browser, func(s *sessplus.Session) { s.Set("visited", true) })
+			var wg sync.WaitGroup
+			for i := range 6 {
+				wg.Go(func() {
+					if i == round%6 {
+						c.mustAsk(browser, func(s *sessplus.Session) {
+							s.Renew()
+							s.Set("user", round)
+						})
+						return
+					}
+					r := c.askWith(browser, func(s *sessplus.Session) { s.Set(fmt.Sprint("f", i), round) })
+					if r.StatusCode != http.StatusOK && r.StatusCode != http.StatusConflict {
+						t.Errorf("a request beside the login is answered %d", r.StatusCode)
+					}
+				})
+			}
+			wg.Wait()
+			c.mustAsk(browser, func(s *sessplus.Session) {
+				if s.GetInt("user") != round || !s.Has("user") {
+					t.Errorf("round %d: after the burst the session holds %v", round, s.Values())
+				}
+			})
+		}
+	})
+}
+
+// SPEC 3.11: the login form is sent twice, both answers log in.
+func TestLoginFormSentTwice(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		second := sessplus.Memory()
+		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, Fields: sessplus.Include("user", "cart")},
+			sessplus.Config{CookieName: "t", Backend: second, Fields: sessplus.Auto()}))
+		for round := range 20 {
+			browser := c.visitor()
+			c.mustAsk(browser, func(s *sessplus.Session) { s.Set("cart", 1); s.Set("other", 1) })
+			cookies := c.jar(browser)
+			var wg sync.WaitGroup
+			for range 2 {
+				mine := c.withCookies(cookies)
+				wg.Go(func() {
+					r := c.askWith(mine, func(s *sessplus.Session) {
+						s.Renew()
+						s.Set("user", "ann")
+						s.Set("since", round)
+					})
+					if r.StatusCode != http.StatusOK {
+						t.Errorf("a login is answered %d", r.StatusCode)
+						return
+					}
+					c.mustAsk(mine, func(s *sessplus.Session) {
+						if s.GetString("user") != "ann" || s.GetInt("since") != round {
+							t.Errorf("after a login the session holds %v", s.Values())
+						}
+					})
+				})
+			}
+			wg.Wait()
+		}
+	})
+}
+
+// SPEC 4.2: a Destroy that comes between the takes of a renewal of two cookies that fails.
+func TestUndoneRenewalDoesNotUndoALogout(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		for _, when := range []string{"take", "end"} {
+			t.Run(when, func(t *testing.T) {
+				first, second := &s5Backend{Backend: b}, &s5Backend{Backend: sessplus.Memory()}
+				c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: first, Fields: sessplus.Include("user")},
+					sessplus.Config{CookieName: "t", Backend: second, Fields: sessplus.Auto()}))
+				c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("other", 1) })
+				old := c.withCookies(c.jar(c.client))
+				var once sync.Once
+				second.setHook(func(_ context.Context, op string) error {
+					if op != when {
+						return nil
+					}
+					time.Sleep(50 * time.Millisecond) // the first backend is done with its step
+					once.Do(func() {
+						second.setHook(nil)
+						c.mustAsk(old, func(s *sessplus.Session) { s.Destroy() })
+					})
+					return errS5Down
+				})
+				r := c.askWith(c.client, func(s *sessplus.Session) { s.Renew() })
+				if r.StatusCode == http.StatusOK {
+					t.Fatal("a renewal whose backend is down is answered 200")
+				}
+				c.mustAsk(old, func(s *sessplus.Session) {
+					if s.Has("user") || s.Has("other") {
+						t.Errorf("after a logout the session holds %v", s.Values())
+					}
+				})
+			})
+		}
+	})
+}
+
+// SPEC 6.2: the record is taken, and the answer to that is lost.
+func TestLostAnswerOfATakeLeavesTheSession(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		for _, step := range []string{"take", "end"} {
+			t.Run(step, func(t *testing.T) {
+				lossy := &afterBackend{Backend: b}
+				c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: lossy}))
+				c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+				lossy.after = func(op string) error {
+					if op == step {
+						lossy.after = nil
+						return errors.New("the answer is lost")
+					}
+					return nil
+				}
+				if r := c.askWith(c.client, func(s *sessplus.Session) { s.Renew() }); r.StatusCode != http.StatusServiceUnavailable {
+					t.Fatalf("the renewal is answered %d", r.StatusCode)
+				}
+				c.mustAsk(c.client, func(s *sessplus.Session) {
+					if s.GetString("user") != "ann" {
+						t.Errorf("the session holds %v", s.Values())
+					}
+					s.Set("more", 1)
+				})
+			})
+		}
+	})
+}
+
+// An afterBackend may lose the answer to a step of End.
+type afterBackend struct {
+	sessplus.Backend
+	after func(op string) error
+}
+
+func (b *afterBackend) End(ctx context.Context, key string, e *sessplus.Ending) (*sessplus.Record, error) {
+	r, err := b.Backend.End(ctx, key, e)
+	if b.after != nil && err == nil {
+		err = b.after(stepName(e))
+	}
+	return r, err
+}
+
+// SPEC 3.11, SPEC 4.2: a logout that comes after a renewal has ended the old id ends what that has become.
+func TestLogoutEndsWhatTheOldIDHasBecome(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		for _, lazy := range []bool{false, true} {
+			c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, Lazy: lazy}))
+			c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+			old := c.withCookies(c.jar(c.client))
+			slow := c.begin(old, func(s *sessplus.Session) { s.Destroy() })
+			c.mustAsk(c.client, func(s *sessplus.Session) { s.Renew() })
+			c.mustAsk(c.client, func(s *sessplus.Session) { s.Renew() })
+			if r := slow.finish(); r.StatusCode != http.StatusOK {
+				t.Fatalf("the logout is answered %d", r.StatusCode)
+			}
+			c.mustAsk(c.client, func(s *sessplus.Session) {
+				if s.Has("user") {
+					t.Errorf("lazy %v: after the logout the renewed session holds %v", lazy, s.Values())
+				}
+			})
+		}
+	})
+}
+
+// While a renewal is under way, and may fail yet, another tab has its session, and what it saves is not lost (SPEC 4.1).
+func TestRenewalUnderWayHidesNothing(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		for _, fails := range []bool{true, false} {
+			t.Run(fmt.Sprint("fails ", fails), func(t *testing.T) {
+				second := &s5Backend{Backend: sessplus.Memory()}
+				c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, Fields: sessplus.Include("user", "tab")},
+					sessplus.Config{CookieName: "t", Backend: second, Fields: sessplus.Auto()}))
+				c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("other", 1) })
+				tab := c.withCookies(c.jar(c.client))
+				entered, goOn := make(chan struct{}), make(chan struct{})
+				second.setHook(func(_ context.Context, op string) error {
+					if op == "end" || op == "release" {
+						return nil
+					}
+					if op == "take" {
+						close(entered)
+						<-goOn
+						if fails {
+							return errS5Down
+						}
+					}
+					return nil
+				})
+				answer := make(chan *reply, 1)
+				go func() { answer <- c.askWith(c.client, func(s *sessplus.Session) { s.Renew() }) }()
+				<-entered
+				time.Sleep(50 * time.Millisecond)
+				c.mustAsk(tab, func(s *sessplus.Session) {
+					if s.GetString("user") != "ann" {
+						t.Errorf("meanwhile the session holds %v", s.Values())
+					}
+				})
+				saved := make(chan *reply, 1)
+				go func() { saved <- c.askWith(tab, func(s *sessplus.Session) { s.Set("tab", 1) }) }()
+				time.Sleep(50 * time.Millisecond)
+				close(goOn)
+				renewal, tabbed := <-answer, <-saved
+				wantRenewal, wantTab := http.StatusOK, http.StatusConflict
+				if fails {
+					wantRenewal, wantTab = http.StatusServiceUnavailable, http.StatusOK
+				}
+				if renewal.StatusCode != wantRenewal || tabbed.StatusCode != wantTab {
+					t.Errorf("renewal and save are answered %d and %d, want %d and %d", renewal.StatusCode, tabbed.StatusCode, wantRenewal, wantTab)
+				}
+				c.mustAsk(c.client, func(s *sessplus.Session) {
+					if s.GetString("user") != "ann" || s.Has("tab") != fails {
+						t.Errorf("afterwards the session holds %v", s.Values())
+					}
+				})
+			})
+		}
+	})
+}
+
+// SPEC 4.3: a record that was there is never taken for one's own.
+func TestRecordThatExistsIsNotOnesOwn(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		var clashes atomic.Int32
+		clashing := &clashingBackend{Backend: b, clashes: &clashes}
+		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: clashing, Fields: sessplus.Include("user")},
+			sessplus.Config{CookieName: "bound", BoundTo: "s", Fields: sessplus.Auto()}))
+		clashes.Store(3)
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("color", "red") })
+		c.mustAsk(c.client, func(s *sessplus.Session) {
+			if s.GetString("user") != "ann" || s.GetString("color") != "red" {
+				t.Errorf("the session holds %v", s.Values())
+			}
+		})
+		if clashes.Load() > 0 {
+			t.Error("the record was taken for one's own")
+		}
+		clashes.Store(1 << 20)
+		if r := c.askWith(c.visitor(), func(s *sessplus.Session) { s.Set("user", "eve") }); r.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("where every id is taken the answer is %d", r.StatusCode)
+		}
+	})
+}
+
+// A clashingBackend has a record already under the next ids.
+type clashingBackend struct {
+	sessplus.Backend
+	clashes *atomic.Int32
+}
+
+func (b *clashingBackend) Create(ctx context.Context, key string, r *sessplus.Record) error {
+	if b.clashes.Add(-1) >= 0 {
+		other := *r
+		other.Fields = []sessplus.RawField{{Name: "user", Value: []byte(`"somebody else"`)}}
+		if err := b.Backend.Create(ctx, key, &other); err != nil {
+			return err
+		}
+	}
+	return b.Backend.Create(ctx, key, r)
+}
