@@ -19,22 +19,22 @@ type Config struct {
 	Backend    Backend // where the fields are kept; nil: SecureCookie(), in the cookie itself
 	Fields     Fields  // which fields it owns; zero value: every field
 
-	Domain         string        // "": the host that set it, and no other
+	Domain         string        // "": the host that set it, and no other; else "localhost" or two labels and more
 	Path           string        // "": "/"
 	Secure         SecureMode    // zero value: SecureAuto; SecureAlways behind a proxy that ends TLS
 	SameSite       http.SameSite // 0: Lax; http.SameSiteDefaultMode leaves the attribute out
 	ScriptReadable bool          // true leaves HttpOnly off, so that scripts, also injected ones, can read the cookie
 	Partitioned    bool          // one cookie per top-level site (CHIPS)
 
-	// MaxAge is how long the browser keeps the cookie, at most 400 days. 0: until the browser closes. The content of a
+	// MaxAge is how long the browser keeps the cookie, from a second to 400 days. 0: until the browser closes. The content of a
 	// secure cookie is good for as long from when it was last written, or for 30 days if this is 0.
 	MaxAge time.Duration
 
 	// MaxChunks is how many cookies a secure cookie may be split over: name, name.1, … 0 and 1: never split.
 	MaxChunks int
 
-	Lifetime          time.Duration // of a record, from creation or renewal; 0: 24 h; <0: no absolute end, IdleTimeout needed. No meaning on a secure cookie
-	PermanentLifetime time.Duration // in place of Lifetime and MaxAge while the session is permanent, at most 400 days; 0: 31 days
+	Lifetime          time.Duration // of a record, from creation or renewal, a millisecond or more; 0: 24 h; <0: no absolute end, IdleTimeout needed. No meaning on a secure cookie
+	PermanentLifetime time.Duration // in place of Lifetime and MaxAge while the session is permanent, from a second to 400 days; 0: 31 days
 	IdleTimeout       time.Duration // a record ends when it was not used for so long; 0: none. Server-side backends only
 	KeyPrefix         string        // of the records' keys, printable ASCII; "": "session:". No meaning on a secure cookie
 	SignID            bool          // sign the id in the cookie, so that a made-up one is refused without asking the backend
@@ -72,7 +72,7 @@ type Options struct {
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
 	Logger  *slog.Logger  // nil: slog.Default() at the time of New
-	Timeout time.Duration // of one backend call; 0: 5 s
+	Timeout time.Duration // of one backend call, a millisecond or more; 0: 5 s
 
 	// OnEvent hears what happens to sessions, in the request's own goroutines and with its context. It must be safe for
 	// concurrent use and quick, and must not use the session. nil: none.
@@ -93,6 +93,7 @@ const (
 	defaultPermanentLifetime = 31 * 24 * time.Hour
 	defaultContentAge        = 30 * 24 * time.Hour  // of a secure cookie without MaxAge
 	maxCookieAge             = 400 * 24 * time.Hour // RFC 6265bis section 5.5; browsers cut it there
+	defaultKeyPrefix         = "session:"
 	maxChunks                = 20
 )
 
@@ -254,7 +255,7 @@ func newCookie(index int, c Config, keys []KeyPair) *cookie {
 	setDefault(&c.SameSite, http.SameSiteLaxMode)
 	setDefault(&c.Lifetime, defaultLifetime)
 	setDefault(&c.PermanentLifetime, defaultPermanentLifetime)
-	setDefault(&c.KeyPrefix, "session:")
+	setDefault(&c.KeyPrefix, defaultKeyPrefix)
 	setDefault(&c.MaxChunks, 1)
 	c.Fields.names = slices.Clone(c.Fields.names)
 	k := &cookie{Config: c, index: index}

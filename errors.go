@@ -52,7 +52,7 @@ func (e *Error) Unwrap() error { return e.Err }
 type ConfigError struct {
 	Cookie string // the CookieName of the config, "#2" for the third one if that has none, or "" for Options
 	Field  string // of Config or Options; for ParseConfigs the name of the property
-	Reason string // what is wrong with it, for a person
+	Reason string // the value, unless it may hold a key, what is wrong with it, and what would be right; for a person
 }
 
 func (e *ConfigError) Error() string {
@@ -71,11 +71,15 @@ type fieldError struct {
 }
 
 func (e *fieldError) Error() string {
-	name := e.field
-	if len(name) > maxFieldName {
-		name = name[:maxFieldName] + "…"
-	}
-	return "field " + strconv.Quote(name) + ": " + e.reason
+	return "field " + quote(e.field) + ": " + e.reason
 }
 
 func (e *fieldError) Unwrap() error { return e.kind }
+
+// quote is strconv.Quote of as much of s as a line of text has room for.
+func quote(s string) string {
+	if len(s) > maxFieldName {
+		s = s[:maxFieldName] + "…"
+	}
+	return strconv.Quote(s)
+}
