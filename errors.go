@@ -11,7 +11,8 @@ var (
 	// ErrNoField is what [Session.Decode] returns when the session has no such field.
 	ErrNoField = errors.New("sessplus: no such field")
 
-	// ErrNoOwner reports a Set of a field that no config owns. The commit fails with it and saves nothing.
+	// ErrNoOwner reports a Set of a field that no config owns: a config with [Auto] would own it, as no other includes it.
+	// The commit fails with it and saves nothing.
 	ErrNoOwner = errors.New("sessplus: no config owns the field")
 
 	// ErrTooLarge reports fields that do not fit: a cookie larger than browsers keep (4096 bytes of name and value,
