@@ -192,7 +192,8 @@ func (c *cookie) contentAge(permanent bool) time.Duration {
 
 // New makes a Manager of the configs, in whose order several owners of a field are read. opts may be nil; no configs stand
 // for one secure cookie named "session" that owns every field. The error joins a [ConfigError] for every mistake in
-// every config. What is given is copied, so later changes of it have no effect.
+// every config. What is given is copied, so later changes of it have no effect. Several configs that own every field,
+// because their Fields is the zero value, are allowed, and named in the log.
 func New(configs []Config, opts *Options) (*Manager, error) {
 	if opts == nil {
 		opts = &Options{}
@@ -235,8 +236,24 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 		}
 	}
 	m.routes = newRoutes(m.cookies)
+	m.warnOfEveryField()
 	m.names = slots(m.cookies)
 	return m, nil
+}
+
+// warnOfEveryField logs which configs own every field because nobody has said what they own, if they are several: each
+// field is then kept as often.
+func (m *Manager) warnOfEveryField() {
+	var names []string
+	for _, c := range m.cookies {
+		if c.Fields.rule == everyField {
+			names = append(names, c.CookieName)
+		}
+	}
+	if len(names) > 1 {
+		m.log.Warn("sessplus: several configs own every field, as their Fields are not set: each field is kept by all of them. "+
+			"Exclude() says that it is meant, Auto() takes what no other config includes", "cookies", names)
+	}
 }
 
 // newCookie completes a config that is valid.
