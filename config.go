@@ -112,6 +112,8 @@ type Manager struct {
 	log     *slog.Logger
 	timeout time.Duration
 	onEvent func(ctx context.Context, e Event)
+
+	rejected rejections // what the log has said of them
 }
 
 // Format implements [fmt.Formatter] for every verb: a Manager holds keys, and prints none of them.

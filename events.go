@@ -27,7 +27,7 @@ const (
 	EventTouch   EventKind = "touch"   // an idle timeout was moved
 	EventRenew   EventKind = "renew"   // a session got a new id
 	EventDestroy EventKind = "destroy" // a session was removed
-	EventReject  EventKind = "reject"  // a cookie was refused: malformed, forged, expired, an unknown key
+	EventReject  EventKind = "reject"  // a cookie was refused: malformed, forged, expired, an unknown key; each one, where the log sums them up
 	EventError   EventKind = "error"   // a call failed, or a save was dropped because the session had ended
 )
 

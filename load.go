@@ -2,7 +2,6 @@ package sessplus
 
 import (
 	"errors"
-	"log/slog"
 	"net/http"
 	"slices"
 	"time"
@@ -297,17 +296,4 @@ func (s *Session) Reload() error {
 func (p *part) end() {
 	p.gone, p.rec, p.foreign, p.renew = true, nil, nil, false
 	p.entries = entries{}
-}
-
-// warn writes a line to the log. It never gets an id, the value of a cookie or of a field, or the text of a foreign error.
-func (s *Session) warn(msg string, attrs ...any) { s.m.log.Log(s.ctx, slog.LevelWarn, msg, attrs...) }
-
-// reject notes a cookie of the request that is no session.
-func (s *Session) reject(p *part, reason error) {
-	level := slog.LevelWarn
-	if errors.Is(reason, errExpired) {
-		level = slog.LevelDebug // what every visitor's cookie comes to
-	}
-	s.m.log.Log(s.ctx, level, "sessplus: a cookie was rejected", "cookie", p.CookieName, "reason", reason.Error())
-	s.event(p.cookie, EventReject, nil, nil)
 }
