@@ -114,6 +114,7 @@ type Manager struct {
 	onEvent func(ctx context.Context, e Event)
 
 	rejected rejections // what the log has said of them
+	foreign  namesTold
 }
 
 // Format implements [fmt.Formatter] for every verb: a Manager holds keys, and prints none of them.

@@ -177,6 +177,7 @@ func (p *part) answered(s *Session, c *call, now time.Time) {
 	default:
 		p.name = c.name
 		p.take(s.m, c.record)
+		s.tellForeign(p.cookie, p.foreign)
 		s.event(p.cookie, EventLoad, c, c.record.Fields)
 	}
 }
@@ -218,6 +219,7 @@ func (s *Session) unseal(p *part, bound []byte, now time.Time) {
 			continue
 		}
 		p.take(s.m, r)
+		s.tellForeign(p.cookie, p.foreign)
 		p.foreign = nil // they go when the cookie is written again
 		p.rewrite = older
 		s.event(p.cookie, EventLoad, nil, r.Fields)
@@ -287,6 +289,9 @@ func (s *Session) Reload() error {
 			errs = append(errs, &Error{Cookie: p.CookieName, Op: "load", Err: c.err})
 		default:
 			p.take(s.m, c.record)
+			if foreign := p.foreign; len(foreign) > 0 {
+				s.unlocked(func() { s.tellForeign(p.cookie, foreign) }) // a log may be slow
+			}
 		}
 	}
 	return errors.Join(errs...)

@@ -3,6 +3,7 @@ package sessplus
 import (
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 )
@@ -65,4 +66,53 @@ func (r *rejections) due(k rejection, now time.Time) (due bool, leftOut int) {
 	leftOut = l.leftOut
 	*l = rejectionLine{last: now}
 	return true, leftOut
+}
+
+// tellForeign logs which fields of a record the cookie does not own, each once: another version of the program has stored
+// them, as in a rolling deploy or before a roll-back, or another program has.
+func (s *Session) tellForeign(c *cookie, fields []string) {
+	if names := s.m.foreign.add(c.index, fields); len(names) > 0 {
+		s.warn("sessplus: a session holds fields that its cookie does not own; they read as absent, and its next save removes them",
+			"cookie", c.CookieName, "fields", names)
+	}
+}
+
+// namesTold remembers of which fields the log has told. It is safe for concurrent use.
+type namesTold struct {
+	mu    sync.Mutex
+	names map[nameTold]bool
+}
+
+type nameTold struct {
+	cookie int
+	name   string
+}
+
+// maxNamesTold is how many names are remembered. Of those beyond it nothing is told.
+const maxNamesTold = 1000
+
+// add returns those of the names that are new.
+func (t *namesTold) add(cookie int, names []string) (fresh []string) {
+	if len(names) == 0 {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, name := range names {
+		if len(t.names) >= maxNamesTold {
+			break
+		}
+		if len(name) > maxFieldName { // of a record that something else has written
+			name = name[:maxFieldName]
+		}
+		if !t.names[nameTold{cookie, name}] {
+			if t.names == nil {
+				t.names = make(map[nameTold]bool)
+			}
+			name = strings.Clone(name) // or the whole record would stay
+			t.names[nameTold{cookie, name}] = true
+			fresh = append(fresh, name)
+		}
+	}
+	return fresh
 }
