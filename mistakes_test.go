@@ -90,6 +90,11 @@ func TestAMistakeIsQuotedAndSaysWhatIsRight(t *testing.T) {
 		{c{Lifetime: -1}, "Lifetime", "-1ns", "MaxAge"},
 		{c{Backend: mem, IdleTimeout: -hour}, "IdleTimeout", "-1h0m0s", "0"},
 		{c{IdleTimeout: hour}, "IdleTimeout", "1h0m0s", "MaxAge"},
+		{c{Backend: mem, RotateEvery: -hour}, "RotateEvery", "-1h0m0s", "0"},
+		{c{Backend: mem, RotateEvery: 900}, "RotateEvery", "900ns", "24*time.Hour"},
+		{c{Backend: mem, RotateEvery: time.Second - 1}, "RotateEvery", "999.999999ms", "gorilla"},
+		{c{RotateEvery: hour}, "RotateEvery", "1h0m0s", "server-side"},
+		{c{RotateEvery: -hour}, "RotateEvery", "-1h0m0s", "0"},
 		{c{MaxChunks: -1}, "MaxChunks", "-1", "0"},
 		{c{MaxChunks: 21}, "MaxChunks", "21", "20"},
 		{c{Backend: mem, MaxChunks: 2}, "MaxChunks", "2", "0"},
@@ -167,7 +172,7 @@ func TestDomainsAndShortTimesThatAreRight(t *testing.T) {
 		{Domain: "localhost"}, {Domain: "LocalHost"}, {Domain: ".localhost"}, {Domain: "example.com"}, {Domain: ".example.com"},
 		{Domain: "127.0.0.1"}, {Domain: "xn--bcher-kva.example"},
 		{MaxAge: time.Second, PermanentLifetime: time.Second},
-		{Backend: mem, Lifetime: time.Millisecond, IdleTimeout: time.Millisecond},
+		{Backend: mem, Lifetime: time.Millisecond, IdleTimeout: time.Millisecond}, {Backend: mem, RotateEvery: time.Second},
 	} {
 		c.CookieName = "c"
 		if _, err := sessplus.New([]sessplus.Config{c}, &sessplus.Options{Keys: testKeys, Timeout: time.Millisecond}); err != nil {

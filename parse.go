@@ -30,11 +30,14 @@ import (
 //	session_lifetime            duration      Lifetime; default 24 hours
 //	session_permanent_lifetime  duration      PermanentLifetime; default 31 days
 //	idle_timeout                duration      IdleTimeout; default none
+//	rotate_every                duration      RotateEvery; default never
 //	key_prefix                  text          KeyPrefix; default "session:"
 //	use_signer                  bool          SignID; default false
 //	index_by                    text          IndexBy; default none
+//	bound_to                    text          BoundTo; default none
 //	lazy                        bool          Lazy; default false
 //	optional                    bool          Optional; default false
+//	drop_if_gone                bool          DropIfGone; default false
 //	partitioned                 bool          Partitioned; default false
 //	max_chunks                  whole number  MaxChunks; default 1
 //
@@ -130,11 +133,14 @@ func configProperties(backends map[string]Backend) map[string]setter {
 		"session_lifetime":           property(parseDuration, func(c *Config) *time.Duration { return &c.Lifetime }),
 		"session_permanent_lifetime": property(parseDuration, func(c *Config) *time.Duration { return &c.PermanentLifetime }),
 		"idle_timeout":               property(parseDuration, func(c *Config) *time.Duration { return &c.IdleTimeout }),
+		"rotate_every":               property(parseDuration, func(c *Config) *time.Duration { return &c.RotateEvery }),
 		"key_prefix":                 property(text, func(c *Config) *string { return &c.KeyPrefix }),
 		"use_signer":                 property(flag, func(c *Config) *bool { return &c.SignID }),
 		"index_by":                   property(text, func(c *Config) *string { return &c.IndexBy }),
+		"bound_to":                   property(text, func(c *Config) *string { return &c.BoundTo }),
 		"lazy":                       property(flag, func(c *Config) *bool { return &c.Lazy }),
 		"optional":                   property(flag, func(c *Config) *bool { return &c.Optional }),
+		"drop_if_gone":               property(flag, func(c *Config) *bool { return &c.DropIfGone }),
 		"partitioned":                property(flag, func(c *Config) *bool { return &c.Partitioned }),
 		"max_chunks":                 property(decode[int]("a whole number that fits"), func(c *Config) *int { return &c.MaxChunks }),
 	}

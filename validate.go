@@ -181,6 +181,8 @@ func (v *validation) lifetimes(c *Config) {
 	v.short("Lifetime", c.Lifetime, time.Millisecond)
 	v.check(c.IdleTimeout < 0, "IdleTimeout", c.IdleTimeout, "is negative; 0 is for none")
 	v.short("IdleTimeout", c.IdleTimeout, time.Millisecond)
+	v.check(c.RotateEvery < 0, "RotateEvery", c.RotateEvery, "is negative; 0 is for never")
+	v.short("RotateEvery", c.RotateEvery, time.Second)
 	v.check(c.MaxChunks < 0, "MaxChunks", c.MaxChunks, "is negative; 0 is for a cookie that is never split")
 	v.check(c.MaxChunks > maxChunks, "MaxChunks", c.MaxChunks, "is more than servers and browsers take; %d is the most", maxChunks)
 	v.keys("Keys", c.Keys)
@@ -219,6 +221,7 @@ func (v *validation) secureCookie(c *Config) {
 	v.check(c.IndexBy != "", "IndexBy", c.IndexBy, "has no meaning on a secure cookie: it is for server-side backends")
 	v.check(c.IdleTimeout > 0, "IdleTimeout", c.IdleTimeout,
 		"has no meaning on a secure cookie, whose content is good for its MaxAge: it is for server-side backends")
+	v.check(c.RotateEvery > 0, "RotateEvery", c.RotateEvery, "has no meaning on a secure cookie, which has no id: it is for server-side backends")
 	v.check(c.Lazy, "Lazy", true, noLoad)
 	v.check(c.Optional, "Optional", true, noLoad)
 	v.check(c.SignID, "SignID", true, "has no meaning on a secure cookie, which has no id and is signed anyway; leave it false")
