@@ -19,24 +19,24 @@ type Config struct {
 	Backend    Backend // where the fields are kept; nil: SecureCookie(), in the cookie itself
 	Fields     Fields  // which fields it owns; zero value: every field
 
-	Domain         string        // "": the host that set it, and no other
+	Domain         string        // "": the host that set it, and no other; else "localhost" or two labels and more
 	Path           string        // "": "/"
 	Secure         SecureMode    // zero value: SecureAuto; SecureAlways behind a proxy that ends TLS
 	SameSite       http.SameSite // 0: Lax; http.SameSiteDefaultMode leaves the attribute out
 	ScriptReadable bool          // true leaves HttpOnly off, so that scripts, also injected ones, can read the cookie
 	Partitioned    bool          // one cookie per top-level site (CHIPS)
 
-	// MaxAge is how long the browser keeps the cookie, at most 400 days. 0: until the browser closes. The content of a
+	// MaxAge is how long the browser keeps the cookie, from a second to 400 days. 0: until the browser closes. The content of a
 	// secure cookie is good for as long from when it was last written, or for 30 days if this is 0.
 	MaxAge time.Duration
 
 	// MaxChunks is how many cookies a secure cookie may be split over: name, name.1, … 0 and 1: never split.
 	MaxChunks int
 
-	Lifetime          time.Duration // of a record, from creation or renewal; 0: 24 h; <0: no absolute end, IdleTimeout needed. No meaning on a secure cookie
-	PermanentLifetime time.Duration // in place of Lifetime and MaxAge while the session is permanent, at most 400 days; 0: 31 days
+	Lifetime          time.Duration // of a record, from creation or renewal, a millisecond or more; 0: 24 h; <0: no absolute end, IdleTimeout needed. No meaning on a secure cookie
+	PermanentLifetime time.Duration // in place of Lifetime and MaxAge while the session is permanent, from a second to 400 days; 0: 31 days
 	IdleTimeout       time.Duration // a record ends when it was not used for so long; 0: none. Server-side backends only
-	RotateEvery       time.Duration // the age at which a session gets a new id, at its next use; 0: never. Server-side backends only
+	RotateEvery       time.Duration // 0: never; else the id is renewed at the first use after so long, a millisecond or more. Server-side backends only
 	KeyPrefix         string        // of the records' keys, printable ASCII; "": "session:". No meaning on a secure cookie
 	SignID            bool          // sign the id in the cookie, so that a made-up one is refused without asking the backend
 	Keys              []KeyPair     // newest first; nil: Options.Keys
@@ -73,7 +73,7 @@ type Options struct {
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
 	Logger  *slog.Logger  // nil: slog.Default() at the time of New
-	Timeout time.Duration // of one backend call; 0: 5 s
+	Timeout time.Duration // of one backend call, a millisecond or more; 0: 5 s
 
 	// OnEvent hears what happens to sessions, in the request's own goroutines and with its context. It must be safe for
 	// concurrent use and quick, and must not use the session. nil: none.
@@ -94,6 +94,7 @@ const (
 	defaultPermanentLifetime = 31 * 24 * time.Hour
 	defaultContentAge        = 30 * 24 * time.Hour  // of a secure cookie without MaxAge
 	maxCookieAge             = 400 * 24 * time.Hour // RFC 6265bis section 5.5; browsers cut it there
+	defaultKeyPrefix         = "session:"
 	maxChunks                = 20
 )
 
@@ -112,6 +113,9 @@ type Manager struct {
 	log     *slog.Logger
 	timeout time.Duration
 	onEvent func(ctx context.Context, e Event)
+
+	rejected rejections // what the log has said of them
+	foreign  namesTold
 }
 
 // Format implements [fmt.Formatter] for every verb: a Manager holds keys, and prints none of them.
@@ -192,7 +196,8 @@ func (c *cookie) contentAge(permanent bool) time.Duration {
 
 // New makes a Manager of the configs, in whose order several owners of a field are read. opts may be nil; no configs stand
 // for one secure cookie named "session" that owns every field. The error joins a [ConfigError] for every mistake in
-// every config. What is given is copied, so later changes of it have no effect.
+// every config. What is given is copied, so later changes of it have no effect. Several configs that own every field,
+// because their Fields is the zero value, are allowed, and named in the log.
 func New(configs []Config, opts *Options) (*Manager, error) {
 	if opts == nil {
 		opts = &Options{}
@@ -234,8 +239,24 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 		}
 	}
 	m.routes = newRoutes(m.cookies)
+	m.warnOfEveryField()
 	m.names = slots(m.cookies)
 	return m, nil
+}
+
+// warnOfEveryField logs which configs own every field because nobody has said what they own, if they are several: each
+// field is then kept as often.
+func (m *Manager) warnOfEveryField() {
+	var names []string
+	for _, c := range m.cookies {
+		if c.Fields.rule == everyField {
+			names = append(names, c.CookieName)
+		}
+	}
+	if len(names) > 1 {
+		m.log.Warn("sessplus: several configs own every field, as their Fields are not set: each field is kept by all of them. "+
+			"Exclude() says that it is meant, Auto() takes what no other config includes", "cookies", names)
+	}
 }
 
 // newCookie completes a config that is valid.
@@ -254,7 +275,7 @@ func newCookie(index int, c Config, keys []KeyPair) *cookie {
 	setDefault(&c.SameSite, http.SameSiteLaxMode)
 	setDefault(&c.Lifetime, defaultLifetime)
 	setDefault(&c.PermanentLifetime, defaultPermanentLifetime)
-	setDefault(&c.KeyPrefix, "session:")
+	setDefault(&c.KeyPrefix, defaultKeyPrefix)
 	setDefault(&c.MaxChunks, 1)
 	c.Fields.names = slices.Clone(c.Fields.names)
 	k := &cookie{Config: c, index: index}

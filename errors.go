@@ -11,7 +11,8 @@ var (
 	// ErrNoField is what [Session.Decode] returns when the session has no such field.
 	ErrNoField = errors.New("sessplus: no such field")
 
-	// ErrNoOwner reports a Set of a field that no config owns. The commit fails with it and saves nothing.
+	// ErrNoOwner reports a Set of a field that no config owns: a config with [Auto] would own it, as no other includes it.
+	// The commit fails with it and saves nothing.
 	ErrNoOwner = errors.New("sessplus: no config owns the field")
 
 	// ErrTooLarge reports fields that do not fit: a cookie larger than browsers keep (4096 bytes of name and value,
@@ -52,7 +53,7 @@ func (e *Error) Unwrap() error { return e.Err }
 type ConfigError struct {
 	Cookie string // the CookieName of the config, "#2" for the third one if that has none, or "" for Options
 	Field  string // of Config or Options; for ParseConfigs the name of the property
-	Reason string // what is wrong with it, for a person
+	Reason string // the value, unless it may hold a key, what is wrong with it, and what would be right; for a person
 }
 
 func (e *ConfigError) Error() string {
@@ -71,11 +72,15 @@ type fieldError struct {
 }
 
 func (e *fieldError) Error() string {
-	name := e.field
-	if len(name) > maxFieldName {
-		name = name[:maxFieldName] + "…"
-	}
-	return "field " + strconv.Quote(name) + ": " + e.reason
+	return "field " + quote(e.field) + ": " + e.reason
 }
 
 func (e *fieldError) Unwrap() error { return e.kind }
+
+// quote is strconv.Quote of as much of s as a line of text has room for.
+func quote(s string) string {
+	if len(s) > maxFieldName {
+		s = s[:maxFieldName] + "…"
+	}
+	return strconv.Quote(s)
+}

@@ -28,7 +28,7 @@ const (
 	EventRenew   EventKind = "renew"   // a session got a new id, because the program asked for it
 	EventRotate  EventKind = "rotate"  // a session got a new id, because of its age
 	EventDestroy EventKind = "destroy" // a session was removed
-	EventReject  EventKind = "reject"  // a cookie was refused: malformed, forged, expired, an unknown key
+	EventReject  EventKind = "reject"  // a cookie was refused: malformed, forged, expired, an unknown key; each one, where the log sums them up
 	EventError   EventKind = "error"   // a call failed, or a save was dropped because the session had ended
 )
 

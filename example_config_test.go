@@ -17,11 +17,11 @@ func ExampleNew() {
 	}, &sessplus.Options{Keys: []sessplus.KeyPair{sessplus.GenerateKeyPair()}})
 	fmt.Println(err)
 	// Output:
-	// sessplus: config of cookie "__Host-session": Secure: the prefix of the cookie's name needs SecureAlways, or browsers refuse the cookie
-	// sessplus: config of cookie "__Host-session": Domain: a __Host- cookie has none
+	// sessplus: config of cookie "__Host-session": Secure: auto is not enough: the prefix of the cookie's name needs SecureAlways, or browsers refuse the cookie
+	// sessplus: config of cookie "__Host-session": Domain: "example.com" makes browsers refuse a __Host- cookie; leave it empty
 	// sessplus: config of cookie "prefs": SameSite: None needs Secure: SecureAlways, or browsers refuse the cookie
-	// sessplus: config of cookie "prefs": MaxAge: is over 400 days, the longest that browsers keep a cookie
-	// sessplus: config of cookie "prefs": Lazy: a secure cookie comes with the request: there is nothing to load
+	// sessplus: config of cookie "prefs": MaxAge: 12000h0m0s is over 400 days, the longest that browsers keep a cookie
+	// sessplus: config of cookie "prefs": Lazy: true has no meaning on a secure cookie, which comes with the request; leave it false
 }
 
 // Without configs there is one secure cookie for every field.
@@ -34,13 +34,13 @@ func ExampleNew_default() {
 
 // The mistakes as values, for a program that shows them in its own way.
 func ExampleConfigError() {
-	_, err := sessplus.New([]sessplus.Config{{CookieName: "session"}}, nil)
+	_, err := sessplus.New([]sessplus.Config{{CookieName: "session", Backend: sessplus.Memory(), Domain: "example.com."}}, nil)
 	var mistake *sessplus.ConfigError
 	if errors.As(err, &mistake) {
-		fmt.Printf("%s of %s %s\n", mistake.Field, mistake.Cookie, mistake.Reason)
+		fmt.Printf("%s of %s: %s\n", mistake.Field, mistake.Cookie, mistake.Reason)
 	}
 	// Output:
-	// Keys of session a secure cookie needs a pair
+	// Domain of session: "example.com." ends in a dot, for which browsers drop the cookie; without it the domain is "example.com"
 }
 
 // A config for production: a login in a server-side session that ends after half an hour without a request, at the latest
@@ -122,13 +122,13 @@ func ExampleParseConfigs() {
 // Here, too, every mistake is reported at once.
 func ExampleParseConfigs_mistakes() {
 	_, err := sessplus.ParseConfigs([]byte(`[
-		{"cookie_name": "csrf", "cookie_max_age": "1h", "samesite": "Lax"},
+		{"cookie_name": "csrf", "cookie_max_age": "1h", "cookie_samesite": "laxx"},
 		{"session_type": "redis", "lazy": "yes"}
 	]`), map[string]sessplus.Backend{"memory": sessplus.Memory()})
 	fmt.Println(err)
 	// Output:
-	// sessplus: config of cookie "csrf": cookie_max_age: is not a number of seconds
-	// sessplus: config of cookie "csrf": samesite: is unknown
-	// sessplus: config of cookie "#1": session_type: is neither "secure_cookie" nor one of the backends ["memory"], or that is nil
-	// sessplus: config of cookie "#1": lazy: is not true or false
+	// sessplus: config of cookie "csrf": cookie_max_age: "1h" is not a number of seconds; a day is 86400
+	// sessplus: config of cookie "csrf": cookie_samesite: "laxx" is none of "lax", "none", "strict"
+	// sessplus: config of cookie "#1": session_type: "redis" is neither "secure_cookie" nor one of the backends ["memory"], or that one is nil
+	// sessplus: config of cookie "#1": lazy: "yes" is not true or false, without quotes
 }

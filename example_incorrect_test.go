@@ -57,5 +57,5 @@ func ExampleSession_Err_incorrect() {
 	})
 	// Output:
 	// true
-	// commit: sessplus: save: field "userid": no config owns it
+	// commit: sessplus: save: field "userid": none of the configs (session) owns it; one with Fields: sessplus.Auto() would
 }

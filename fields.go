@@ -9,7 +9,8 @@ import (
 )
 
 // Fields says which fields a config owns. Its zero value owns every field. A field may have several owners: Set and
-// Delete reach all of them, and of several stored values the one of the last config is read.
+// Delete reach all of them, and of several stored values the one of the last config is read. A stored field that its
+// config does not own reads as absent, is named in the log once, and goes with the next save.
 type Fields struct {
 	rule  fieldRule
 	names []string

@@ -37,7 +37,7 @@ func (b *firestoreBackend) problem() string {
 	case b.database == nil:
 		return "the Firestore client is nil"
 	case b.database.Collection(b.collection) == nil:
-		return "the Firestore collection has no valid path: an odd number of names, separated by slashes"
+		return quote(b.collection) + " is no path of a collection: an odd number of names, separated by slashes"
 	}
 	return ""
 }

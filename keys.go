@@ -62,17 +62,13 @@ func (k KeyPair) clone() KeyPair {
 // problem says what is wrong with the pair, or "".
 func (k KeyPair) problem() string {
 	if n := len(k.Hash); n != 32 && n != 64 {
-		hint := ""
-		if n == 0 {
-			hint = "; DeriveKeyPair needs a secret of at least 32 bytes"
-		}
-		return fmt.Sprintf("a Hash key has %d bytes, not 32 or 64%s", n, hint)
+		return fmt.Sprintf("a Hash key has %d bytes, not 32 or 64; DeriveKeyPair makes a pair of a secret of at least %d bytes", n, minSecret)
 	}
 	switch n := len(k.Block); n {
 	case 0, 16, 24, 32:
 		return ""
 	default:
-		return fmt.Sprintf("a Block key has %d bytes, not 16, 24 or 32", n)
+		return fmt.Sprintf("a Block key has %d bytes, not 16, 24 or 32; without one the cookie is signed and not encrypted", n)
 	}
 }
 

@@ -3,7 +3,6 @@ package sessplus
 import (
 	"encoding/hex"
 	"errors"
-	"log/slog"
 	"net/http"
 	"slices"
 	"time"
@@ -182,6 +181,7 @@ func (p *part) answered(s *Session, c *call, now time.Time) {
 		p.gone = false
 		p.moved(c)
 		p.take(s.m, c.record)
+		s.tellForeign(p.cookie, p.foreign)
 		s.event(p.cookie, EventLoad, c, c.record.Fields)
 	}
 }
@@ -243,6 +243,7 @@ func (s *Session) unseal(p *part, bound []byte, now time.Time) {
 			continue
 		}
 		p.take(s.m, r)
+		s.tellForeign(p.cookie, p.foreign)
 		p.foreign = nil // they go when the cookie is written again
 		p.rewrite = older
 		s.event(p.cookie, EventLoad, nil, r.Fields)
@@ -314,6 +315,9 @@ func (s *Session) Reload() error {
 		default:
 			p.moved(c)
 			p.take(s.m, c.record)
+			if foreign := p.foreign; len(foreign) > 0 {
+				s.unlocked(func() { s.tellForeign(p.cookie, foreign) }) // a log may be slow
+			}
 		}
 	}
 	return errors.Join(errs...)
@@ -323,17 +327,4 @@ func (s *Session) Reload() error {
 func (p *part) end() {
 	p.gone, p.rec, p.foreign, p.renew = true, nil, nil, false
 	p.entries = entries{}
-}
-
-// warn writes a line to the log. It never gets an id, the value of a cookie or of a field, or the text of a foreign error.
-func (s *Session) warn(msg string, attrs ...any) { s.m.log.Log(s.ctx, slog.LevelWarn, msg, attrs...) }
-
-// reject notes a cookie of the request that is no session.
-func (s *Session) reject(p *part, reason error) {
-	level := slog.LevelWarn
-	if errors.Is(reason, errExpired) {
-		level = slog.LevelDebug // what every visitor's cookie comes to
-	}
-	s.m.log.Log(s.ctx, level, "sessplus: a cookie was rejected", "cookie", p.CookieName, "reason", reason.Error())
-	s.event(p.cookie, EventReject, nil, nil)
 }

@@ -30,11 +30,14 @@ import (
 //	session_lifetime            duration      Lifetime; default 24 hours
 //	session_permanent_lifetime  duration      PermanentLifetime; default 31 days
 //	idle_timeout                duration      IdleTimeout; default none
+//	rotate_every                duration      RotateEvery; default never
 //	key_prefix                  text          KeyPrefix; default "session:"
 //	use_signer                  bool          SignID; default false
 //	index_by                    text          IndexBy; default none
+//	bound_to                    text          BoundTo; default none
 //	lazy                        bool          Lazy; default false
 //	optional                    bool          Optional; default false
+//	drop_if_gone                bool          DropIfGone; default false
 //	partitioned                 bool          Partitioned; default false
 //	max_chunks                  whole number  MaxChunks; default 1
 //
@@ -43,7 +46,8 @@ import (
 // {"exclude": […]} or "auto".
 //
 // The error joins a [ConfigError] for every mistake. Its Field is the name of the property, or "data" where there is none
-// to blame; of a text that is no JSON it tells only the place. Everything else about the configs is for [New] to judge.
+// to blame; of a text that is no JSON it tells only the place. It does not quote the value of an unknown property, nor what
+// else may be a key. Everything else about the configs is for [New] to judge.
 func ParseConfigs(data []byte, backends map[string]Backend) ([]Config, error) {
 	var errs []error
 	report := func(cookie, property, wrong string) {
@@ -55,7 +59,7 @@ func ParseConfigs(data []byte, backends map[string]Backend) ([]Config, error) {
 		cookie, property, line := locate(data[:syntax.Offset])
 		report(cookie, property, fmt.Sprintf("the text is not JSON, in line %d", line))
 	} else if err != nil || list == nil {
-		report("", "", "is not an array")
+		report("", "", `is not an array, as in [{"cookie_name": "session"}]`)
 	} else if !utf8.Valid(data) {
 		report("", "", "is not valid UTF-8")
 	}
@@ -63,19 +67,25 @@ func ParseConfigs(data []byte, backends map[string]Backend) ([]Config, error) {
 	table := configProperties(backends)
 	for i, element := range list {
 		if element[0] != '{' {
-			report(nameOf(nil, i), "", "is not an object")
+			report(nameOf(nil, i), "", `is not an object, as in {"cookie_name": "session"}`)
 			continue
 		}
 		properties, _ := members(json.NewDecoder(bytes.NewReader(element)))
 		cookie := nameOf(properties, i)
 		seen := make(map[string]bool)
 		for _, p := range properties {
-			if set, known := table[p.name]; !known {
-				report(cookie, p.name, "is unknown")
-			} else if seen[p.name] {
-				report(cookie, p.name, "is given twice")
-			} else if wrong := set(&configs[i], p.value); wrong != "" {
-				report(cookie, p.name, wrong)
+			wrong := "is the second value; give the property once"
+			set, known := table[p.name]
+			if known && !seen[p.name] {
+				wrong = set(&configs[i], p.value)
+			}
+			switch {
+			case !known:
+				report(cookie, p.name, "is unknown; the properties are "+strings.Join(slices.Sorted(maps.Keys(table)), ", "))
+			case wrong != "" && mayBeKey(p):
+				report(cookie, p.name, "the value "+wrong)
+			case wrong != "":
+				report(cookie, p.name, quoteJSON(p.value)+" "+wrong)
 			}
 			seen[p.name] = true
 		}
@@ -86,12 +96,27 @@ func ParseConfigs(data []byte, backends map[string]Backend) ([]Config, error) {
 	return configs, nil
 }
 
+// mayBeKey reports whether a wrong value may be a secret: a key for signing, or a server's address with a password.
+func mayBeKey(m member) bool {
+	return m.name == "use_signer" || m.name == "session_type" && bytes.IndexByte(m.value, ':') >= 0
+}
+
+// quoteJSON is as much of a value as a line of text has room for.
+func quoteJSON(value json.RawMessage) string {
+	var line bytes.Buffer
+	json.Compact(&line, value) // it has been parsed
+	if line.Len() > maxFieldName {
+		return strings.ToValidUTF8(line.String()[:maxFieldName], "") + "…"
+	}
+	return line.String()
+}
+
 // A setter gives a config the value of a property, and returns what is wrong with it, or "".
 type setter func(c *Config, value json.RawMessage) (wrong string)
 
 // configProperties is the table of all properties.
 func configProperties(backends map[string]Backend) map[string]setter {
-	text, flag := decode[string]("a string"), decode[bool]("true or false")
+	text, flag := decode[string]("text"), decode[bool]("true or false, without quotes")
 	httpOnly := oneOf(map[string]bool{"true": false, "false": true})
 	secure := oneOf(map[string]SecureMode{"true": SecureAlways, "false": SecureNever, `"auto"`: SecureAuto})
 	sameSite := oneOf(map[string]http.SameSite{`"lax"`: http.SameSiteLaxMode, `"strict"`: http.SameSiteStrictMode, `"none"`: http.SameSiteNoneMode})
@@ -108,11 +133,14 @@ func configProperties(backends map[string]Backend) map[string]setter {
 		"session_lifetime":           property(parseDuration, func(c *Config) *time.Duration { return &c.Lifetime }),
 		"session_permanent_lifetime": property(parseDuration, func(c *Config) *time.Duration { return &c.PermanentLifetime }),
 		"idle_timeout":               property(parseDuration, func(c *Config) *time.Duration { return &c.IdleTimeout }),
+		"rotate_every":               property(parseDuration, func(c *Config) *time.Duration { return &c.RotateEvery }),
 		"key_prefix":                 property(text, func(c *Config) *string { return &c.KeyPrefix }),
 		"use_signer":                 property(flag, func(c *Config) *bool { return &c.SignID }),
 		"index_by":                   property(text, func(c *Config) *string { return &c.IndexBy }),
+		"bound_to":                   property(text, func(c *Config) *string { return &c.BoundTo }),
 		"lazy":                       property(flag, func(c *Config) *bool { return &c.Lazy }),
 		"optional":                   property(flag, func(c *Config) *bool { return &c.Optional }),
+		"drop_if_gone":               property(flag, func(c *Config) *bool { return &c.DropIfGone }),
 		"partitioned":                property(flag, func(c *Config) *bool { return &c.Partitioned }),
 		"max_chunks":                 property(decode[int]("a whole number that fits"), func(c *Config) *int { return &c.MaxChunks }),
 	}
@@ -154,13 +182,13 @@ func oneOf[T any](values map[string]T) parser[T] {
 
 func parseBackend(backends map[string]Backend) parser[Backend] {
 	return func(value json.RawMessage) (Backend, string) {
-		name, wrong := decode[string]("a string")(value)
+		name, wrong := decode[string]("text")(value)
 		b := backends[name]
 		if name == "secure_cookie" {
 			b = SecureCookie()
 		}
-		if wrong == "" && isNil(b) {
-			wrong = fmt.Sprintf(`is neither "secure_cookie" nor one of the backends %q, or that is nil`, slices.Sorted(maps.Keys(backends)))
+		if wrong != "" || isNil(b) {
+			wrong = fmt.Sprintf(`is neither "secure_cookie" nor one of the backends %q, or that one is nil`, slices.Sorted(maps.Keys(backends)))
 		}
 		return b, wrong
 	}
@@ -169,25 +197,25 @@ func parseBackend(backends map[string]Backend) parser[Backend] {
 func parseSeconds(value json.RawMessage) (time.Duration, string) {
 	f, err := strconv.ParseFloat(string(value), 64)
 	if errors.Is(err, strconv.ErrSyntax) {
-		return 0, "is not a number of seconds"
+		return 0, "is not a number of seconds; a day is 86400"
 	}
 	d, err := time.ParseDuration(strconv.FormatFloat(f, 'f', -1, 64) + "s")
 	if err != nil || d == 0 && f != 0 {
-		return 0, "is out of range"
+		return 0, "is no number of seconds that a time.Duration holds; a day is 86400"
 	}
 	return d, ""
 }
 
 func parseDuration(value json.RawMessage) (time.Duration, string) {
-	text, wrong := decode[string]("")(value)
-	if wrong != "" {
-		return parseSeconds(value)
+	text, notText := decode[string]("")(value)
+	if notText != "" {
+		if d, wrong := parseSeconds(value); wrong == "" {
+			return d, ""
+		}
+	} else if d, err := time.ParseDuration(text); err == nil {
+		return d, ""
 	}
-	d, err := time.ParseDuration(text)
-	if err != nil {
-		return 0, `is not a duration that fits, such as "24h"`
-	}
-	return d, ""
+	return 0, `is no duration that a time.Duration holds; a day is "24h", or 86400 for its seconds`
 }
 
 func parseFields(value json.RawMessage) (Fields, string) {
@@ -199,7 +227,7 @@ func parseFields(value json.RawMessage) (Fields, string) {
 		list, _ := members(json.NewDecoder(bytes.NewReader(value)))
 		list = slices.DeleteFunc(list, func(m member) bool { return rules[m.name] != nil && string(m.value) == "null" })
 		if len(list) != 1 || rules[list[0].name] == nil {
-			return Fields{}, `has not exactly one of "include" and "exclude"`
+			return Fields{}, `has not exactly one of "include" and "exclude", as in {"include": ["user_id"]}`
 		}
 		rule, value = rules[list[0].name], list[0].value
 	}
@@ -208,7 +236,7 @@ func parseFields(value json.RawMessage) (Fields, string) {
 	for i := range list {
 		var ok bool
 		if names[i], ok = list[i].(string); !ok { // encoding/json would take null for ""
-			wrong = "has a name that is not a string"
+			wrong = "has a name that is not text"
 		}
 	}
 	return rule(names...), wrong

@@ -45,8 +45,10 @@ var (
 	errMalformed = errors.New("malformed")
 	errForged    = errors.New("not signed with any of the keys")
 	errExpired   = errors.New("expired")
-	errFuture    = errors.New("written in the future, or by a later version")
-	errUnbound   = errors.New("bound to another session")
+	errFuture    = errors.New("written in the future")
+	errForeign   = errors.New("not written by sessplus, or malformed (version 1 is known)")
+	errVersion   = errors.New("written by a later version of sessplus, or not written by sessplus (version 1 is known)")
+	errUnbound   = errors.New("not bound to the session that BoundTo names")
 )
 
 // A sealer writes and reads the text of secure cookies.
@@ -115,6 +117,10 @@ func writtenAt(text string) (t time.Time, ok bool) {
 const (
 	contentVersion = 1
 	contentHead    = 2 + 6
+
+	// What other code seals with the same keys begins otherwise: with 12 or more for a map in gob, gorilla's
+	// default, and with a character in JSON. So up to here it may be a version that is yet to come.
+	lastPlausible = contentVersion + 7
 )
 
 const (
@@ -159,19 +165,19 @@ func (c *sealedContent) encode() []byte {
 }
 
 func decodeContent(b []byte) (c sealedContent, err error) {
-	if len(b) < contentHead || b[0] == 0 {
-		return c, errMalformed
+	if len(b) < contentHead || b[0] == 0 || b[0] > lastPlausible {
+		return c, errForeign
 	}
 	flags := b[1]
 	if b[0] != contentVersion || flags&^(flagPermanent|flagBound) != 0 {
-		return c, errFuture
+		return c, errVersion
 	}
 	c.permanent = flags&flagPermanent != 0
 	c.written = time.UnixMilli(int64(binary.BigEndian.Uint64(b) & (1<<48 - 1)))
 	b = b[contentHead:]
 	if flags&flagBound != 0 {
 		if len(b) < sha256.Size {
-			return c, errMalformed
+			return c, errForeign
 		}
 		c.bound, b = b[:sha256.Size], b[sha256.Size:]
 	}
@@ -179,12 +185,12 @@ func decodeContent(b []byte) (c sealedContent, err error) {
 	for at := 0; at < len(b); texts++ {
 		_, next, ok := contentText(b, at)
 		if !ok {
-			return c, errMalformed
+			return c, errForeign
 		}
 		at = next
 	}
 	if texts%2 != 0 {
-		return c, errMalformed
+		return c, errForeign
 	}
 	c.fields = make([]RawField, texts/2)
 	at := 0
@@ -303,7 +309,7 @@ func (c *cookie) unseal(first string, all []candidate, bound []byte, now time.Ti
 	r.Expires = written.Add(c.contentAge(r.Permanent))
 	switch {
 	case !ok || written.Sub(dated).Abs() > maxClockSkew: // both are of one writing
-		return nil, false, errMalformed
+		return nil, false, errForeign
 	case written.After(now.Add(maxClockSkew)):
 		return nil, false, errFuture
 	case !r.Expires.After(now):

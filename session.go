@@ -197,7 +197,8 @@ func (s *Session) encode(name string, value any) ([]byte, error) {
 		return nil, &Error{Op: "encode", Err: &fieldError{name, p, nil}}
 	}
 	if len(s.m.routes.owners(name)) == 0 {
-		return nil, &Error{Op: "save", Err: &fieldError{name, "no config owns it", ErrNoOwner}}
+		return nil, &Error{Op: "save", Err: &fieldError{name, "none of the configs (" + s.m.cookieNames() +
+			") owns it; one with Fields: sessplus.Auto() would", ErrNoOwner}}
 	}
 	data, err := s.m.codec.Marshal(value)
 	if err != nil {

@@ -6,6 +6,12 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
+)
+
+const (
+	maxCookieName = 256
+	maxKeyPrefix  = 512
 )
 
 // A validation collects the mistakes of configs and opts.
@@ -16,15 +22,33 @@ type validation struct {
 	errs    []error
 }
 
-func (v *validation) add(field, format string, args ...any) {
-	v.errs = append(v.errs, &ConfigError{Cookie: v.cookie, Field: field, Reason: fmt.Sprintf(format, args...)})
+// add notes a mistake: the value of the field, unless it is nil because it may hold a key, and what is wrong with it.
+func (v *validation) add(field string, value any, format string, args ...any) {
+	reason := fmt.Sprintf(format, args...)
+	if value != nil {
+		reason = quoteValue(value) + " " + reason
+	}
+	v.errs = append(v.errs, &ConfigError{Cookie: v.cookie, Field: field, Reason: reason})
 }
 
 // check adds the mistake if there is one.
-func (v *validation) check(mistake bool, field, format string, args ...any) {
+func (v *validation) check(mistake bool, field string, value any, format string, args ...any) {
 	if mistake {
-		v.add(field, format, args...)
+		v.add(field, value, format, args...)
 	}
+}
+
+// quoteValue is how a ConfigError shows a value.
+func quoteValue(value any) string {
+	switch value := value.(type) {
+	case string:
+		return quote(value)
+	case http.SameSite:
+		if value == http.SameSiteNoneMode {
+			return "None"
+		}
+	}
+	return fmt.Sprint(value)
 }
 
 func (v *validation) all() []error {
@@ -38,6 +62,7 @@ func (v *validation) all() []error {
 		v.name(i, c)
 		v.fields(c)
 		v.attributes(c)
+		v.domain(c)
 		v.lifetimes(c)
 		if c.isSecureCookie() {
 			v.secureCookie(c)
@@ -50,33 +75,37 @@ func (v *validation) all() []error {
 
 func (v *validation) options() {
 	o := v.opts
-	v.check(o.Timeout < 0, "Timeout", "is negative")
-	v.check(o.SingleCookie != "", "SingleCookie", "is not built yet")
-	v.check(o.Codec != nil && isNil(o.Codec), "Codec", "is a nil pointer")
+	v.check(o.Timeout < 0, "Timeout", o.Timeout, "is negative; 0 stands for %v", defaultTimeout)
+	v.check(o.Timeout > 0 && o.Timeout < time.Millisecond, "Timeout", o.Timeout,
+		"is below 1ms: in Go a number alone counts nanoseconds; five seconds are 5*time.Second")
+	v.check(o.SingleCookie != "", "SingleCookie", o.SingleCookie, "asks for what is not built yet; leave it empty")
+	if o.Codec != nil && isNil(o.Codec) {
+		v.add("Codec", nil, "%T is the type of a nil pointer; leave the Codec nil for JSON", o.Codec)
+	}
 	v.keys("Keys", o.Keys)
 }
 
 func (v *validation) keys(field string, keys []KeyPair) {
 	for i, k := range keys {
 		if p := k.problem(); p != "" {
-			v.add(field, "pair %d: %s", i, p)
+			v.add(field, nil, "pair %d: %s", i, p)
 		}
 	}
 }
 
 func (v *validation) name(i int, c *Config) {
-	if c.CookieName == "" {
-		v.add("CookieName", "is required")
+	name := c.CookieName
+	if name == "" {
+		v.add("CookieName", name, `is no name; each config needs one, as in "session"`)
 		return
 	}
-	v.check(!isToken(c.CookieName), "CookieName", "has a character that RFC 6265 does not allow in a cookie's name")
-	v.check(len(c.CookieName) > 256, "CookieName", "is longer than 256 bytes")
+	v.check(!isToken(name), "CookieName", name, "has a character that RFC 6265 does not allow in a cookie's name; take letters, digits, - and _")
+	v.check(len(name) > maxCookieName, "CookieName", name, "has %d bytes; %d is the most", len(name), maxCookieName)
 	for j := range v.configs {
 		other := &v.configs[j]
-		if j < i {
-			v.check(other.CookieName == c.CookieName, "CookieName", "is the name of config %d, too", j)
-		}
-		v.check(isChunk(c.CookieName, other), "CookieName", "is the name of a chunk of cookie %q", other.CookieName)
+		v.check(j < i && other.CookieName == name, "CookieName", name, "is the name of config #%d, too; give this one another name", j)
+		v.check(isChunk(name, other), "CookieName", name, "is the name of a chunk of cookie %s, whose MaxChunks is %d; give this one another name",
+			quote(other.CookieName), other.MaxChunks)
 	}
 }
 
@@ -92,54 +121,76 @@ func isChunk(name string, c *Config) bool {
 
 func (v *validation) fields(c *Config) {
 	f := c.Fields
-	v.check(f.rule == includeFields && len(f.names) == 0, "Fields", "includes no field")
+	v.check(f.rule == includeFields && len(f.names) == 0, "Fields", nil, "Include() names no field; Auto() owns all that no other config includes")
 	for i, name := range f.names {
-		if p := nameProblem(name); p != "" {
-			v.add("Fields", "%s", p)
-			continue
-		}
-		v.check(slices.Contains(f.names[:i], name), "Fields", "names %q twice", name)
+		v.check(nameProblem(name) != "", "Fields", name, "names no field: the name is valid UTF-8 of 1 to %d bytes", maxFieldName)
+		v.check(slices.Contains(f.names[:i], name), "Fields", name, "is there twice; once is enough")
 	}
 }
 
 func (v *validation) attributes(c *Config) {
 	const needsTLS = "needs Secure: SecureAlways, or browsers refuse the cookie"
 	always := c.Secure == SecureAlways
-	v.check(c.Secure > SecureNever, "Secure", "is no SecureMode")
-	v.check(c.SameSite < 0 || c.SameSite > http.SameSiteNoneMode, "SameSite", "is no http.SameSite")
-	v.check(c.SameSite == http.SameSiteNoneMode && !always, "SameSite", "None "+needsTLS)
-	v.check(c.Partitioned && !always, "Partitioned", needsTLS)
-	if c.Domain != "" {
-		probe := http.Cookie{Name: "n", Domain: c.Domain}
-		v.check(probe.Valid() != nil, "Domain", "is no domain name")
-	}
+	v.check(c.Secure > SecureNever, "Secure", c.Secure, "is none of SecureAuto, SecureAlways and SecureNever")
+	v.check(c.SameSite < 0 || c.SameSite > http.SameSiteNoneMode, "SameSite", c.SameSite,
+		"is none of http.SameSiteLaxMode, http.SameSiteStrictMode, http.SameSiteNoneMode and http.SameSiteDefaultMode")
+	v.check(c.SameSite == http.SameSiteNoneMode && !always, "SameSite", c.SameSite, needsTLS)
+	v.check(c.Partitioned && !always, "Partitioned", c.Partitioned, needsTLS)
 	if c.Path != "" {
 		probe := http.Cookie{Name: "n", Path: c.Path}
-		v.check(probe.Valid() != nil || c.Path[0] != '/', "Path", `does not begin with "/", or has a character that is not allowed`)
+		v.check(c.Path[0] != '/', "Path", c.Path, `does not begin with "/"`)
+		v.check(probe.Valid() != nil, "Path", c.Path, "has a character that is not allowed; take printable ASCII without semicolons")
 	}
 	// Browsers read the prefixes in any case (RFC 6265bis section 5.7).
 	prefix := func(p string) bool {
 		return len(c.CookieName) >= len(p) && strings.EqualFold(c.CookieName[:len(p)], p)
 	}
 	host := prefix("__Host-")
-	if (host || prefix("__Secure-") || prefix("__Http-")) && !always {
-		v.add("Secure", "the prefix of the cookie's name needs SecureAlways, or browsers refuse the cookie")
+	v.check((host || prefix("__Secure-") || prefix("__Http-")) && !always, "Secure", c.Secure,
+		"is not enough: the prefix of the cookie's name needs SecureAlways, or browsers refuse the cookie")
+	v.check(host && c.Domain != "", "Domain", c.Domain, "makes browsers refuse a __Host- cookie; leave it empty")
+	v.check(host && c.Path != "" && c.Path != "/", "Path", c.Path, `makes browsers refuse a __Host- cookie, whose path is "/"`)
+	v.check((prefix("__Http-") || prefix("__Host-Http-")) && c.ScriptReadable, "ScriptReadable", true,
+		"makes browsers refuse the cookie, because of the prefix of its name; leave it false")
+}
+
+// domain finds what browsers drop the cookie for, so that every request would begin a new session.
+func (v *validation) domain(c *Config) {
+	const example = `as in "example.com", or leave it empty for the host that sets the cookie`
+	name := strings.TrimPrefix(c.Domain, ".") // browsers pass over it (RFC 6265 section 5.2.3)
+	probe := http.Cookie{Name: "n", Domain: c.Domain}
+	switch {
+	case c.Domain == "":
+	case probe.Valid() != nil:
+		v.add("Domain", c.Domain, "is no domain name; give it without scheme, port and path, and letters beyond ASCII as xn--…, "+example)
+	case strings.HasSuffix(name, "."):
+		v.add("Domain", c.Domain, "ends in a dot, for which browsers drop the cookie; without it the domain is %s", quote(strings.TrimSuffix(name, ".")))
+	case !strings.Contains(name, ".") && !strings.EqualFold(name, "localhost"):
+		v.add("Domain", c.Domain, "is one label, for which browsers drop the cookie; give a domain of your own, "+example)
 	}
-	v.check(host && c.Domain != "", "Domain", "a __Host- cookie has none")
-	v.check(host && c.Path != "" && c.Path != "/", "Path", `that of a __Host- cookie is "/"`)
-	v.check((prefix("__Http-") || prefix("__Host-Http-")) && c.ScriptReadable, "ScriptReadable",
-		"the prefix of the cookie's name forbids it")
 }
 
 func (v *validation) lifetimes(c *Config) {
-	v.check(c.MaxAge < 0, "MaxAge", "is negative")
-	v.check(c.MaxAge > maxCookieAge, "MaxAge", "is over 400 days, the longest that browsers keep a cookie")
-	v.check(c.PermanentLifetime < 0, "PermanentLifetime", "is negative")
-	v.check(c.PermanentLifetime > maxCookieAge, "PermanentLifetime", "is over 400 days, the longest that browsers keep a cookie")
-	v.check(c.IdleTimeout < 0, "IdleTimeout", "is negative")
-	v.check(c.MaxChunks < 0, "MaxChunks", "is negative")
-	v.check(c.MaxChunks > maxChunks, "MaxChunks", "is over %d, more than servers and browsers take", maxChunks)
+	const tooLong = "is over 400 days, the longest that browsers keep a cookie"
+	v.check(c.MaxAge < 0, "MaxAge", c.MaxAge, "is negative; 0 is until the browser closes")
+	v.check(c.MaxAge > maxCookieAge, "MaxAge", c.MaxAge, tooLong)
+	v.short("MaxAge", c.MaxAge, time.Second)
+	v.check(c.PermanentLifetime < 0, "PermanentLifetime", c.PermanentLifetime, "is negative; 0 stands for %v", defaultPermanentLifetime)
+	v.check(c.PermanentLifetime > maxCookieAge, "PermanentLifetime", c.PermanentLifetime, tooLong)
+	v.short("PermanentLifetime", c.PermanentLifetime, time.Second)
+	v.short("Lifetime", c.Lifetime, time.Millisecond)
+	v.check(c.IdleTimeout < 0, "IdleTimeout", c.IdleTimeout, "is negative; 0 is for none")
+	v.short("IdleTimeout", c.IdleTimeout, time.Millisecond)
+	v.check(c.RotateEvery < 0, "RotateEvery", c.RotateEvery, "is negative; 0 is for never")
+	v.short("RotateEvery", c.RotateEvery, time.Millisecond)
+	v.check(c.MaxChunks < 0, "MaxChunks", c.MaxChunks, "is negative; 0 is for a cookie that is never split")
+	v.check(c.MaxChunks > maxChunks, "MaxChunks", c.MaxChunks, "is more than servers and browsers take; %d is the most", maxChunks)
 	v.keys("Keys", c.Keys)
+}
+
+// short finds a number of seconds that was meant for a duration, as gorilla/sessions and flask have it.
+func (v *validation) short(field string, d, least time.Duration) {
+	v.check(d > 0 && d < least, field, d, "is below %v: in Go a number alone counts nanoseconds, where gorilla counts seconds; a day is 24*time.Hour", least)
 }
 
 // isSecureCookie reports whether the fields are kept in the cookie itself.
@@ -155,48 +206,60 @@ func (v *validation) noKeys(c *Config) bool {
 
 func (v *validation) backend(c *Config) {
 	if isNil(c.Backend) {
-		v.add("Backend", "is a nil pointer")
+		v.add("Backend", nil, "%T is the type of a nil pointer; leave the Backend nil for a secure cookie", c.Backend)
 	} else if b, ok := c.Backend.(interface{ problem() string }); ok && b.problem() != "" {
-		v.add("Backend", "%s", b.problem())
+		v.add("Backend", nil, "%s", b.problem())
 	}
 }
 
+const pairHint = "in Options.Keys or Config.Keys: DeriveKeyPair makes one of a secret, GenerateKeyPair a random one for tests"
+
 func (v *validation) secureCookie(c *Config) {
-	v.check(v.noKeys(c), "Keys", "a secure cookie needs a pair")
-	v.check(c.Lifetime < 0, "Lifetime", "is negative, and has no meaning on a secure cookie")
-	const serverOnly = "a secure cookie has none: it is for server-side backends"
-	v.check(c.IndexBy != "", "IndexBy", serverOnly)
-	v.check(c.IdleTimeout > 0, "IdleTimeout", serverOnly)
-	v.check(c.Lazy, "Lazy", "a secure cookie comes with the request: there is nothing to load")
-	v.check(c.Optional, "Optional", "a secure cookie comes with the request: nothing can be down")
-	v.check(c.SignID, "SignID", "a secure cookie has no id")
+	v.check(v.noKeys(c), "Keys", nil, "a secure cookie needs a pair "+pairHint)
+	v.check(c.Lifetime < 0, "Lifetime", c.Lifetime, "is negative, and has no meaning on a secure cookie, whose content is good for its MaxAge")
+	const noLoad = "has no meaning on a secure cookie, which comes with the request; leave it false"
+	v.check(c.IndexBy != "", "IndexBy", c.IndexBy, "has no meaning on a secure cookie: it is for server-side backends")
+	v.check(c.IdleTimeout > 0, "IdleTimeout", c.IdleTimeout,
+		"has no meaning on a secure cookie, whose content is good for its MaxAge: it is for server-side backends")
+	v.check(c.RotateEvery > 0, "RotateEvery", c.RotateEvery, "has no meaning on a secure cookie, which has no id: it is for server-side backends")
+	v.check(c.Lazy, "Lazy", true, noLoad)
+	v.check(c.Optional, "Optional", true, noLoad)
+	v.check(c.SignID, "SignID", true, "has no meaning on a secure cookie, which has no id and is signed anyway; leave it false")
 	if c.BoundTo != "" {
-		i := slices.IndexFunc(v.configs, func(o Config) bool { return o.CookieName == c.BoundTo })
-		v.check(i < 0 || v.configs[i].isSecureCookie(),
-			"BoundTo", "%q is not the cookie of a server-side config", c.BoundTo)
+		var names []string
+		for _, o := range v.configs {
+			if !o.isSecureCookie() {
+				names = append(names, o.CookieName)
+			}
+		}
+		v.check(!slices.Contains(names, c.BoundTo), "BoundTo", c.BoundTo, "is not the cookie of a server-side config; those are %q", names)
 	}
 }
 
 func (v *validation) serverSide(i int, c *Config) {
 	v.backend(c)
-	v.check(c.SignID && v.noKeys(c), "SignID", "needs a pair of keys")
-	v.check(c.Lifetime < 0 && c.IdleTimeout <= 0, "Lifetime", "is negative, so the session has no absolute end and needs an IdleTimeout")
-	v.check(c.MaxChunks > 1, "MaxChunks", "is for a secure cookie: an id is never split")
-	v.check(c.BoundTo != "", "BoundTo", "is for a secure cookie")
-	v.check(!printable(c.KeyPrefix) || len(c.KeyPrefix) > 512, "KeyPrefix", "is not printable ASCII of at most 512 bytes")
+	v.check(c.SignID && v.noKeys(c), "SignID", true, "needs a pair of keys "+pairHint)
+	v.check(c.Lifetime < 0 && c.IdleTimeout <= 0, "Lifetime", c.Lifetime,
+		"is negative, so the session has no absolute end and needs an IdleTimeout")
+	v.check(c.MaxChunks > 1, "MaxChunks", c.MaxChunks, "is for a secure cookie: an id is never split; leave it 0")
+	v.check(c.BoundTo != "", "BoundTo", c.BoundTo, "is for a secure cookie; leave it empty")
+	v.check(!printable(c.KeyPrefix) || len(c.KeyPrefix) > maxKeyPrefix, "KeyPrefix", c.KeyPrefix,
+		"is not printable ASCII, without spaces, of at most %d bytes", maxKeyPrefix)
 	if c.IndexBy != "" {
 		included := slices.ContainsFunc(v.configs, func(o Config) bool { return o.Fields.includes(c.IndexBy) })
-		v.check(!c.Fields.owns(c.IndexBy, included), "IndexBy", "the config does not own the field %q", c.IndexBy)
-		v.add("IndexBy", "is not built yet")
+		v.check(!c.Fields.owns(c.IndexBy, included), "IndexBy", c.IndexBy, "is not a field of this config, which owns %v", c.Fields)
+		v.add("IndexBy", c.IndexBy, "asks for what is not built yet; leave it empty")
 	}
-	key := func(c *Config) string {
-		prefix := c.KeyPrefix
-		setDefault(&prefix, "session:")
-		return prefix + c.CookieName
+	prefix := func(c *Config) string {
+		p := c.KeyPrefix
+		setDefault(&p, defaultKeyPrefix)
+		return p
 	}
+	key := func(c *Config) string { return prefix(c) + c.CookieName }
 	for j := range v.configs[:i] {
 		if o := &v.configs[j]; o.CookieName != c.CookieName && sameBackend(o.Backend, c.Backend) && key(o) == key(c) {
-			v.add("KeyPrefix", "the prefix and the cookie's name together are those of cookie %q: they would share records", o.CookieName)
+			v.add("KeyPrefix", prefix(c), "and the cookie's name together are those of cookie %s: they would share records; give one of them another prefix",
+				quote(o.CookieName))
 		}
 	}
 }
