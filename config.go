@@ -59,8 +59,8 @@ const (
 
 // Options holds what all cookies of a [Manager] share. The zero value is usable when no cookie needs keys.
 type Options struct {
-	// Keys seal secure cookies and sign ids, newest first: the first one writes, all of them read. A secure cookie that an
-	// older one wrote is written anew with the next response.
+	// Keys seal secure cookies and sign ids, newest first: the first one writes, all of them read, also when they differ in
+	// Hash or Block only. A secure cookie that an older one wrote is written anew with the next response.
 	Keys []KeyPair
 
 	// Codec encodes the values of fields. nil: JSON.

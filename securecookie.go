@@ -68,14 +68,35 @@ func (s *sealer) seal(name string, content []byte) (string, error) {
 	return s.codecs[0].Encode(name, content) // encrypts content in place
 }
 
-// open sets content to that of a cookie's text, and reports whether an older key wrote it.
-func (s *sealer) open(name, text string, content *[]byte) (older bool, err error) {
+// open gives the content of a cookie's text, and whether an older key wrote it. data holds its bytes. A MAC that fits does not
+// make the key the right one: pairs may share their Hash, and another Block key makes noise of the content.
+func (s *sealer) open(name, text string, data *[]byte) (content sealedContent, older bool, err error) {
+	err = errForged
 	for i, c := range s.codecs {
-		if c.Decode(name, text, content) == nil {
-			return i > 0, nil
+		if c.Decode(name, text, data) != nil {
+			continue
+		}
+		content, wrong := readContent(text, *data)
+		if wrong == nil {
+			return content, i > 0, nil
+		}
+		if err == errForged {
+			err = wrong
 		}
 	}
-	return false, errForged
+	return sealedContent{}, false, err
+}
+
+// readContent decodes the content of a text. Both have the date of one writing.
+func readContent(text string, data []byte) (sealedContent, error) {
+	content, err := decodeContent(data)
+	if err != nil {
+		return sealedContent{}, err
+	}
+	if dated, ok := writtenAt(text); !ok || content.written.Sub(dated).Abs() > maxClockSkew {
+		return sealedContent{}, errMalformed
+	}
+	return content, nil
 }
 
 const base64Digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -289,21 +310,15 @@ func (c *cookie) unseal(first string, all []candidate, bound []byte, now time.Ti
 		Record
 		data []byte
 	})
-	if older, err = c.sealer.open(c.CookieName, text, &opened.data); err != nil {
-		return nil, false, err
-	}
-	content, err := decodeContent(opened.data)
+	content, older, err := c.sealer.open(c.CookieName, text, &opened.data)
 	if err != nil {
 		return nil, false, err
 	}
 	written := content.written
-	dated, ok := writtenAt(text)
 	r = &opened.Record
 	*r = Record{Created: written, Saved: written, Permanent: content.permanent, Fields: content.fields}
 	r.Expires = written.Add(c.contentAge(r.Permanent))
 	switch {
-	case !ok || written.Sub(dated).Abs() > maxClockSkew: // both are of one writing
-		return nil, false, errMalformed
 	case written.After(now.Add(maxClockSkew)):
 		return nil, false, errFuture
 	case !r.Expires.After(now):
