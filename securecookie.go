@@ -113,7 +113,18 @@ func canonical(text string) bool {
 		strings.IndexByte(text, '\r') < 0 && strings.IndexByte(text, '\n') < 0
 }
 
-// writtenAt reads the date of a securecookie that has been verified: ten digits and "|", as for any from 2001 to 2286.
+// isBase64 reports whether text has the digits of base64 only, and at its end what fills it up.
+func isBase64(text string) bool {
+	digits := strings.TrimRight(text, "=")
+	for i := 0; i < len(digits); i++ {
+		if c := digits[i]; !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_') {
+			return false
+		}
+	}
+	return digits != ""
+}
+
+// writtenAt reads the date of a securecookie: ten digits and "|", as for any from 2001 to 2286.
 func writtenAt(text string) (t time.Time, ok bool) {
 	const digits, bytes, base64ed = 10, 12, 16
 	if len(text) < base64ed {
@@ -273,37 +284,48 @@ func split(name, text string, most int, chunks []string) []string {
 	return chunks
 }
 
-// join puts a text together again from the value of the first cookie and those of its other chunks, among all that came.
-func join(first string, all []candidate) (string, error) {
-	count, rest, found := strings.Cut(first, ".")
+// firstChunk takes the value of the first cookie apart: over how many the text is spread, their tag, and what it has of the
+// text.
+func firstChunk(value string) (n int, tag, text string, ok bool) {
+	count, rest, found := strings.Cut(value, ".")
 	if !found {
-		return first, nil
+		return 1, "", value, true
 	}
 	n, err := strconv.Atoi(count)
-	tag, text, found := strings.Cut(rest, ".")
-	if err != nil || !found || n < 2 || n > maxChunks {
+	tag, text, found = strings.Cut(rest, ".")
+	return n, tag, text, found && err == nil && n > 1
+}
+
+// join puts a text together again from the value of the first cookie and those of its other chunks, among all that came. What
+// is longer than a cookie can be, or has more than most chunks, is not even put together.
+func join(first string, all []candidate, most int) (string, error) {
+	n, tag, text, ok := firstChunk(first)
+	if !ok || n > most || n == 1 && len(text) > most*maxCookieBytes || n > 1 && len(first) > maxCookieBytes {
 		return "", errMalformed
 	}
-	var whole strings.Builder
-	whole.WriteString(text)
+	if n == 1 {
+		return text, nil
+	}
+	tag += "."
+	chunks := append(make([]string, 0, maxChunks), text)
 	for chunk := 1; chunk < n; chunk++ {
-		i := slices.IndexFunc(all, func(c candidate) bool { return c.chunk == chunk && strings.HasPrefix(c.text, tag+".") })
-		if i < 0 {
+		i := slices.IndexFunc(all, func(c candidate) bool { return c.chunk == chunk && strings.HasPrefix(c.text, tag) })
+		if i < 0 || len(all[i].text) > maxCookieBytes {
 			return "", errMalformed
 		}
-		whole.WriteString(all[i].text[len(tag)+1:])
+		chunks = append(chunks, all[i].text[len(tag):])
 	}
-	return whole.String(), nil
+	return strings.Join(chunks, ""), nil
 }
 
 // unseal makes a record of the text of a secure cookie. bound is what binding says of the session that the content must
 // belong to, nil for none.
 func (c *cookie) unseal(first string, all []candidate, bound []byte, now time.Time) (r *Record, older bool, err error) {
-	text, err := join(first, all)
+	text, err := join(first, all, c.MaxChunks)
 	if err != nil {
 		return nil, false, err
 	}
-	if len(text) > c.MaxChunks*maxCookieBytes || !canonical(text) {
+	if !canonical(text) {
 		return nil, false, errMalformed
 	}
 	opened := new(struct { // in one piece of memory
