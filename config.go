@@ -19,7 +19,7 @@ type Config struct {
 	Backend    Backend // where the fields are kept; nil: SecureCookie(), in the cookie itself
 	Fields     Fields  // which fields it owns; zero value: every field
 
-	Domain         string        // "": the host that set it, and no other
+	Domain         string        // "": the host that set it, and no other; where both kinds came, a save expires that of the host
 	Path           string        // "": "/"
 	Secure         SecureMode    // zero value: SecureAuto; SecureAlways behind a proxy that ends TLS
 	SameSite       http.SameSite // 0: Lax; http.SameSiteDefaultMode leaves the attribute out
@@ -141,7 +141,7 @@ type cookie struct {
 	signer  *signer // with SignID, else nil
 	boundTo *cookie // with BoundTo, else nil
 
-	scope, flags, secureFlags string // attributes of the Set-Cookie lines for it
+	scope, hostScope, flags, secureFlags string // attributes of the Set-Cookie lines for it
 }
 
 // lifetime is the time from creation to the absolute end of a record, or negative if it has none.

@@ -81,21 +81,25 @@ type Session struct {
 // A part is the state of one cookie in one request.
 type part struct {
 	*cookie
-	texts []candidate  // what came under the cookie's name and those of its chunks, in turn
+	texts []candidate  // what came under the cookie's name and those of its chunks, and is to be tried in turn
 	first [1]candidate // what holds texts while there is one
+	came  uint32       // a bit for the cookie and for each chunk of which the request brought a value
+	twice uint32       // the same, for several values
 
 	content // of the session, as this request has it
 
 	ended []string // keys of records to remove
 	lines []string // the Set-Cookie lines for it that are in the response header already
 
-	epoch  int32 // counts Destroy, so that a commit under way notices one
-	state  partState
-	next   uint8 // of texts, to look up
-	found  bool  // a session came with the request
-	held   bool  // the browser has a cookie of this name
-	expire bool  // tell the browser to drop the cookie
-	tried  bool  // what it has to save could not be saved, and there is nothing new since
+	epoch   int32 // counts Destroy, so that a commit under way notices one
+	state   partState
+	refused uint8 // how many of the cookies that came were malformed, and are to be told of
+	next    uint8 // of texts, to look up
+	found   bool  // a session came with the request
+	held    bool  // the browser has a cookie of this name
+	crowded bool  // more came under one name than are tried
+	expire  bool  // tell the browser to drop the cookie
+	tried   bool  // what it has to save could not be saved, and there is nothing new since
 }
 
 // content is what Destroy leaves nothing of.
