@@ -337,7 +337,7 @@ return redis.call('HGETALL', key)
 func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 	switch c.op {
 	case opLoad:
-		return redis.NewMapStringStringCmd(ctx, "hgetall", c.key)
+		return quietMap{redis.NewMapStringStringCmd(ctx, "hgetall", c.key)}
 	case opDelete:
 		return redis.NewIntCmd(ctx, "del", c.key)
 	case opTake:
@@ -345,19 +345,19 @@ func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 			c.token = newID()
 		}
 		args := redisArgs(redisTake, c.key, 2)
-		return redis.NewCmd(ctx, append(args, time.Now().UnixMilli(), c.token)...)
+		return newQuiet(ctx, append(args, time.Now().UnixMilli(), c.token))
 	case opCreate:
 		r := c.record
 		head := strconv.AppendInt(append(make([]byte, 0, 32), redisVersion+" "...), r.Created.UnixMilli(), 10)
 		head = append(append(head, ' '), redisFlag(r.Permanent)...)
 		args := append(redisArgs(redisCreate, c.key, 4+2*len(r.Fields)), time.Now().UnixMilli(), r.Expires.UnixMilli(),
 			string(head), r.Saved.UnixMilli())
-		return redis.NewCmd(ctx, redisFields(args, r.Fields)...)
+		return newQuiet(ctx, redisFields(args, r.Fields))
 	}
 	u := c.change
 	if c.redisScript() == redisSet {
 		args := append(redisArgs(redisSet, c.key, 2+2*len(u.Set)), u.Now.UnixMilli(), u.Expires.UnixMilli())
-		return redis.NewCmd(ctx, redisFields(args, u.Set)...)
+		return newQuiet(ctx, redisFields(args, u.Set))
 	}
 	flag := ""
 	if u.Permanent != nil {
@@ -381,9 +381,9 @@ func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 		args = append(args, redisName(name))
 	}
 	if len(u.Match) > 0 {
-		return onceCmd{redis.NewCmd(ctx, args...)}
+		return onceCmd{newQuiet(ctx, args)}
 	}
-	return redis.NewCmd(ctx, args...)
+	return newQuiet(ctx, args)
 }
 
 // redisArgs begins the command that runs a script by its hash, with room for n arguments.
@@ -451,9 +451,49 @@ func (c *call) redisEval(ctx context.Context, err error) redis.Cmder {
 
 // A onceCmd is not sent again when its answer is lost: a compare-and-set that may have happened would be taken for
 // somebody else's, and done twice.
-type onceCmd struct{ *redis.Cmd }
+type onceCmd struct{ quietCmd }
 
 func (onceCmd) NoRetry() bool { return true }
+
+// A quietCmd and a quietMap do not print what Redis answered: the hooks of a program, which may write commands to a trace or a
+// log, see no values there either.
+type (
+	quietCmd struct{ *redis.Cmd }
+	quietMap struct{ *redis.MapStringStringCmd }
+)
+
+func newQuiet(ctx context.Context, args []any) quietCmd { return quietCmd{redis.NewCmd(ctx, args...)} }
+
+func (c quietCmd) Clone() redis.Cmder { return quietCmd{c.Cmd.Clone().(*redis.Cmd)} }
+func (c onceCmd) Clone() redis.Cmder  { return onceCmd{c.quietCmd.Clone().(quietCmd)} }
+func (c quietMap) Clone() redis.Cmder {
+	return quietMap{c.MapStringStringCmd.Clone().(*redis.MapStringStringCmd)}
+}
+
+func (c quietMap) String() string { return quietText(c, len(c.Val())) }
+
+func (c quietCmd) String() string {
+	switch reply := c.Val().(type) {
+	case string:
+		return quietText(c, len(reply))
+	case []any:
+		return quietText(c, len(reply))
+	}
+	return quietText(c, 0)
+}
+
+// quietText is the command as go-redis prints it, with the length of the reply in its place.
+func quietText(cmd redis.Cmder, length int) string {
+	var b []byte
+	for _, arg := range cmd.Args() {
+		b = append(fmt.Append(b, arg), ' ')
+	}
+	text := strings.TrimSuffix(string(b), " ")
+	if err := cmd.Err(); err != nil {
+		return text + ": " + redisError(err).Error()
+	}
+	return fmt.Sprintf("%s: [%d]", text, length)
+}
 
 var errNoReply = errors.New("redis gave no answer")
 
@@ -464,17 +504,17 @@ func (c *call) redisAnswer(cmd redis.Cmder) {
 		return
 	}
 	if once, ok := cmd.(onceCmd); ok {
-		cmd = once.Cmd
+		cmd = once.quietCmd
 	}
 	c.err = errNoReply // a hook may not have let the command through, or a proxy has made one up
 	switch cmd := cmd.(type) {
 	case *redis.IntCmd:
 		c.err = nil
-	case *redis.MapStringStringCmd:
+	case quietMap:
 		if hash := cmd.Val(); hash != nil {
 			c.redisRecord(hash)
 		}
-	case *redis.Cmd:
+	case quietCmd:
 		switch reply := cmd.Val().(type) {
 		case string:
 			c.redisState(reply)
