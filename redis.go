@@ -32,9 +32,10 @@ type RedisClient interface {
 // load in one round trip and save in one. It needs Redis 4 or newer, or a server that is compatible, with scripts.
 //
 // Timeout holds also when the server accepts and never answers. A ClusterClient and a Ring should have
-// ContextTimeoutEnabled set: without it a goroutine is left waiting for up to their ReadTimeout then.
+// ContextTimeoutEnabled set: without it a goroutine is left waiting for up to their ReadTimeout then, and a thousand of them
+// are an outage.
 func Redis(client RedisClient) Backend {
-	b := &redisBackend{original: client}
+	b := &redisBackend{original: client, calls: make(chan struct{}, maxCalls)}
 	switch c := client.(type) {
 	case *redis.Client:
 		if c != nil {
@@ -59,7 +60,9 @@ type redisBackend struct {
 	bounded  *redis.Client // a clone that minds the deadline of a context, or nil
 	detoured func()        // makes sure that calls get to it
 	shared   atomic.Pointer[sharedDeadline]
-	abandon  bool // calls may outlive their context, and are then left to themselves
+	abandon  bool          // calls may outlive their context, and are then left to themselves
+	calls    chan struct{} // a place taken for each of those, at most maxCalls
+	left     atomic.Int64  // how many of them nobody waits for any more
 
 	cluster *redis.ClusterClient // or nil
 	elects  bool                 // when a master dies, another takes its place
@@ -600,7 +603,7 @@ func (b *redisBackend) make(ctx context.Context, calls []*call) {
 	}
 	if !b.abandon {
 		b.exchange(ctx, calls, cmds)
-	} else if err := within(ctx, func() { b.exchange(ctx, calls, cmds) }); err != nil { // cmds are still in use
+	} else if err := b.within(ctx, func() { b.exchange(ctx, calls, cmds) }); err != nil { // cmds are still in use
 		for _, c := range calls {
 			c.err = err
 		}
@@ -616,7 +619,7 @@ func (b *redisBackend) make(ctx context.Context, calls []*call) {
 	if !b.abandon {
 		b.send(ctx, taken)
 	} else {
-		within(ctx, func() { b.send(ctx, taken) })
+		b.within(ctx, func() { b.send(ctx, taken) })
 	}
 }
 
@@ -705,17 +708,47 @@ func (b *redisBackend) send(ctx context.Context, cmds []redis.Cmder) {
 	}
 }
 
-// within calls f, but leaves it to itself when ctx is done.
-func within(ctx context.Context, f func()) error {
-	done := make(chan struct{})
+// maxCalls is how many calls may be under way at a client that does not let go of them, with those that nobody waits for any
+// more.
+const maxCalls = 1000
+
+var errManyLeft = errors.New("too many calls to it have not ended yet")
+
+// within calls f in a goroutine of its own, so that it can be left to itself when ctx is done. There are at most maxCalls of
+// them: more wait for their turn, or fail at once when nobody waits for any of those.
+func (b *redisBackend) within(ctx context.Context, f func()) error {
+	select {
+	case b.calls <- struct{}{}:
+	default:
+		if b.left.Load() >= maxCalls {
+			return errManyLeft
+		}
+		select {
+		case b.calls <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	done, alone := make(chan func()), make(chan struct{})
 	go func() {
-		defer close(done)
-		f()
+		defer func() { <-b.calls }()
+		endOf(f, func(end func()) {
+			select {
+			case done <- end:
+			case <-alone: // a panic is nobody's any more
+				b.left.Add(-1)
+			}
+		})
 	}()
 	select {
-	case <-done:
+	case end := <-done:
+		if end != nil {
+			end()
+		}
 		return nil
 	case <-ctx.Done():
+		b.left.Add(1)
+		close(alone)
 		return ctx.Err()
 	}
 }
