@@ -63,7 +63,8 @@ type Options struct {
 	// Hash or Block only. A secure cookie that an older one wrote is written anew with the next response.
 	Keys []KeyPair
 
-	// Codec encodes the values of fields. nil: JSON.
+	// Codec encodes the values of fields. nil: JSON, which takes no text that is not valid UTF-8, no struct of which nothing
+	// is exported, and no error.
 	Codec Codec
 
 	// ErrorHandler answers in place of the handler when sessions cannot be loaded or saved. nil: plain text with status 503

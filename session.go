@@ -145,10 +145,19 @@ func (s *Session) decodeAny(name string, data []byte) (v any, ok bool) {
 	}
 	v, err := decodeAny(s.m.codec, data)
 	if err != nil {
-		s.warn("sessplus: a stored field cannot be decoded, and reads as absent", "field", name)
+		s.unreadable(name, "")
 		return nil, false
 	}
 	return v, true
+}
+
+// unreadable notes a field that is not what the program asks for.
+func (s *Session) unreadable(name, want string) {
+	if want == "" {
+		s.warn("sessplus: a stored field cannot be decoded, and reads as absent", "field", name)
+		return
+	}
+	s.warn("sessplus: a stored field is not of the type that is asked for, and reads as absent", "field", name, "type", want)
 }
 
 // raw returns the encoded value of the field, or nil if it is absent.
@@ -171,7 +180,7 @@ func (s *Session) read(name string) []byte {
 }
 
 // Set gives the field a value, in every cookie that owns it. The value is encoded at once. An error (no owner, an
-// illegal name, a value that cannot be encoded) makes the commit fail and is what [Session.Err] returns.
+// illegal name, a value that cannot be encoded as it is) makes the commit fail and is what [Session.Err] returns.
 func (s *Session) Set(name string, value any) {
 	data, err := s.encode(name, value)
 	s.mu.Lock()
@@ -194,7 +203,11 @@ func (s *Session) encode(name string, value any) ([]byte, error) {
 	}
 	data, err := s.m.codec.Marshal(value)
 	if err != nil {
-		return nil, &Error{Op: "encode", Err: &fieldError{name, fmt.Sprintf("a %T cannot be encoded", value), nil}}
+		reason := "cannot be encoded"
+		if lost, ok := err.(lossError); ok {
+			reason = lost.Error()
+		}
+		return nil, &Error{Op: "encode", Err: &fieldError{name, fmt.Sprintf("a %T %s", value, reason), nil}}
 	}
 	if data == nil {
 		data = []byte{}
@@ -309,7 +322,7 @@ func (s *Session) decode(name string, data []byte, dst any) error {
 	return nil
 }
 
-// get is the common part of the typed getters.
+// get is the common part of the typed getters. A value of another type reads as absent, with a line in the log.
 func get[T any](s *Session, name string, convert func(any) (T, bool)) T {
 	var zero T
 	v, ok := s.value(name)
@@ -318,6 +331,9 @@ func get[T any](s *Session, name string, convert func(any) (T, bool)) T {
 	}
 	if t, ok := convert(v); ok {
 		return t
+	}
+	if v != nil { // a nil was set, and is the zero value of every type
+		s.unreadable(name, fmt.Sprintf("%T", zero))
 	}
 	return zero
 }
