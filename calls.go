@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -175,22 +175,35 @@ func (s *Session) runOnce(calls []*call) {
 	groups := group(calls)
 	last := len(groups) - 1
 	var wg sync.WaitGroup
-	var thrown atomic.Value // a panic of another goroutine would end the process; net/http expects it in the request's own
-	for _, g := range groups[:last] {
-		wg.Go(func() {
-			defer func() {
-				if p := recover(); p != nil {
-					thrown.Store(&p)
-				}
-			}()
-			s.runGroup(g)
-		})
+	ends := make([]func(), last)
+	returned := false
+	defer func() { // however the last group ends, no goroutine outlives the request
+		wg.Wait()
+		for _, end := range ends {
+			if end != nil && returned {
+				end()
+			}
+		}
+	}()
+	for i, g := range groups[:last] {
+		wg.Go(func() { endOf(func() { s.runGroup(g) }, func(end func()) { ends[i] = end }) })
 	}
 	s.runGroup(groups[last])
-	wg.Wait()
-	if p, ok := thrown.Load().(*any); ok {
-		panic(*p)
-	}
+	returned = true
+}
+
+// endOf calls f, and tells how it ended: nil when it returned, else a function that does the same where it is called. A panic
+// in a goroutine of ours would end the process; net/http expects it in the request's own.
+func endOf(f func(), tell func(end func())) {
+	end := runtime.Goexit
+	defer func() {
+		if p := recover(); p != nil {
+			end = func() { panic(p) }
+		}
+		tell(end)
+	}()
+	f()
+	end = nil
 }
 
 // group splits the calls by the client that can make them together.

@@ -22,7 +22,7 @@ type Codec interface {
 }
 
 // jsonCodec is encoding/json, except that whole numbers become int64 in an any, a map or a list of any, or uint64 where only
-// that fits, so that no digit is lost.
+// that fits, so that no digit is lost, and that what it would silently change or drop is an error (see marshalKept).
 type jsonCodec struct{}
 
 func (jsonCodec) Marshal(v any) ([]byte, error) {
@@ -42,7 +42,7 @@ func (jsonCodec) Marshal(v any) ([]byte, error) {
 			return append(append(append(b, '"'), v...), '"'), nil
 		}
 	}
-	return json.Marshal(v)
+	return marshalKept(v)
 }
 
 // decodeAny decodes into what the codec gives for an any.

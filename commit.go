@@ -655,6 +655,11 @@ func (s *Session) writeCookies(h http.Header, v *save, now time.Time, failed boo
 	send := v.send && v.written && !failed
 	drop := v.drop && (p.expire || v.written && !failed)
 	gone := errors.Is(v.err, ErrSessionGone) || v.void // what an earlier Save has set would undo a login elsewhere
+	// Of several cookies one may be kept for this host alone, and would come before that of the Domain.
+	hostOnly := p.twice != 0 && p.Domain != "" && !gone
+	if hostOnly && !drop && !send && !failed {
+		send = v.written && len(v.changed) > 0 // in the place of what goes
+	}
 	if !send && !drop && !gone {
 		return
 	}
@@ -672,8 +677,13 @@ func (s *Session) writeCookies(h http.Header, v *save, now time.Time, failed boo
 		}
 	}
 	for n := len(lines); n < p.MaxChunks && (drop || !gone); n++ { // what the browser has, and nothing takes the place of
-		if p.came(n) {
+		if p.cameWith(n) {
 			lines = append(lines, p.setCookie(chunkName(p.CookieName, n), "", -1, now, s.tls))
+		}
+	}
+	for n := 0; hostOnly && n < p.MaxChunks; n++ { // first, for clients to whom both are one cookie
+		if p.cameWith(n) {
+			lines = slices.Insert(lines, 0, p.dropHostOnly(chunkName(p.CookieName, n), now, s.tls))
 		}
 	}
 	if !gone {
@@ -691,10 +701,8 @@ func (s *Session) writeCookies(h http.Header, v *save, now time.Time, failed boo
 	p.lines = lines
 }
 
-// came reports whether the request brought the cookie, or its nth chunk.
-func (p *part) came(n int) bool {
-	return slices.ContainsFunc(p.texts, func(c candidate) bool { return c.chunk == n })
-}
+// cameWith reports whether the request brought the cookie, or its nth chunk.
+func (p *part) cameWith(n int) bool { return p.came&(1<<n) != 0 }
 
 // cookieText is the value of a server-side cookie: the id, signed if the config says so.
 func (p *part) cookieText() string {

@@ -19,7 +19,7 @@ type Config struct {
 	Backend    Backend // where the fields are kept; nil: SecureCookie(), in the cookie itself
 	Fields     Fields  // which fields it owns; zero value: every field
 
-	Domain         string        // "": the host that set it, and no other; else "localhost" or two labels and more
+	Domain         string        // "": the host that set it, and no other; else "localhost" or two labels and more. Where both kinds came, a save expires that of the host
 	Path           string        // "": "/"
 	Secure         SecureMode    // zero value: SecureAuto; SecureAlways behind a proxy that ends TLS
 	SameSite       http.SameSite // 0: Lax; http.SameSiteDefaultMode leaves the attribute out
@@ -60,11 +60,12 @@ const (
 
 // Options holds what all cookies of a [Manager] share. The zero value is usable when no cookie needs keys.
 type Options struct {
-	// Keys seal secure cookies and sign ids, newest first: the first one writes, all of them read. A secure cookie that an
-	// older one wrote is written anew with the next response.
+	// Keys seal secure cookies and sign ids, newest first: the first one writes, all of them read, also when they differ in
+	// Hash or Block only. A secure cookie that an older one wrote is written anew with the next response.
 	Keys []KeyPair
 
-	// Codec encodes the values of fields. nil: JSON.
+	// Codec encodes the values of fields. nil: JSON, which takes no text that is not valid UTF-8, no struct of which nothing
+	// is exported, and no error.
 	Codec Codec
 
 	// ErrorHandler answers in place of the handler when sessions cannot be loaded or saved. nil: plain text with status 503
@@ -146,7 +147,7 @@ type cookie struct {
 	signer  *signer // with SignID, else nil
 	boundTo *cookie // with BoundTo, else nil
 
-	scope, flags, secureFlags string // attributes of the Set-Cookie lines for it
+	scope, hostScope, flags, secureFlags string // attributes of the Set-Cookie lines for it
 }
 
 // lifetime is the time from creation to the absolute end of a record, or negative if it has none.

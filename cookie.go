@@ -3,6 +3,7 @@ package sessplus
 import (
 	"net/http"
 	"net/textproto"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,7 +15,7 @@ type candidate struct {
 	chunk int
 }
 
-// maxCandidates is how many cookies of one name are tried: a browser sends one per Domain and Path that it has.
+// maxCandidates is how many well-formed cookies of one name are tried: a browser sends one per Domain and Path that it has.
 const maxCandidates = 8
 
 // A slot is where the value of a cookie belongs: the config, and the chunk of a secure cookie.
@@ -54,27 +55,78 @@ func (m *Manager) readCookies(r *http.Request, put func(s slot, value string)) {
 	}
 }
 
-// addCandidate appends c unless it is there already or there are enough under its name.
-func addCandidate(list []candidate, c candidate) []candidate {
-	same := 0
-	for _, other := range list {
-		if other == c {
-			return list
+// bring notes a value that came with the request. The form of the first one of its name is looked at when it is used; of
+// several, those that are malformed make no room scarce for the others.
+func (p *part) bring(c candidate) {
+	p.held = true
+	bit := uint32(1) << c.chunk
+	if p.came&bit == 0 {
+		p.came |= bit
+		if p.texts == nil {
+			p.texts = p.first[:0]
 		}
-		if other.chunk == c.chunk {
+		p.texts = append(p.texts, c)
+		return
+	}
+	if p.twice&bit == 0 {
+		p.twice |= bit
+		p.texts = slices.DeleteFunc(p.texts, func(o candidate) bool { return o.chunk == c.chunk && p.malformed(o) })
+	}
+	if slices.Contains(p.texts, c) || p.malformed(c) {
+		return
+	}
+	same := 0
+	for _, o := range p.texts {
+		if o.chunk == c.chunk {
 			same++
 		}
 	}
-	if same >= maxCandidates {
-		return list
+	if same == maxCandidates {
+		p.crowded = true
+		return
 	}
-	return append(list, c)
+	p.texts = append(p.texts, c)
+}
+
+// malformed notes a value that cannot be of this cookie. No more are noted than are tried.
+func (p *part) malformed(c candidate) bool {
+	if p.wellFormed(c) {
+		return false
+	}
+	p.refused = min(p.refused+1, maxCandidates)
+	return true
+}
+
+// wellFormed reports whether the value may be one that this cookie was given, as far as that costs next to nothing.
+func (c *cookie) wellFormed(v candidate) bool {
+	switch {
+	case len(v.text) > maxCookieBytes:
+		return false
+	case c.sealer == nil && c.signer == nil:
+		return validID(v.text)
+	case v.chunk > 0:
+		tag, text, found := strings.Cut(v.text, ".")
+		return found && tag != "" && isBase64(text)
+	}
+	n, _, text, ok := firstChunk(v.text)
+	_, dated := writtenAt(text)
+	return ok && n <= c.MaxChunks && dated && isBase64(text)
 }
 
 // setCookie is a Set-Cookie line for the cookie, or one that makes the browser drop it, for which age is negative.
 // A browser drops a cookie only when Domain and Path are those it was set with, and takes notice of the line only when
 // Secure and Partitioned fit.
 func (c *cookie) setCookie(name, value string, age time.Duration, now time.Time, tls bool) string {
+	return c.line(c.scope, name, value, age, now, tls)
+}
+
+// dropHostOnly is a line that makes the browser drop the cookie which it keeps for this host alone, as from before the config
+// had a Domain.
+func (c *cookie) dropHostOnly(name string, now time.Time, tls bool) string {
+	return c.line(c.hostScope, name, "", -1, now, tls)
+}
+
+func (c *cookie) line(scope, name, value string, age time.Duration, now time.Time, tls bool) string {
 	flags := c.flags
 	if c.Secure == SecureAlways || c.Secure == SecureAuto && tls {
 		flags = c.secureFlags
@@ -89,12 +141,14 @@ func (c *cookie) setCookie(name, value string, age time.Duration, now time.Time,
 		life = expires.UTC().AppendFormat(append(life, "; Expires="...), http.TimeFormat)
 		life = strconv.AppendInt(append(life, "; Max-Age="...), int64(seconds), 10)
 	}
-	return name + "=" + value + c.scope + string(life) + flags
+	return name + "=" + value + scope + string(life) + flags
 }
 
 // prepareLines writes down what all Set-Cookie lines of the cookie have: its scope before the age, and flags after it.
 func (c *cookie) prepareLines() {
-	k := http.Cookie{Name: "n", Path: c.Path, Domain: c.Domain}
+	k := http.Cookie{Name: "n", Path: c.Path}
+	c.hostScope = strings.TrimPrefix(k.String(), "n=")
+	k.Domain = c.Domain
 	scope := k.String()
 	c.scope = strings.TrimPrefix(scope, "n=")
 	k.HttpOnly, k.SameSite, k.Partitioned = !c.ScriptReadable, c.SameSite, c.Partitioned

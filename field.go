@@ -1,10 +1,12 @@
 package sessplus
 
+import "fmt"
+
 // Field is the name of a field together with the type of its value, so that both are written once:
 //
 //	const UserID sessplus.Field[int64] = "user_id"
 //
-// A value of another type in the store reads as absent.
+// A value of another type in the store reads as absent, with a line in the log; Update returns an error instead.
 type Field[T any] string
 
 // Get returns the value, or the zero value if the field is absent.
@@ -14,14 +16,30 @@ func (f Field[T]) Get(s *Session) T {
 }
 
 // Lookup returns the value, and whether the field is there.
-func (f Field[T]) Lookup(s *Session) (T, bool) { return f.decode(s, s.raw(string(f))) }
+func (f Field[T]) Lookup(s *Session) (T, bool) { return f.read(s, s.raw(string(f))) }
 
-func (f Field[T]) decode(s *Session, data []byte) (T, bool) {
-	var v, zero T
-	if data == nil || s.decode(string(f), data, &v) != nil {
-		return zero, false
+// read decodes a value, nil for an absent one.
+func (f Field[T]) read(s *Session, data []byte) (v T, ok bool) {
+	if data == nil {
+		return v, false
 	}
-	return v, true
+	v, err := f.decode(s, data)
+	if err != nil {
+		s.unreadable(string(f), fmt.Sprintf("%T", v))
+	}
+	return v, err == nil
+}
+
+// decode gives the zero value for an absent one, and with an error.
+func (f Field[T]) decode(s *Session, data []byte) (T, error) {
+	var v, zero T
+	if data == nil {
+		return zero, nil
+	}
+	if err := s.decode(string(f), data, &v); err != nil {
+		return zero, err
+	}
+	return v, nil
 }
 
 // Set gives the field a value, as [Session.Set] does.
@@ -32,6 +50,6 @@ func (f Field[T]) Delete(s *Session) { s.Delete(string(f)) }
 
 // Pop returns the value, or the zero value if the field is absent, and removes the field.
 func (f Field[T]) Pop(s *Session) T {
-	v, _ := f.decode(s, s.pop(string(f)))
+	v, _ := f.read(s, s.pop(string(f)))
 	return v
 }

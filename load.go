@@ -15,12 +15,7 @@ func (s *Session) start(m *Manager, w http.ResponseWriter, r *http.Request) {
 		s.parts[i].cookie = c
 	}
 	m.readCookies(r, func(at slot, value string) {
-		p := &s.parts[at.cookie]
-		p.held = true
-		if p.texts == nil {
-			p.texts = p.first[:0]
-		}
-		p.texts = addCandidate(p.texts, candidate{value, at.chunk})
+		s.parts[at.cookie].bring(candidate{value, at.chunk})
 	})
 }
 
@@ -108,6 +103,11 @@ func (s *Session) load(parts []*part) {
 			s.ready = nil
 		}
 	}()
+	for _, p := range parts {
+		for ; p.refused > 0; p.refused-- {
+			s.unlocked(func() { s.reject(p, errMalformed) })
+		}
+	}
 	now := time.Now()
 	if slices.ContainsFunc(parts, func(p *part) bool { return p.sealer == nil }) {
 		s.unlocked(func() { s.lookUp(parts, now) })
@@ -125,6 +125,12 @@ func (s *Session) load(parts []*part) {
 			bound = b.binding()
 		}
 		s.unlocked(func() { s.unseal(p, bound, now) })
+	}
+	for _, p := range parts {
+		if p.crowded && p.rec == nil && p.err == nil {
+			p.gone = true // one that was not tried may be the session, and is not to be overwritten
+			s.warn("sessplus: too many cookies of one name came, and no session is among those that were tried", "cookie", p.CookieName)
+		}
 	}
 	panicked = false
 }
@@ -231,8 +237,10 @@ func (p *part) take(m *Manager, r *Record) {
 	}
 }
 
-// unseal reads the content of a secure cookie, which must be bound to that session.
+// unseal reads the content of a secure cookie, which must be bound to that session. Of several the one written last counts:
+// the others are from before a change of Domain or Path, or of what the visitor did since.
 func (s *Session) unseal(p *part, bound []byte, now time.Time) {
+	var last *Record
 	for _, first := range p.texts {
 		if first.chunk > 0 {
 			continue
@@ -242,13 +250,17 @@ func (s *Session) unseal(p *part, bound []byte, now time.Time) {
 			s.reject(p, err)
 			continue
 		}
-		p.take(s.m, r)
-		s.tellForeign(p.cookie, p.foreign)
-		p.foreign = nil // they go when the cookie is written again
-		p.rewrite = older
-		s.event(p.cookie, EventLoad, nil, r.Fields)
+		if last == nil || !r.Saved.Before(last.Saved) {
+			last, p.rewrite = r, older
+		}
+	}
+	if last == nil {
 		return
 	}
+	p.take(s.m, last)
+	s.tellForeign(p.cookie, p.foreign)
+	p.foreign = nil // they go when the cookie is written again
+	s.event(p.cookie, EventLoad, nil, last.Fields)
 }
 
 // parseID gives the id in the text of a cookie, and whether an older key signed it.

@@ -311,6 +311,10 @@ func (p *part) planSealed(late bool) *save {
 		return nil
 	}
 	v := &save{part: p, epoch: p.epoch, changed: changed, renews: renews, send: filled, drop: !filled, fresh: p.rec == nil}
+	if p.gone {
+		v.err, v.send, v.drop = p.saveError(ErrSessionGone), false, false
+		return v
+	}
 	if dirty && late {
 		v.err = p.saveError(ErrHeadersSent)
 		p.renew, v.renews = false, false

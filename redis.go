@@ -32,9 +32,10 @@ type RedisClient interface {
 // load in one round trip and save in one. It needs Redis 4 or newer, or a server that is compatible, with scripts.
 //
 // Timeout holds also when the server accepts and never answers. A ClusterClient and a Ring should have
-// ContextTimeoutEnabled set: without it a goroutine is left waiting for up to their ReadTimeout then.
+// ContextTimeoutEnabled set: without it a goroutine is left waiting for up to their ReadTimeout then, and a thousand of them
+// are an outage.
 func Redis(client RedisClient) Backend {
-	b := &redisBackend{original: client}
+	b := &redisBackend{original: client, calls: make(chan struct{}, maxCalls)}
 	switch c := client.(type) {
 	case *redis.Client:
 		if c != nil {
@@ -59,7 +60,9 @@ type redisBackend struct {
 	bounded  *redis.Client // a clone that minds the deadline of a context, or nil
 	detoured func()        // makes sure that calls get to it
 	shared   atomic.Pointer[sharedDeadline]
-	abandon  bool // calls may outlive their context, and are then left to themselves
+	abandon  bool          // calls may outlive their context, and are then left to themselves
+	calls    chan struct{} // a place taken for each of those, at most maxCalls
+	left     atomic.Int64  // how many of them nobody waits for any more
 
 	cluster *redis.ClusterClient // or nil
 	elects  bool                 // when a master dies, another takes its place
@@ -397,7 +400,7 @@ var redisSteps = [...]string{StepTake: "take", StepRelease: "release", StepEnd: 
 func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 	switch c.op {
 	case opLoad:
-		return redis.NewMapStringStringCmd(ctx, "hgetall", c.key)
+		return quietMap{redis.NewMapStringStringCmd(ctx, "hgetall", c.key)}
 	case opEnd:
 		e := c.ending
 		token := e.Token
@@ -405,8 +408,8 @@ func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 			token = "-"
 		}
 		args := redisArgs(redisEnd, c.key, 6)
-		return redis.NewCmd(ctx, append(args, e.Now.UnixMilli(), redisSteps[e.Step], token,
-			e.Now.Add(TakeGrace).UnixMilli(), e.Now.Add(EndGrace).UnixMilli(), e.Next)...)
+		return newQuiet(ctx, append(args, e.Now.UnixMilli(), redisSteps[e.Step], token,
+			e.Now.Add(TakeGrace).UnixMilli(), e.Now.Add(EndGrace).UnixMilli(), e.Next))
 	case opCreate:
 		r := c.record
 		head := strconv.AppendInt(append(make([]byte, 0, 32), redisVersion+" "...), r.Created.UnixMilli(), 10)
@@ -417,12 +420,12 @@ func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 		}
 		args := append(redisArgs(redisCreate, c.key, 4+2*len(r.Fields)), time.Now().UnixMilli(), r.Expires.UnixMilli(),
 			string(head), r.Saved.UnixMilli())
-		return redis.NewCmd(ctx, redisFields(args, r.Fields)...)
+		return newQuiet(ctx, redisFields(args, r.Fields))
 	}
 	u := c.change
 	if c.redisScript() == redisSet {
 		args := append(redisArgs(redisSet, c.key, 2+2*len(u.Set)), u.Now.UnixMilli(), u.Expires.UnixMilli())
-		return redis.NewCmd(ctx, redisFields(args, u.Set)...)
+		return newQuiet(ctx, redisFields(args, u.Set))
 	}
 	flag := ""
 	if u.Permanent != nil {
@@ -446,9 +449,9 @@ func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 		args = append(args, redisName(name))
 	}
 	if len(u.Match) > 0 {
-		return onceCmd{redis.NewCmd(ctx, args...)}
+		return onceCmd{newQuiet(ctx, args)}
 	}
-	return redis.NewCmd(ctx, args...)
+	return newQuiet(ctx, args)
 }
 
 // redisArgs begins the command that runs a script by its hash, with room for n arguments.
@@ -516,9 +519,49 @@ func (c *call) redisEval(ctx context.Context, err error) redis.Cmder {
 
 // A onceCmd is not sent again when its answer is lost: a compare-and-set that may have happened would be taken for
 // somebody else's, and done twice.
-type onceCmd struct{ *redis.Cmd }
+type onceCmd struct{ quietCmd }
 
 func (onceCmd) NoRetry() bool { return true }
+
+// A quietCmd and a quietMap do not print what Redis answered: the hooks of a program, which may write commands to a trace or a
+// log, see no values there either.
+type (
+	quietCmd struct{ *redis.Cmd }
+	quietMap struct{ *redis.MapStringStringCmd }
+)
+
+func newQuiet(ctx context.Context, args []any) quietCmd { return quietCmd{redis.NewCmd(ctx, args...)} }
+
+func (c quietCmd) Clone() redis.Cmder { return quietCmd{c.Cmd.Clone().(*redis.Cmd)} }
+func (c onceCmd) Clone() redis.Cmder  { return onceCmd{c.quietCmd.Clone().(quietCmd)} }
+func (c quietMap) Clone() redis.Cmder {
+	return quietMap{c.MapStringStringCmd.Clone().(*redis.MapStringStringCmd)}
+}
+
+func (c quietMap) String() string { return quietText(c, len(c.Val())) }
+
+func (c quietCmd) String() string {
+	switch reply := c.Val().(type) {
+	case string:
+		return quietText(c, len(reply))
+	case []any:
+		return quietText(c, len(reply))
+	}
+	return quietText(c, 0)
+}
+
+// quietText is the command as go-redis prints it, with the length of the reply in its place.
+func quietText(cmd redis.Cmder, length int) string {
+	var b []byte
+	for _, arg := range cmd.Args() {
+		b = append(fmt.Append(b, arg), ' ')
+	}
+	text := strings.TrimSuffix(string(b), " ")
+	if err := cmd.Err(); err != nil {
+		return text + ": " + redisError(err).Error()
+	}
+	return fmt.Sprintf("%s: [%d]", text, length)
+}
 
 var errNoReply = errors.New("redis gave no answer")
 
@@ -529,15 +572,15 @@ func (c *call) redisAnswer(cmd redis.Cmder) {
 		return
 	}
 	if once, ok := cmd.(onceCmd); ok {
-		cmd = once.Cmd
+		cmd = once.quietCmd
 	}
 	c.err = errNoReply // a hook may not have let the command through, or a proxy has made one up
 	switch cmd := cmd.(type) {
-	case *redis.MapStringStringCmd:
+	case quietMap:
 		if hash := cmd.Val(); hash != nil {
 			c.redisRecord(hash)
 		}
-	case *redis.Cmd:
+	case quietCmd:
 		switch reply := cmd.Val().(type) {
 		case string:
 			c.redisState(reply)
@@ -623,7 +666,7 @@ func (b *redisBackend) make(ctx context.Context, calls []*call) {
 	}
 	if !b.abandon {
 		b.exchange(ctx, calls, cmds)
-	} else if err := within(ctx, func() { b.exchange(ctx, calls, cmds) }); err != nil { // cmds are still in use
+	} else if err := b.within(ctx, func() { b.exchange(ctx, calls, cmds) }); err != nil { // cmds are still in use
 		for _, c := range calls {
 			c.err = err
 		}
@@ -719,17 +762,47 @@ func (b *redisBackend) send(ctx context.Context, cmds []redis.Cmder) {
 	}
 }
 
-// within calls f, but leaves it to itself when ctx is done.
-func within(ctx context.Context, f func()) error {
-	done := make(chan struct{})
+// maxCalls is how many calls may be under way at a client that does not let go of them, with those that nobody waits for any
+// more.
+const maxCalls = 1000
+
+var errManyLeft = errors.New("too many calls to it have not ended yet")
+
+// within calls f in a goroutine of its own, so that it can be left to itself when ctx is done. There are at most maxCalls of
+// them: more wait for their turn, or fail at once when nobody waits for any of those.
+func (b *redisBackend) within(ctx context.Context, f func()) error {
+	select {
+	case b.calls <- struct{}{}:
+	default:
+		if b.left.Load() >= maxCalls {
+			return errManyLeft
+		}
+		select {
+		case b.calls <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	done, alone := make(chan func()), make(chan struct{})
 	go func() {
-		defer close(done)
-		f()
+		defer func() { <-b.calls }()
+		endOf(f, func(end func()) {
+			select {
+			case done <- end:
+			case <-alone: // a panic is nobody's any more
+				b.left.Add(-1)
+			}
+		})
 	}()
 	select {
-	case <-done:
+	case end := <-done:
+		if end != nil {
+			end()
+		}
 		return nil
 	case <-ctx.Done():
+		b.left.Add(1)
+		close(alone)
 		return ctx.Err()
 	}
 }

@@ -70,14 +70,35 @@ func (s *sealer) seal(name string, content []byte) (string, error) {
 	return s.codecs[0].Encode(name, content) // encrypts content in place
 }
 
-// open sets content to that of a cookie's text, and reports whether an older key wrote it.
-func (s *sealer) open(name, text string, content *[]byte) (older bool, err error) {
+// open gives the content of a cookie's text, and whether an older key wrote it. data holds its bytes. A MAC that fits does not
+// make the key the right one: pairs may share their Hash, and another Block key makes noise of the content.
+func (s *sealer) open(name, text string, data *[]byte) (content sealedContent, older bool, err error) {
+	err = errForged
 	for i, c := range s.codecs {
-		if c.Decode(name, text, content) == nil {
-			return i > 0, nil
+		if c.Decode(name, text, data) != nil {
+			continue
+		}
+		content, wrong := readContent(text, *data)
+		if wrong == nil {
+			return content, i > 0, nil
+		}
+		if err == errForged {
+			err = wrong
 		}
 	}
-	return false, errForged
+	return sealedContent{}, false, err
+}
+
+// readContent decodes the content of a text. Both have the date of one writing.
+func readContent(text string, data []byte) (sealedContent, error) {
+	content, err := decodeContent(data)
+	if err != nil {
+		return sealedContent{}, err
+	}
+	if dated, ok := writtenAt(text); !ok || content.written.Sub(dated).Abs() > maxClockSkew {
+		return sealedContent{}, errForeign
+	}
+	return content, nil
 }
 
 const base64Digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -94,7 +115,18 @@ func canonical(text string) bool {
 		strings.IndexByte(text, '\r') < 0 && strings.IndexByte(text, '\n') < 0
 }
 
-// writtenAt reads the date of a securecookie that has been verified: ten digits and "|", as for any from 2001 to 2286.
+// isBase64 reports whether text has the digits of base64 only, and at its end what fills it up.
+func isBase64(text string) bool {
+	digits := strings.TrimRight(text, "=")
+	for i := 0; i < len(digits); i++ {
+		if c := digits[i]; !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_') {
+			return false
+		}
+	}
+	return digits != ""
+}
+
+// writtenAt reads the date of a securecookie: ten digits and "|", as for any from 2001 to 2286.
 func writtenAt(text string) (t time.Time, ok bool) {
 	const digits, bytes, base64ed = 10, 12, 16
 	if len(text) < base64ed {
@@ -258,58 +290,63 @@ func split(name, text string, most int, chunks []string) []string {
 	return chunks
 }
 
-// join puts a text together again from the value of the first cookie and those of its other chunks, among all that came.
-func join(first string, all []candidate) (string, error) {
-	count, rest, found := strings.Cut(first, ".")
+// firstChunk takes the value of the first cookie apart: over how many the text is spread, their tag, and what it has of the
+// text.
+func firstChunk(value string) (n int, tag, text string, ok bool) {
+	count, rest, found := strings.Cut(value, ".")
 	if !found {
-		return first, nil
+		return 1, "", value, true
 	}
 	n, err := strconv.Atoi(count)
-	tag, text, found := strings.Cut(rest, ".")
-	if err != nil || !found || n < 2 || n > maxChunks {
+	tag, text, found = strings.Cut(rest, ".")
+	return n, tag, text, found && err == nil && n > 1
+}
+
+// join puts a text together again from the value of the first cookie and those of its other chunks, among all that came. What
+// is longer than a cookie can be, or has more than most chunks, is not even put together.
+func join(first string, all []candidate, most int) (string, error) {
+	n, tag, text, ok := firstChunk(first)
+	if !ok || n > most || n == 1 && len(text) > most*maxCookieBytes || n > 1 && len(first) > maxCookieBytes {
 		return "", errMalformed
 	}
-	var whole strings.Builder
-	whole.WriteString(text)
+	if n == 1 {
+		return text, nil
+	}
+	tag += "."
+	chunks := append(make([]string, 0, maxChunks), text)
 	for chunk := 1; chunk < n; chunk++ {
-		i := slices.IndexFunc(all, func(c candidate) bool { return c.chunk == chunk && strings.HasPrefix(c.text, tag+".") })
-		if i < 0 {
+		i := slices.IndexFunc(all, func(c candidate) bool { return c.chunk == chunk && strings.HasPrefix(c.text, tag) })
+		if i < 0 || len(all[i].text) > maxCookieBytes {
 			return "", errMalformed
 		}
-		whole.WriteString(all[i].text[len(tag)+1:])
+		chunks = append(chunks, all[i].text[len(tag):])
 	}
-	return whole.String(), nil
+	return strings.Join(chunks, ""), nil
 }
 
 // unseal makes a record of the text of a secure cookie. bound is what binding says of the session that the content must
 // belong to, nil for none.
 func (c *cookie) unseal(first string, all []candidate, bound []byte, now time.Time) (r *Record, older bool, err error) {
-	text, err := join(first, all)
+	text, err := join(first, all, c.MaxChunks)
 	if err != nil {
 		return nil, false, err
 	}
-	if len(text) > c.MaxChunks*maxCookieBytes || !canonical(text) {
+	if !canonical(text) {
 		return nil, false, errMalformed
 	}
 	opened := new(struct { // in one piece of memory
 		Record
 		data []byte
 	})
-	if older, err = c.sealer.open(c.CookieName, text, &opened.data); err != nil {
-		return nil, false, err
-	}
-	content, err := decodeContent(opened.data)
+	content, older, err := c.sealer.open(c.CookieName, text, &opened.data)
 	if err != nil {
 		return nil, false, err
 	}
 	written := content.written
-	dated, ok := writtenAt(text)
 	r = &opened.Record
 	*r = Record{Created: written, Saved: written, Permanent: content.permanent, Fields: content.fields}
 	r.Expires = written.Add(c.contentAge(r.Permanent))
 	switch {
-	case !ok || written.Sub(dated).Abs() > maxClockSkew: // both are of one writing
-		return nil, false, errForeign
 	case written.After(now.Add(maxClockSkew)):
 		return nil, false, errFuture
 	case !r.Expires.After(now):

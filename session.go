@@ -81,23 +81,27 @@ type Session struct {
 // A part is the state of one cookie in one request.
 type part struct {
 	*cookie
-	texts []candidate  // what came under the cookie's name and those of its chunks, in turn
+	texts []candidate  // what came under the cookie's name and those of its chunks, and is to be tried in turn
 	first [1]candidate // what holds texts while there is one
+	came  uint32       // a bit for the cookie and for each chunk of which the request brought a value
+	twice uint32       // the same, for several values
 
 	content // of the session, as this request has it
 
 	ended []ended  // records to end
 	lines []string // the Set-Cookie lines for it that are in the response header already
 
-	epoch  int32 // counts Destroy, so that a commit under way notices one
-	state  partState
-	next   uint8 // of texts, to look up
-	found  bool  // a session came with the request
-	held   bool  // the browser has a cookie of this name
-	expire bool  // tell the browser to drop the cookie
-	tried  bool  // what it has to save could not be saved, and there is nothing new since
-	used   bool  // the program has read or changed it
-	quiet  bool  // and that is no use for the idle timeout
+	epoch   int32 // counts Destroy, so that a commit under way notices one
+	state   partState
+	refused uint8 // how many of the cookies that came were malformed, and are to be told of
+	next    uint8 // of texts, to look up
+	found   bool  // a session came with the request
+	held    bool  // the browser has a cookie of this name
+	crowded bool  // more came under one name than are tried
+	expire  bool  // tell the browser to drop the cookie
+	tried   bool  // what it has to save could not be saved, and there is nothing new since
+	used    bool  // the program has read or changed it
+	quiet   bool  // and that is no use for the idle timeout
 }
 
 // ended is a record to end, as it was last seen.
@@ -150,10 +154,19 @@ func (s *Session) decodeAny(name string, data []byte) (v any, ok bool) {
 	}
 	v, err := decodeAny(s.m.codec, data)
 	if err != nil {
-		s.warn("sessplus: a stored field cannot be decoded, and reads as absent", "field", name)
+		s.unreadable(name, "")
 		return nil, false
 	}
 	return v, true
+}
+
+// unreadable notes a field that is not what the program asks for.
+func (s *Session) unreadable(name, want string) {
+	if want == "" {
+		s.warn("sessplus: a stored field cannot be decoded, and reads as absent", "field", name)
+		return
+	}
+	s.warn("sessplus: a stored field is not of the type that is asked for, and reads as absent", "field", name, "type", want)
 }
 
 // raw returns the encoded value of the field, or nil if it is absent.
@@ -178,7 +191,7 @@ func (s *Session) read(name string) []byte {
 }
 
 // Set gives the field a value, in every cookie that owns it. The value is encoded at once. An error (no owner, an
-// illegal name, a value that cannot be encoded) makes the commit fail and is what [Session.Err] returns.
+// illegal name, a value that cannot be encoded as it is) makes the commit fail and is what [Session.Err] returns.
 func (s *Session) Set(name string, value any) {
 	data, err := s.encode(name, value)
 	s.mu.Lock()
@@ -202,7 +215,11 @@ func (s *Session) encode(name string, value any) ([]byte, error) {
 	}
 	data, err := s.m.codec.Marshal(value)
 	if err != nil {
-		return nil, &Error{Op: "encode", Err: &fieldError{name, fmt.Sprintf("a %T cannot be encoded", value), nil}}
+		reason := "cannot be encoded"
+		if lost, ok := err.(lossError); ok {
+			reason = lost.Error()
+		}
+		return nil, &Error{Op: "encode", Err: &fieldError{name, fmt.Sprintf("a %T %s", value, reason), nil}}
 	}
 	if data == nil {
 		data = []byte{}
@@ -330,7 +347,7 @@ func (s *Session) decode(name string, data []byte, dst any) error {
 	return nil
 }
 
-// get is the common part of the typed getters.
+// get is the common part of the typed getters. A value of another type reads as absent, with a line in the log.
 func get[T any](s *Session, name string, convert func(any) (T, bool)) T {
 	var zero T
 	v, ok := s.value(name)
@@ -339,6 +356,9 @@ func get[T any](s *Session, name string, convert func(any) (T, bool)) T {
 	}
 	if t, ok := convert(v); ok {
 		return t
+	}
+	if v != nil { // a nil was set, and is the zero value of every type
+		s.unreadable(name, fmt.Sprintf("%T", zero))
 	}
 	return zero
 }

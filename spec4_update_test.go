@@ -230,8 +230,12 @@ func TestUpdateOfUnusualFields(t *testing.T) {
 	c := newCrowd(t, m)
 	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("counter", "a text") })
 	c.mustAsk(c.client, func(s *sessplus.Session) {
+		if n, err := counter.Update(s, increment); n != 0 || err == nil {
+			t.Errorf("Update() of a text = %d, %v, want 0 and an error", n, err)
+		}
+		s.Delete("counter")
 		if n, err := counter.Update(s, increment); n != 1 || err != nil {
-			t.Errorf("Update() of a text = %d, %v, want 1, nil", n, err)
+			t.Errorf("Update() of what this request has deleted = %d, %v, want 1, nil", n, err)
 		}
 		if _, err := sessplus.Field[int]("nobody's").Update(s, increment); !errors.Is(err, sessplus.ErrNoOwner) {
 			t.Errorf("Update() of a field without owner = %v, want ErrNoOwner", err)

@@ -552,9 +552,7 @@ func TestStrayCookiesDoNotShadowTheGoodOne(t *testing.T) {
 		"malformed": func(i int, _ string) string { return fmt.Sprint("stray", i) },
 		"unknown":   func(int, string) string { return random() },
 		"forged": func(i int, good string) string {
-			b := []byte(good)
-			b[i+5] = map[bool]byte{true: 'A', false: 'B'}[b[i+5] != 'A']
-			return string(b)
+			return flipDigit(good, len(good)-5-i)
 		},
 		"quoted and empty": func(i int, _ string) string { return `"` + strings.Repeat(" ", i) + `"` },
 	}
@@ -582,7 +580,8 @@ func TestStrayCookiesDoNotShadowTheGoodOne(t *testing.T) {
 						req.Header.Set("Cookie", strings.Join(pairs, "; "))
 					}
 					want := 1
-					if before == 8 {
+					wellFormed := name == "forged" || name == "unknown" && config.Backend != nil && !config.SignID
+					if before == 8 && wellFormed {
 						want = 0 // the ninth is ignored
 					}
 					res := s.send(&http.Client{}, req, func(w http.ResponseWriter, r *http.Request) {

@@ -176,7 +176,7 @@ func (h *okHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			return next(ctx, cmd)
 		}
 		cmd.SetErr(h.err)
-		if c, ok := cmd.(*redis.Cmd); ok && h.err == nil {
+		if c, ok := cmd.(interface{ SetVal(any) }); ok && h.err == nil {
 			c.SetVal("OK")
 		}
 		return h.err

@@ -10,7 +10,8 @@ import (
 
 // Update applies change to the stored value and stores the result, atomically across requests, processes and machines:
 // if another one changes the field meanwhile, change is called again with the new value. It is saved at once, not at the
-// commit, and returned. An absent field counts as the zero value. change must not use the session.
+// commit, and returned. An absent field counts as the zero value; a stored value of another type is an error, and stays.
+// change must not use the session.
 //
 // A value that this request has set and not saved counts as the stored one. On a secure cookie, or a session that is not
 // saved yet or is to be renewed, it is a plain change of this request's copy. The error matches [ErrSessionGone] when the session has ended meanwhile, and [ErrUnavailable] when the backend does not answer or others are
@@ -18,8 +19,11 @@ import (
 func (f Field[T]) Update(s *Session, change func(T) T) (T, error) {
 	var v T
 	err := s.update(string(f), func(data []byte) ([]byte, error) {
-		v, _ = f.decode(s, data)
-		v = change(v)
+		old, err := f.decode(s, data)
+		if err != nil {
+			return nil, err
+		}
+		v = change(old)
 		return s.encode(string(f), v)
 	})
 	if err != nil {
