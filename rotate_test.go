@@ -1,0 +1,223 @@
+package sessplus_test
+
+import (
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sessplus/sessplus"
+)
+
+// A session that is due gets another id at its first use, keeps all else, and the old id is another name of it for a while
+// (SPEC 3.12).
+func TestRotationGivesAnotherNameToTheSameSession(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		var j journal
+		c := newCrowd(t, newManager(t, j.options(0),
+			sessplus.Config{CookieName: "s", Backend: b, RotateEvery: 50 * time.Millisecond, Fields: sessplus.Exclude("color"), SignID: true, Lifetime: time.Hour},
+			sessplus.Config{CookieName: "bound", BoundTo: "s", Fields: sessplus.Include("color")}))
+		var id string
+		var expires time.Time
+		c.mustAsk(c.client, func(s *sessplus.Session) {
+			s.Set("user", "ann")
+			s.Set("color", "red")
+			s.SetPermanent("s", true)
+			s.Save()
+			id, expires = s.ID("s"), s.Expires("s")
+		})
+		old := c.withCookies(c.jar(c.client))
+		time.Sleep(60 * time.Millisecond)
+
+		if r := c.mustAsk(c.client, func(*sessplus.Session) {}); len(r.Header["Set-Cookie"]) > 0 {
+			t.Errorf("a request that did not use the session is answered %q", r.Header["Set-Cookie"])
+		}
+		r := c.mustAsk(c.client, func(s *sessplus.Session) { s.Get("user") })
+		if len(r.setCookies("s")) != 1 || r.Header.Get("Cache-Control") != "private, no-cache" || r.Header.Get("Vary") != "Cookie" {
+			t.Errorf("the rotation is answered %v", r.Header)
+		}
+		var next string
+		see := func(who *http.Client) *reply {
+			return c.mustAsk(who, func(s *sessplus.Session) {
+				if s.GetString("user") != "ann" || s.GetString("color") != "red" || !s.Permanent("s") || s.IsNew("s") {
+					t.Errorf("the session holds %v", s.Values())
+				}
+				if next = s.ID("s"); next == id || next == "" {
+					t.Errorf("the id is %q", next)
+				}
+				if got := s.Expires("s"); got.Sub(expires).Abs() > time.Millisecond {
+					t.Errorf("it expires at %v, want %v as before", got, expires)
+				}
+			})
+		}
+		see(c.client)
+		current := next
+		if lines := see(old).setCookies("s"); len(lines) != 1 || next == id {
+			t.Errorf("the old id is answered %q, want a Set-Cookie of the new one (%v)", lines, current)
+		}
+		stale := c.withCookies(map[string]string{"s": c.jar(c.client)["s"], "bound": c.jar(c.client)["bound"]})
+		see(stale)
+		if n := count(j.kinds("s"), sessplus.EventRotate); n < 1 {
+			t.Error("there is no event of the rotation")
+		}
+	})
+}
+
+func count[T comparable](list []T, want T) (n int) {
+	for _, v := range list {
+		if v == want {
+			n++
+		}
+	}
+	return n
+}
+
+// SPEC 3.12: the old id saves into the same record, also when the rotation comes while its request runs.
+func TestOldNameSavesIntoTheSameRecord(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, RotateEvery: 300 * time.Millisecond}))
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("gone", 1) })
+		old := c.withCookies(c.jar(c.client))
+		var slow []*slowRequest
+		for i := range 3 {
+			slow = append(slow, c.begin(c.withCookies(c.jar(old)), func(s *sessplus.Session) {
+				switch i {
+				case 0:
+					s.Set("slow", 1)
+				case 1:
+					sessplus.Field[int]("n").Update(s, increment)
+				case 2:
+					if err := s.Reload(); err != nil {
+						t.Errorf("Reload = %v", err)
+					}
+					s.Delete("gone")
+				}
+			}))
+		}
+		time.Sleep(310 * time.Millisecond)
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("quick", 1) })
+		for i, r := range slow {
+			answer := r.finish()
+			if answer.StatusCode != http.StatusOK || len(answer.setCookies("s")) != 1 {
+				t.Errorf("slow request %d is answered %d %q", i, answer.StatusCode, answer.setCookies("s"))
+			}
+		}
+		c.mustAsk(c.withCookies(c.jar(old)), func(s *sessplus.Session) { s.Set("later", 1) })
+		c.mustAsk(c.client, func(s *sessplus.Session) {
+			if s.GetInt("slow")+s.GetInt("n")+s.GetInt("quick")+s.GetInt("later") != 4 || s.Has("gone") || s.GetString("user") != "ann" {
+				t.Errorf("the session holds %v", s.Values())
+			}
+		})
+	})
+}
+
+// SPEC 3.12: Renew and Destroy end both names at once.
+func TestEndOfARotatedSessionEndsBothNames(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		for name, end := range map[string]func(*sessplus.Session){
+			"Destroy": func(s *sessplus.Session) { s.Destroy() },
+			"Renew":   func(s *sessplus.Session) { s.Renew() },
+		} {
+			for _, byOld := range []bool{false, true} {
+				for _, lazy := range []bool{false, true} {
+					c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, RotateEvery: 200 * time.Millisecond, Lazy: lazy}))
+					c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+					old := c.withCookies(c.jar(c.client))
+					time.Sleep(210 * time.Millisecond)
+					c.mustAsk(c.client, func(s *sessplus.Session) { s.Get("user") })
+					renamed := c.withCookies(c.jar(c.client))
+					both := []*http.Client{old, renamed}
+					who := c.client
+					if byOld {
+						who = c.withCookies(c.jar(old))
+					}
+					c.mustAsk(who, end)
+					for i, dead := range both {
+						c.mustAsk(dead, func(s *sessplus.Session) {
+							if s.Has("user") {
+								t.Errorf("%s by the old name %v, lazy %v: name %d still opens the session", name, byOld, lazy, i)
+							}
+						})
+					}
+				}
+			}
+		}
+	})
+}
+
+// SPEC 3.12: a burst of requests on a session that is due rotates once, and answers all.
+func TestBurstRotatesOnce(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		for range 5 {
+			var j journal
+			c := newCrowd(t, newManager(t, j.options(20*time.Second), sessplus.Config{CookieName: "s", Backend: b, RotateEvery: time.Second}))
+			c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+			time.Sleep(1010 * time.Millisecond)
+			var wg sync.WaitGroup
+			for i := range 8 {
+				wg.Go(func() {
+					r := c.askWith(c.client, func(s *sessplus.Session) {
+						if s.GetString("user") != "ann" {
+							t.Errorf("the session holds %v", s.Values())
+						}
+						if i%2 == 0 {
+							s.Set(fmt.Sprint("f", i), 1)
+						}
+					})
+					if r.StatusCode != http.StatusOK {
+						t.Errorf("a request of the burst is answered %d %q", r.StatusCode, r.body)
+					}
+				})
+			}
+			wg.Wait()
+			if n := count(j.kinds("s"), sessplus.EventRotate); n != 1 {
+				t.Errorf("the burst rotated %d times", n)
+			}
+			c.mustAsk(c.client, func(s *sessplus.Session) {
+				if len(s.Fields()) != 5 {
+					t.Errorf("afterwards the session holds %v", s.Values())
+				}
+			})
+		}
+	})
+}
+
+// SPEC 3.5, 5.8: a request that did not use the session moves no idle timeout and gets no cookie, and SkipTouch takes back
+// that a use counts.
+func TestWhatIsNoUseMovesNothing(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, IdleTimeout: time.Second, MaxAge: time.Hour}))
+		for name, f := range map[string]func(*sessplus.Session){
+			"nothing":   func(*sessplus.Session) {},
+			"SkipTouch": func(s *sessplus.Session) { s.Get("user"); s.SkipTouch() },
+			"SkipTouch and a change": func(s *sessplus.Session) {
+				s.SkipTouch()
+				s.Set("n", s.GetInt("n")+1)
+			},
+		} {
+			client := c.visitor()
+			c.mustAsk(client, func(s *sessplus.Session) { s.Set("user", "ann") })
+			for range 6 {
+				time.Sleep(200 * time.Millisecond)
+				r := c.mustAsk(client, f)
+				if lines := r.setCookies("s"); len(lines) > 0 && name != "SkipTouch and a change" {
+					t.Errorf("%s: Set-Cookie = %q", name, lines)
+				}
+				if vary := r.Header.Get("Vary"); vary != "" && name == "nothing" {
+					t.Errorf("Vary = %q", vary)
+				}
+			}
+			c.mustAsk(client, func(s *sessplus.Session) {
+				if s.Has("user") {
+					t.Errorf("%s: the session lives longer than its idle timeout", name)
+				}
+			})
+		}
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+		for range 8 {
+			time.Sleep(200 * time.Millisecond)
+			c.mustAsk(c.client, wantUser(t, "ann"))
+		}
+	})
+}
