@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// commit saves everything dirty, then writes the Set-Cookie headers; once the headers have gone it saves what needs none.
-// With last, they go now. With again, what could not be saved before is tried once more. fatal is why the response cannot
+// commit saves everything dirty, and keeps the Set-Cookie lines until the headers go; once they have gone it saves what needs
+// none. With last, they go now. With again, what could not be saved before is tried once more. fatal is why the response cannot
 // be what the handler wants; soft is what was lost with an Optional backend.
 func (s *Session) commit(last, again bool) (fatal, soft error) {
 	s.saving.Lock()
@@ -43,7 +43,8 @@ func (s *Session) stale() bool {
 	return s.uses != s.saved || s.m.idles
 }
 
-// conclude takes over what was saved, and writes the header.
+// conclude takes over what was saved. It touches the header only with last, in the goroutine that answers: a Save may run
+// beside a handler that sets headers.
 func (s *Session) conclude(saves []*save, err error, now time.Time, last bool) (fatal, soft error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -52,29 +53,48 @@ func (s *Session) conclude(saves []*save, err error, now time.Time, last bool) (
 		v.takeOver(now, fatal != nil, s.sent)
 	}
 	if !s.sent {
-		h := s.w.Header()
-		if fatal != nil && last {
-			clearContent(h)
-		}
 		for _, v := range saves {
-			s.writeCookies(h, v, now, fatal != nil)
+			s.keepLines(v, now, fatal != nil)
 		}
-		s.noteHeaders(h)
+		if last {
+			h := s.w.Header()
+			if fatal != nil {
+				clearContent(h)
+			}
+			s.writeHeader(h)
+			s.sent = true
+		}
 	}
-	s.sent = s.sent || last
 	return fatal, soft
 }
 
-// noteHeaders adds what caches must know of a response that depends on sessions, or sets one.
-func (s *Session) noteHeaders(h http.Header) {
+// writeHeader puts into the header, as it goes, the Set-Cookie lines of all commits, and what caches must know of a response
+// that depends on sessions, or sets one. Lines that are there already stay alone.
+func (s *Session) writeHeader(h http.Header) {
 	if s.uses > 0 {
 		s.noteUse(h)
 	}
+	sets := false
 	for i := range s.parts {
-		if len(s.parts[i].lines) > 0 {
-			s.noteSetCookie(h)
+		for n, line := range s.parts[i].lines {
+			sets = true
+			if all := h["Set-Cookie"]; len(all) == 0 {
+				h["Set-Cookie"] = s.parts[i].lines[n : n+1 : n+1]
+			} else if !slices.Contains(all, line) {
+				h["Set-Cookie"] = append(all, line)
+			}
 		}
 	}
+	if sets {
+		s.noteSetCookie(h)
+	}
+}
+
+// answerAgain writes the header of a commit once more, for the answer of an ErrorHandler that may have cleared it.
+func (s *Session) answerAgain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writeHeader(s.w.Header())
 }
 
 // passBy lets a response go out with which nothing is saved: of a handler that panicked, or with a status of 500 or more.
@@ -84,7 +104,7 @@ func (s *Session) passBy() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.sent {
-		s.noteHeaders(s.w.Header())
+		s.writeHeader(s.w.Header())
 		s.sent = true
 	}
 }
@@ -366,9 +386,9 @@ func (c *Change) update(r *Record, result Result) {
 	r.Expires, r.Version = result.Expires, result.Version
 }
 
-// writeCookies puts the Set-Cookie lines of a save into the header, in place of those of an earlier commit. When the
-// commit failed only those of destroyed sessions go out: the browser logs out even when the server cannot.
-func (s *Session) writeCookies(h http.Header, v *save, now time.Time, failed bool) {
+// keepLines makes the Set-Cookie lines of a save, which take the place of those of an earlier commit. When the commit failed
+// only those of destroyed sessions go out: the browser logs out even when the server cannot.
+func (s *Session) keepLines(v *save, now time.Time, failed bool) {
 	p := v.part
 	send := v.send && v.written && !failed
 	drop := v.drop && (p.expire || v.written && !failed)
@@ -396,15 +416,6 @@ func (s *Session) writeCookies(h http.Header, v *save, now time.Time, failed boo
 	}
 	if !gone {
 		p.expire, p.held = false, send
-	}
-	all := slices.DeleteFunc(h["Set-Cookie"], func(line string) bool { return slices.Contains(p.lines, line) })
-	switch {
-	case len(all) == 0 && len(lines) == 0:
-		delete(h, "Set-Cookie")
-	case len(all) == 0:
-		h["Set-Cookie"] = slices.Clip(lines)
-	default:
-		h["Set-Cookie"] = append(all, lines...)
 	}
 	p.lines = lines
 }
@@ -477,9 +488,12 @@ func (v *save) kind() EventKind {
 	return EventSave
 }
 
-// Save commits now what the commit would save before the response. It may be called again. Before the headers have gone
-// it writes the Set-Cookie headers; afterwards a change that would need one is [ErrHeadersSent], and the rest is saved.
-// The error joins those of all cookies, also of Optional backends.
+// Save commits now what the commit would save before the response. It may be called again, and by any goroutine: it does not
+// touch the response's header. The Set-Cookie headers of what it has saved are written when the response begins, whatever
+// becomes of that: a status of 500, a panic, a header that was cleared. After that a change that would need one is
+// [ErrHeadersSent], and the rest is saved. The error joins those of all cookies, also of Optional backends.
+//
+// A response that begins past the writer of the middleware, in the one that its Unwrap returns, has no Set-Cookie headers.
 func (s *Session) Save() error {
 	s.askAgain()
 	fatal, soft := s.commit(false, true)

@@ -87,7 +87,7 @@ type part struct {
 	content // of the session, as this request has it
 
 	ended []string // keys of records to remove
-	lines []string // the Set-Cookie lines for it that are in the response header already
+	lines []string // the Set-Cookie lines for it that go with the response
 
 	epoch  int32 // counts Destroy, so that a commit under way notices one
 	state  partState

@@ -12,8 +12,9 @@ import (
 // A writer stands between the handler and the response, to commit the session before the headers go. wrap gives it the
 // optional interfaces of the writer below.
 type writer struct {
-	s *Session
-	r *http.Request
+	s       *Session
+	r       *http.Request
+	answers bool // it is that of an ErrorHandler: nothing is saved any more
 
 	mu        sync.Mutex // guards what follows; held by the first commit, so that another goroutine's Write waits for it
 	committed bool
@@ -35,6 +36,10 @@ func (w *writer) commit(status int) error {
 		return w.err
 	}
 	w.committed = true
+	if w.answers {
+		w.s.answerAgain()
+		return nil
+	}
 	if status >= http.StatusInternalServerError {
 		w.rejected = true
 		w.s.passBy()
@@ -42,9 +47,16 @@ func (w *writer) commit(status int) error {
 	}
 	if fatal, _ := w.s.commit(true, false); fatal != nil {
 		w.err = fatal
-		w.s.m.onError(w.s.w, w.r, fatal)
+		w.s.answerError(w.r, fatal)
 	}
 	return w.err
+}
+
+// answerError lets the ErrorHandler answer.
+func (s *Session) answerError(r *http.Request, err error) {
+	w := &writer{s: s, r: r, answers: true}
+	s.m.onError(wrap(w), r, err)
+	w.commit(http.StatusOK)
 }
 
 // WriteHeader commits before every status that ends the headers; 1xx responses except 101 do not (RFC 9110 section 15.2).
