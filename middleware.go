@@ -26,20 +26,28 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 			m.onError(w, r, err)
 			return
 		}
-		r = r.WithContext(q)
-		sw.s, sw.r = s, r
+		inner := r.WithContext(q)
+		sw.s, sw.r = s, inner
 		panicked := true
 		defer func() {
+			handBack(r, inner)
 			if panicked {
 				s.passBy()
 			}
 		}()
-		next.ServeHTTP(wrap(sw), r)
+		next.ServeHTTP(wrap(sw), inner)
 		panicked = false
 		if sw.commit(http.StatusOK); sw.err == nil && !sw.rejected && s.stale() {
 			s.commit(true, false) // what was changed after the headers
 		}
 	})
+}
+
+// handBack gives the request that the middleware got what the router and the handler have put into their copy of it: net/http
+// removes the temporary files of its own request only, and what logs or measures outside looks at the route and the form.
+func handBack(r, inner *http.Request) {
+	r.Pattern = inner.Pattern
+	r.Form, r.PostForm, r.MultipartForm = inner.Form, inner.PostForm, inner.MultipartForm
 }
 
 // A request is what the middleware makes for each request, in one piece of memory. It is the request's context: that which
