@@ -35,11 +35,12 @@ func (s *Session) begin(again bool) (saves []*save, now time.Time, late bool, er
 	return saves, now, s.sent, err
 }
 
-// stale reports whether there may be something to save since the last commit: the session was read or changed, or an idle
-// timeout may be due to be moved.
-func (s *Session) stale() bool {
+// over notes that the handler has returned. It reports whether there may be something to save since the last commit: the
+// session was read or changed, or an idle timeout may be due to be moved.
+func (s *Session) over() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.open = false
 	return s.uses != s.saved || s.m.idles
 }
 
@@ -61,15 +62,15 @@ func (s *Session) conclude(saves []*save, err error, now time.Time, last bool) (
 			if fatal != nil {
 				clearContent(h)
 			}
-			s.writeHeader(h)
 			s.sent = true
+			s.writeHeader(h)
 		}
 	}
 	return fatal, soft
 }
 
 // writeHeader puts into the header, as it goes, the Set-Cookie lines of all commits, and what caches must know of a response
-// that depends on sessions, or sets one. Lines that are there already stay alone.
+// that depends on sessions, or sets one. Lines that are there already stay alone. It lets go of s.mu, last, to log.
 func (s *Session) writeHeader(h http.Header) {
 	if s.uses > 0 {
 		s.noteUse(h)
@@ -85,8 +86,11 @@ func (s *Session) writeHeader(h http.Header) {
 			}
 		}
 	}
-	if sets {
-		s.noteSetCookie(h)
+	s.open = s.open && s.uses == 0 && !personal(h)
+	if sets && s.noteSetCookie(h) {
+		s.unlocked(func() {
+			s.warn("sessplus: a response with the Set-Cookie of a session was for shared caches, too; its Cache-Control was made private")
+		})
 	}
 }
 
@@ -104,8 +108,8 @@ func (s *Session) passBy() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.sent {
-		s.writeHeader(s.w.Header())
 		s.sent = true
+		s.writeHeader(s.w.Header())
 	}
 }
 

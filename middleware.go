@@ -12,6 +12,9 @@ import (
 //
 // A response with a status of 500 or more, and a panic, save nothing. When a save fails before the headers have gone, the
 // ErrorHandler answers, and what next writes goes nowhere.
+//
+// A response in whose request a session was read or changed gets Vary: Cookie. One that sets a session gets Cache-Control:
+// private, no-cache, unless next sets its own; in that, public and s-maxage are replaced by private.
 func (m *Manager) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		outer, _ := FromContext(r.Context())
@@ -37,7 +40,8 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 		}()
 		next.ServeHTTP(wrap(sw), inner)
 		panicked = false
-		if sw.commit(http.StatusOK); sw.err == nil && !sw.rejected && s.stale() {
+		sw.commit(http.StatusOK)
+		if s.over() && sw.err == nil && !sw.rejected {
 			s.commit(true, false) // what was changed after the headers
 		}
 	})

@@ -55,6 +55,9 @@ import (
 // safe for concurrent use by the goroutines of its request. Changes are saved by the commit, once, before the response
 // headers go.
 //
+// Read a session before the first Write of the response that depends on it. The headers then tell caches that the page is the
+// visitor's own (Vary: Cookie); a page that reads for the first time afterwards is logged as a warning, once per request.
+//
 // Methods that name cookies by their CookieName ignore one that no config has, except that the changing ones
 // ([Session.Renew], [Session.Destroy], [Session.SetPermanent]) make the commit fail: it is a mistake in the program.
 type Session struct {
@@ -74,6 +77,7 @@ type Session struct {
 	saved int           // uses when the last commit began
 	tls   bool          // the request came over TLS
 	sent  bool          // the headers have gone
+	open  bool          // shared caches may keep the response and hand it to others, for all that it says
 
 	vary, cacheControl [1]string // what holds these headers
 }
@@ -154,9 +158,21 @@ func (s *Session) raw(name string) []byte {
 	return s.read(name)
 }
 
+// look notes that the program reads the session. It lets go of s.mu when it has to say that this comes late.
+func (s *Session) look() {
+	s.uses++
+	if s.sent && s.open {
+		s.open = false
+		s.unlocked(func() {
+			s.warn("sessplus: a session was read for the first time after the response had begun, so that it has no Vary: Cookie, " +
+				"and a shared cache may give it to other visitors; read before writing")
+		})
+	}
+}
+
 // read returns the value that Get reads: that of the last owner which has one, or nil.
 func (s *Session) read(name string) []byte {
-	s.uses++
+	s.look()
 	owners := s.m.routes.owners(name)
 	for i := len(owners) - 1; i >= 0; i-- {
 		if e, _ := s.use(owners[i]).entries.find(name); e.value != nil {
@@ -259,7 +275,7 @@ func (s *Session) Has(name string) bool { return s.raw(name) != nil }
 func (s *Session) Fields() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.uses++
+	s.look()
 	names := []string{}
 	s.useAll(s.m.every)
 	for i := range s.parts {
@@ -492,7 +508,7 @@ func (s *Session) Expires(cookie string) time.Time {
 func inspect[T any](s *Session, cookie string, look func(p *part) T) (answer T) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.uses++
+	s.look()
 	if p := s.part(cookie); p != nil {
 		answer = look(s.use(p.index))
 	}

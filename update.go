@@ -111,7 +111,7 @@ type target struct {
 func (s *Session) target(name string) (target, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.uses++
+	s.look()
 	owners := s.m.routes.owners(name)
 	s.useAll(owners)
 	if len(owners) == 0 {

@@ -45,11 +45,21 @@ func (w *writer) commit(status int) error {
 		w.s.passBy()
 		return nil
 	}
+	if status == http.StatusSwitchingProtocols {
+		w.s.noPage()
+	}
 	if fatal, _ := w.s.commit(true, false); fatal != nil {
 		w.err = fatal
 		w.s.answerError(w.r, fatal)
 	}
 	return w.err
+}
+
+// noPage notes that the response upgrades the connection, which no cache keeps.
+func (s *Session) noPage() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open = false
 }
 
 // answerError lets the ErrorHandler answer.
