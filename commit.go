@@ -13,6 +13,9 @@ import (
 func (s *Session) commit(last, again bool) (fatal, soft error) {
 	s.saving.Lock()
 	defer s.saving.Unlock()
+	if s.refused != nil {
+		return s.refused, nil
+	}
 	saves, now, late, err := s.begin(again)
 	if len(saves) > 0 {
 		saves = s.carryOut(saves, err)
@@ -94,10 +97,11 @@ func (s *Session) writeHeader(h http.Header) {
 	}
 }
 
-// answerAgain writes the header of a commit once more, for the answer of an ErrorHandler that may have cleared it.
-func (s *Session) answerAgain() {
+// answerInstead writes the header for the answer of an ErrorHandler, which may have cleared what a commit has written.
+func (s *Session) answerInstead() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.sent, s.open = true, false
 	s.writeHeader(s.w.Header())
 }
 

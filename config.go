@@ -68,7 +68,8 @@ type Options struct {
 
 	// ErrorHandler answers in place of the handler when sessions cannot be loaded or saved. nil: plain text with status 503
 	// for ErrUnavailable, 409 for ErrSessionGone and 500 otherwise, and a line in the log. It must write a response. The
-	// error is for the log, not for the visitor.
+	// error is for the log, not for the visitor. The request carries the session: what could be loaded can be read, and after a
+	// failed load nothing of it is saved.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
 	Logger  *slog.Logger  // nil: slog.Default() at the time of New

@@ -25,10 +25,6 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 		q := newRequest(len(m.cookies))
 		s, sw := &q.session, &q.writer
 		s.start(m, w, r)
-		if err := s.loadEager(); err != nil {
-			m.onError(w, r, err)
-			return
-		}
 		inner := r.WithContext(q)
 		sw.s, sw.r = s, inner
 		panicked := true
@@ -38,6 +34,11 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 				s.passBy()
 			}
 		}()
+		if s.refused = s.loadEager(); s.refused != nil {
+			s.answerError(inner, s.refused)
+			panicked = false
+			return
+		}
 		next.ServeHTTP(wrap(sw), inner)
 		panicked = false
 		sw.commit(http.StatusOK)

@@ -65,6 +65,8 @@ type Session struct {
 	ctx context.Context     // the request's
 	w   http.ResponseWriter // the one below the middleware
 
+	refused error // the load failed, the ErrorHandler answers, and nothing is saved
+
 	saving sync.Mutex // held by a commit, so that there is one at a time; taken before mu
 
 	mu    sync.Mutex // guards what follows; never held across a call of a backend

@@ -33,6 +33,9 @@ func (f Field[T]) Update(s *Session, change func(T) T) (T, error) {
 func (s *Session) update(name string, change func(data []byte) ([]byte, error)) error {
 	s.saving.Lock() // a commit must not save the field meanwhile
 	defer s.saving.Unlock()
+	if s.refused != nil {
+		return s.refused
+	}
 	t, err := s.target(name)
 	if err != nil {
 		return err

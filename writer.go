@@ -37,7 +37,7 @@ func (w *writer) commit(status int) error {
 	}
 	w.committed = true
 	if w.answers {
-		w.s.answerAgain()
+		w.s.answerInstead()
 		return nil
 	}
 	if status >= http.StatusInternalServerError {
