@@ -61,6 +61,11 @@ import (
 // Methods that name cookies by their CookieName ignore one that no config has, except that the changing ones
 // ([Session.Renew], [Session.Destroy], [Session.SetPermanent]) make the commit fail: it is a mistake in the program.
 type Session struct {
+	*session // a pointer, so that fmt does not reach the fields either where it cannot call Format: in a struct of the program's
+}
+
+// A session is what a Session stands for.
+type session struct {
 	m   *Manager
 	ctx context.Context     // the request's
 	w   http.ResponseWriter // the one below the middleware
