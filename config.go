@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -112,6 +113,8 @@ type Manager struct {
 	log     *slog.Logger
 	timeout time.Duration
 	onEvent func(ctx context.Context, e Event)
+
+	takenOver atomic.Bool // it was said what to check of connections that are taken over
 }
 
 // Format implements [fmt.Formatter] for every verb: a Manager holds keys, and prints none of them.

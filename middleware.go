@@ -17,6 +17,10 @@ import (
 //
 // A response in whose request a session was read or changed gets Vary: Cookie. One that sets a session gets Cache-Control:
 // private, no-cache, unless next sets its own; in that, public and s-maxage are replaced by private.
+//
+// A response that upgrades the connection must bring the Set-Cookie headers, too: with WriteHeader(101) it does; a library that
+// takes the connection over and writes a response of its own is to be given the header, as in Upgrade(w, r, w.Header()) of
+// gorilla/websocket. Where that may be missing there is a warning in the log.
 func (m *Manager) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		outer, _ := FromContext(r.Context())
