@@ -22,7 +22,7 @@ type Config struct {
 
 	Domain         string        // "": the host that set it, and no other
 	Path           string        // "": "/"
-	Secure         SecureMode    // zero value: SecureAuto; SecureAlways behind a proxy that ends TLS
+	Secure         SecureMode    // zero value: SecureAuto; behind a proxy that ends TLS SecureAlways, or Options.SecureRequest
 	SameSite       http.SameSite // 0: Lax; http.SameSiteDefaultMode leaves the attribute out
 	ScriptReadable bool          // true leaves HttpOnly off, so that scripts, also injected ones, can read the cookie
 	Partitioned    bool          // one cookie per top-level site (CHIPS)
@@ -53,7 +53,7 @@ type Config struct {
 type SecureMode uint8
 
 const (
-	SecureAuto   SecureMode = iota // when the request came to this process over TLS
+	SecureAuto   SecureMode = iota // when the request came over TLS: to this process, or as Options.SecureRequest says
 	SecureAlways                   // on every response: for production, also behind a proxy that ends TLS
 	SecureNever                    // never; the cookie travels in clear text when the address is http
 )
@@ -82,6 +82,10 @@ type Options struct {
 
 	// SingleCookie is the name of the one cookie in which the values of all configs ride. "": one cookie per config.
 	SingleCookie string
+
+	// SecureRequest reports whether a request came over TLS, for [SecureAuto]: behind a trusted proxy that says so in a header
+	// which visitors cannot set. It is asked once per request, concurrently. nil: r.TLS != nil.
+	SecureRequest func(r *http.Request) bool
 }
 
 // Format implements [fmt.Formatter] for every verb: the options without their keys.
@@ -110,6 +114,7 @@ type Manager struct {
 
 	codec   Codec
 	onError func(w http.ResponseWriter, r *http.Request, err error)
+	secure  func(r *http.Request) bool
 	log     *slog.Logger
 	timeout time.Duration
 	onEvent func(ctx context.Context, e Event)
@@ -209,7 +214,10 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 	}
 	m := &Manager{
 		codec: opts.Codec, onError: opts.ErrorHandler, log: opts.Logger,
-		timeout: opts.Timeout, onEvent: opts.OnEvent,
+		timeout: opts.Timeout, onEvent: opts.OnEvent, secure: opts.SecureRequest,
+	}
+	if m.secure == nil {
+		m.secure = func(r *http.Request) bool { return r.TLS != nil }
 	}
 	if m.codec == nil {
 		m.codec = jsonCodec{}

@@ -34,10 +34,10 @@
 // # Security
 //
 // Cookies are HttpOnly, SameSite=Lax, and Secure when the request came over TLS; behind a proxy that ends TLS set
-// [SecureAlways]. Ids have 256 random bits, are never adopted from a request, and reach a backend only as SHA-256. Call
-// [Session.Renew] at login and [Session.Destroy] at logout. An outage is an error and never looks like a logged-out
-// visitor. Errors and logs hold no id, cookie value, key or field value. SECURITY.md goes through OWASP's session
-// management cheat sheet row by row.
+// [SecureAlways], or Options.SecureRequest. Ids have 256 random bits, are never adopted from a request, and reach a backend
+// only as SHA-256. Call [Session.Renew] at login and [Session.Destroy] at logout. An outage is an error and never looks like
+// a logged-out visitor. Errors and logs hold no id, cookie value, key or field value. SECURITY.md goes through OWASP's
+// session management cheat sheet row by row.
 package sessplus
 
 import (
