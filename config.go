@@ -21,7 +21,7 @@ type Config struct {
 	Fields     Fields  // which fields it owns; zero value: every field
 
 	Domain         string        // "": the host that set it, and no other
-	Path           string        // "": "/"
+	Path           string        // "": "/"; a session that is made for a request outside of it is logged, once
 	Secure         SecureMode    // zero value: SecureAuto; behind a proxy that ends TLS SecureAlways, or Options.SecureRequest
 	SameSite       http.SameSite // 0: Lax; http.SameSiteDefaultMode leaves the attribute out
 	ScriptReadable bool          // true leaves HttpOnly off, so that scripts, also injected ones, can read the cookie
@@ -141,7 +141,7 @@ func (m *Manager) cookieNames() string {
 	return strings.Join(names, ", ")
 }
 
-// A cookie is a Config that New has checked and completed. It is only read after New.
+// A cookie is a Config that New has checked and completed. It is only read after New, but for what was said of it.
 type cookie struct {
 	Config
 	index   int
@@ -151,6 +151,8 @@ type cookie struct {
 	boundTo *cookie // with BoundTo, else nil
 
 	scope, flags, secureFlags string // attributes of the Set-Cookie lines for it
+
+	strayed atomic.Bool // it was said that a session was made outside of its Path
 }
 
 // lifetime is the time from creation to the absolute end of a record, or negative if it has none.

@@ -4,6 +4,7 @@ import (
 	"iter"
 	"net/http"
 	"net/textproto"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -70,6 +71,24 @@ func addCandidate(list []candidate, c candidate) []candidate {
 		return list
 	}
 	return append(list, c)
+}
+
+// covers reports whether a browser sends the cookie with a request like this one, whose target may have a query, or be a
+// whole address: RFC 6265 section 5.1.4.
+func (c *cookie) covers(uri string) bool {
+	if c.Path == "/" {
+		return true
+	}
+	if !strings.HasPrefix(uri, "/") {
+		u, err := url.ParseRequestURI(uri)
+		if err != nil {
+			return true // nothing to compare with, as for OPTIONS *
+		}
+		uri = u.EscapedPath()
+	}
+	path, _, _ := strings.Cut(uri, "?")
+	rest, ok := strings.CutPrefix(path, c.Path)
+	return ok && (rest == "" || strings.HasSuffix(c.Path, "/") || rest[0] == '/')
 }
 
 // setCookie is a Set-Cookie line for the cookie, or one that makes the browser drop it, for which age is negative.

@@ -69,6 +69,7 @@ type session struct {
 	m   *Manager
 	ctx context.Context     // the request's
 	w   http.ResponseWriter // the one below the middleware
+	uri string              // what the browser asked for
 
 	refused error // the load failed, the ErrorHandler answers, and nothing is saved
 
