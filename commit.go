@@ -11,12 +11,15 @@ import (
 	"time"
 )
 
-// commit saves everything dirty, then writes the Set-Cookie headers; once the headers have gone it saves what needs none.
-// With last, they go now. With again, what could not be saved before is tried once more. fatal is why the response cannot
+// commit saves everything dirty, and keeps the Set-Cookie lines until the headers go; once they have gone it saves what needs
+// none. With last, they go now. With again, what could not be saved before is tried once more. fatal is why the response cannot
 // be what the handler wants; soft is what was lost with an Optional backend.
 func (s *Session) commit(last, again bool) (fatal, soft error) {
 	s.saving.Lock()
 	defer s.saving.Unlock()
+	if s.refused != nil {
+		return s.refused, nil
+	}
 	saves, now, late, err := s.begin(again)
 	if len(saves) > 0 {
 		saves = s.carryOut(saves, err)
@@ -39,15 +42,17 @@ func (s *Session) begin(again bool) (saves []*save, now time.Time, late bool, er
 	return saves, now, s.sent, err
 }
 
-// stale reports whether there may be something to save since the last commit: the session was read or changed, or an idle
-// timeout may be due to be moved.
-func (s *Session) stale() bool {
+// over notes that the handler has returned. It reports whether there may be something to save since the last commit: the
+// session was read or changed, or an idle timeout may be due to be moved.
+func (s *Session) over() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.open = false
 	return s.uses != s.saved || s.m.ages
 }
 
-// conclude takes over what was saved, and writes the header.
+// conclude takes over what was saved. It touches the header only with last, in the goroutine that answers: a Save may run
+// beside a handler that sets headers.
 func (s *Session) conclude(saves []*save, err error, now time.Time, last bool) (fatal, soft error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -56,29 +61,52 @@ func (s *Session) conclude(saves []*save, err error, now time.Time, last bool) (
 		v.takeOver(now, fatal != nil, s.sent)
 	}
 	if !s.sent {
-		h := s.w.Header()
-		if fatal != nil && last {
-			clearContent(h)
-		}
 		for _, v := range saves {
-			s.writeCookies(h, v, now, fatal != nil)
+			s.keepLines(v, now, fatal != nil)
 		}
-		s.noteHeaders(h)
+		if last {
+			h := s.w.Header()
+			if fatal != nil {
+				clearContent(h)
+			}
+			s.sent = true
+			s.writeHeader(h)
+		}
 	}
-	s.sent = s.sent || last
 	return fatal, soft
 }
 
-// noteHeaders adds what caches must know of a response that depends on sessions, or sets one.
-func (s *Session) noteHeaders(h http.Header) {
+// writeHeader puts into the header, as it goes, the Set-Cookie lines of all commits, and what caches must know of a response
+// that depends on sessions, or sets one. Lines that are there already stay alone. It lets go of s.mu, last, to log.
+func (s *Session) writeHeader(h http.Header) {
 	if s.uses > 0 {
 		s.noteUse(h)
 	}
+	sets := false
 	for i := range s.parts {
-		if len(s.parts[i].lines) > 0 {
-			s.noteSetCookie(h)
+		for n, line := range s.parts[i].lines {
+			sets = true
+			if all := h["Set-Cookie"]; len(all) == 0 {
+				h["Set-Cookie"] = s.parts[i].lines[n : n+1 : n+1]
+			} else if !slices.Contains(all, line) {
+				h["Set-Cookie"] = append(all, line)
+			}
 		}
 	}
+	s.open = s.open && s.uses == 0 && !personal(h)
+	if sets && s.noteSetCookie(h) {
+		s.unlocked(func() {
+			s.warn("sessplus: a response with the Set-Cookie of a session was for shared caches, too; its Cache-Control was made private")
+		})
+	}
+}
+
+// answerInstead writes the header for the answer of an ErrorHandler, which may have cleared what a commit has written.
+func (s *Session) answerInstead() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sent, s.open = true, false
+	s.writeHeader(s.w.Header())
 }
 
 // passBy lets a response go out with which nothing is saved: of a handler that panicked, or with a status of 500 or more.
@@ -88,8 +116,8 @@ func (s *Session) passBy() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.sent {
-		s.noteHeaders(s.w.Header())
 		s.sent = true
+		s.writeHeader(s.w.Header())
 	}
 }
 
@@ -648,9 +676,9 @@ func (c *Change) update(r *Record, result Result) {
 	r.Expires, r.Version = result.Expires, result.Version
 }
 
-// writeCookies puts the Set-Cookie lines of a save into the header, in place of those of an earlier commit. When the
-// commit failed only those of destroyed sessions go out: the browser logs out even when the server cannot.
-func (s *Session) writeCookies(h http.Header, v *save, now time.Time, failed bool) {
+// keepLines makes the Set-Cookie lines of a save, which take the place of those of an earlier commit. When the commit failed
+// only those of destroyed sessions go out: the browser logs out even when the server cannot.
+func (s *Session) keepLines(v *save, now time.Time, failed bool) {
 	p := v.part
 	send := v.send && v.written && !failed
 	drop := v.drop && (p.expire || v.written && !failed)
@@ -688,15 +716,6 @@ func (s *Session) writeCookies(h http.Header, v *save, now time.Time, failed boo
 	}
 	if !gone {
 		p.expire, p.held = false, send
-	}
-	all := slices.DeleteFunc(h["Set-Cookie"], func(line string) bool { return slices.Contains(p.lines, line) })
-	switch {
-	case len(all) == 0 && len(lines) == 0:
-		delete(h, "Set-Cookie")
-	case len(all) == 0:
-		h["Set-Cookie"] = slices.Clip(lines)
-	default:
-		h["Set-Cookie"] = append(all, lines...)
 	}
 	p.lines = lines
 }
@@ -747,6 +766,10 @@ func (s *Session) report(v *save) {
 			fields = v.main.record.Fields
 		}
 		s.event(c, v.kind(), v.main, fields)
+		if v.fresh && v.send && !c.covers(s.uri) && !c.strayed.Swap(true) {
+			s.warn("sessplus: a session was made for a request outside of its Path, with which its cookie does not come back: "+
+				"a visitor who stays there gets another one with each request, unless a proxy in front changes paths", "cookie", c.CookieName, "path", c.Path)
+		}
 	}
 	if v.rotated != nil {
 		s.event(c, EventRotate, v.rotated, v.rotated.record.Fields)
@@ -770,9 +793,12 @@ func (v *save) kind() EventKind {
 	return EventSave
 }
 
-// Save commits now what the commit would save before the response. It may be called again. Before the headers have gone
-// it writes the Set-Cookie headers; afterwards a change that would need one is [ErrHeadersSent], and the rest is saved.
-// The error joins those of all cookies, also of Optional backends.
+// Save commits now what the commit would save before the response. It may be called again, and by any goroutine: it does not
+// touch the response's header. The Set-Cookie headers of what it has saved are written when the response begins, whatever
+// becomes of that: a status of 500, a panic, a header that was cleared. After that a change that would need one is
+// [ErrHeadersSent], and the rest is saved. The error joins those of all cookies, also of Optional backends.
+//
+// A response that begins past the writer of the middleware, in the one that its Unwrap returns, has no Set-Cookie headers.
 func (s *Session) Save() error {
 	s.askAgain()
 	fatal, soft := s.commit(false, true)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,8 +21,8 @@ type Config struct {
 	Fields     Fields  // which fields it owns; zero value: every field
 
 	Domain         string        // "": the host that set it, and no other; else "localhost" or two labels and more. Where both kinds came, a save expires that of the host
-	Path           string        // "": "/"
-	Secure         SecureMode    // zero value: SecureAuto; SecureAlways behind a proxy that ends TLS
+	Path           string        // "": "/"; a session that is made for a request outside of it is logged, once
+	Secure         SecureMode    // zero value: SecureAuto; behind a proxy that ends TLS SecureAlways, or Options.SecureRequest
 	SameSite       http.SameSite // 0: Lax; http.SameSiteDefaultMode leaves the attribute out
 	ScriptReadable bool          // true leaves HttpOnly off, so that scripts, also injected ones, can read the cookie
 	Partitioned    bool          // one cookie per top-level site (CHIPS)
@@ -53,7 +54,7 @@ type Config struct {
 type SecureMode uint8
 
 const (
-	SecureAuto   SecureMode = iota // when the request came to this process over TLS
+	SecureAuto   SecureMode = iota // when the request came over TLS: to this process, or as Options.SecureRequest says
 	SecureAlways                   // on every response: for production, also behind a proxy that ends TLS
 	SecureNever                    // never; the cookie travels in clear text when the address is http
 )
@@ -70,7 +71,8 @@ type Options struct {
 
 	// ErrorHandler answers in place of the handler when sessions cannot be loaded or saved. nil: plain text with status 503
 	// for ErrUnavailable, 409 for ErrSessionGone and 500 otherwise, and a line in the log. It must write a response. The
-	// error is for the log, not for the visitor.
+	// error is for the log, not for the visitor. The request carries the session: what could be loaded can be read, and after a
+	// failed load nothing of it is saved.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
 	Logger  *slog.Logger  // nil: slog.Default() at the time of New
@@ -82,6 +84,10 @@ type Options struct {
 
 	// SingleCookie is the name of the one cookie in which the values of all configs ride. "": one cookie per config.
 	SingleCookie string
+
+	// SecureRequest reports whether a request came over TLS, for [SecureAuto]: behind a trusted proxy that says so in a header
+	// which visitors cannot set. It is asked once per request, concurrently. nil: r.TLS != nil.
+	SecureRequest func(r *http.Request) bool
 }
 
 // Format implements [fmt.Formatter] for every verb: the options without their keys.
@@ -111,12 +117,14 @@ type Manager struct {
 
 	codec   Codec
 	onError func(w http.ResponseWriter, r *http.Request, err error)
+	secure  func(r *http.Request) bool
 	log     *slog.Logger
 	timeout time.Duration
 	onEvent func(ctx context.Context, e Event)
 
-	rejected rejections // what the log has said of them
-	foreign  namesTold
+	rejected  rejections // what the log has said of them
+	foreign   namesTold
+	takenOver atomic.Bool // it was said what to check of connections that are taken over
 }
 
 // Format implements [fmt.Formatter] for every verb: a Manager holds keys, and prints none of them.
@@ -138,7 +146,7 @@ func (m *Manager) cookieNames() string {
 	return strings.Join(names, ", ")
 }
 
-// A cookie is a Config that New has checked and completed. It is only read after New.
+// A cookie is a Config that New has checked and completed. It is only read after New, but for what was said of it.
 type cookie struct {
 	Config
 	index   int
@@ -148,6 +156,8 @@ type cookie struct {
 	boundTo *cookie // with BoundTo, else nil
 
 	scope, hostScope, flags, secureFlags string // attributes of the Set-Cookie lines for it
+
+	strayed atomic.Bool // it was said that a session was made outside of its Path
 }
 
 // lifetime is the time from creation to the absolute end of a record, or negative if it has none.
@@ -212,7 +222,10 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 	}
 	m := &Manager{
 		codec: opts.Codec, onError: opts.ErrorHandler, log: opts.Logger,
-		timeout: opts.Timeout, onEvent: opts.OnEvent,
+		timeout: opts.Timeout, onEvent: opts.OnEvent, secure: opts.SecureRequest,
+	}
+	if m.secure == nil {
+		m.secure = func(r *http.Request) bool { return r.TLS != nil }
 	}
 	if m.codec == nil {
 		m.codec = jsonCodec{}

@@ -1,8 +1,10 @@
 package sessplus
 
 import (
+	"iter"
 	"net/http"
 	"net/textproto"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -113,6 +115,24 @@ func (c *cookie) wellFormed(v candidate) bool {
 	return ok && n <= c.MaxChunks && dated && isBase64(text)
 }
 
+// covers reports whether a browser sends the cookie with a request like this one, whose target may have a query, or be a
+// whole address: RFC 6265 section 5.1.4.
+func (c *cookie) covers(uri string) bool {
+	if c.Path == "/" {
+		return true
+	}
+	if !strings.HasPrefix(uri, "/") {
+		u, err := url.ParseRequestURI(uri)
+		if err != nil {
+			return true // nothing to compare with, as for OPTIONS *
+		}
+		uri = u.EscapedPath()
+	}
+	path, _, _ := strings.Cut(uri, "?")
+	rest, ok := strings.CutPrefix(path, c.Path)
+	return ok && (rest == "" || strings.HasSuffix(c.Path, "/") || rest[0] == '/')
+}
+
 // setCookie is a Set-Cookie line for the cookie, or one that makes the browser drop it, for which age is negative.
 // A browser drops a cookie only when Domain and Path are those it was set with, and takes notice of the line only when
 // Secure and Partitioned fit.
@@ -160,12 +180,8 @@ func (c *cookie) prepareLines() {
 // noteUse adds what keeps shared caches from mixing up visitors: Vary for a response that depends on a session.
 func (s *Session) noteUse(h http.Header) {
 	vary := h["Vary"]
-	for _, line := range vary {
-		for name := range strings.SplitSeq(line, ",") {
-			if strings.EqualFold(strings.Trim(name, " \t"), "Cookie") {
-				return
-			}
-		}
+	if varies(vary) {
+		return
 	}
 	if vary == nil {
 		vary = s.vary[:0]
@@ -173,11 +189,86 @@ func (s *Session) noteUse(h http.Header) {
 	h["Vary"] = append(vary, "Cookie")
 }
 
-// noteSetCookie keeps a response that sets a session out of shared caches, unless the handler knows better.
-func (s *Session) noteSetCookie(h http.Header) {
-	if values := h["Cache-Control"]; len(values) == 0 || values[0] == "" {
-		h["Cache-Control"] = append(s.cacheControl[:0], "private, no-cache")
+// varies reports whether the lines of a Vary header name the Cookie header.
+func varies(lines []string) bool {
+	for _, line := range lines {
+		for name := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.Trim(name, " \t"), "Cookie") {
+				return true
+			}
+		}
 	}
+	return false
+}
+
+// noteSetCookie keeps a response that sets a session out of shared caches. What the handler says of caching stays, but for
+// what lets those keep it: then this reports true.
+func (s *Session) noteSetCookie(h http.Header) (changed bool) {
+	own := false
+	rest := []string{"private"}
+	for name, directive := range directives(h["Cache-Control"]) {
+		own = true
+		switch name {
+		case "public", "s-maxage":
+			changed = true
+		case "private": // also one that is private for some headers only
+		default:
+			rest = append(rest, directive)
+		}
+	}
+	switch {
+	case !own:
+		h["Cache-Control"] = append(s.cacheControl[:0], "private, no-cache")
+	case changed:
+		h["Cache-Control"] = []string{strings.Join(rest, ", ")}
+	}
+	return changed
+}
+
+// personal reports whether shared caches keep such a response to the one visitor: without a Set-Cookie, as it goes.
+func personal(h http.Header) bool {
+	for name := range directives(h["Cache-Control"]) {
+		if name == "private" || name == "no-store" {
+			return true
+		}
+	}
+	return varies(h["Vary"])
+}
+
+// directives yields those of a Cache-Control header, each with its name in lower case: RFC 9111 section 5.2. An argument in
+// quotes may have commas.
+func directives(lines []string) iter.Seq2[string, string] {
+	return func(yield func(name, directive string) bool) {
+		for _, line := range lines {
+			quoted := false
+			for i := 0; i < len(line); i++ {
+				switch {
+				case line[i] == '"':
+					quoted = !quoted
+				case line[i] == '\\' && quoted:
+					i++
+				case line[i] == ',' && !quoted:
+					if !yieldDirective(line[:i], yield) {
+						return
+					}
+					line, i = line[i+1:], -1
+				}
+			}
+			if !yieldDirective(line, yield) {
+				return
+			}
+		}
+	}
+}
+
+// yieldDirective yields a directive unless it is empty, as RFC 9110 section 5.6.1 allows in lists.
+func yieldDirective(text string, yield func(name, directive string) bool) bool {
+	text = textproto.TrimString(text)
+	if text == "" {
+		return true
+	}
+	name, _, _ := strings.Cut(text, "=")
+	return yield(strings.ToLower(textproto.TrimString(name)), text)
 }
 
 // clearContent takes from the header what the handler has said of a response that will not be sent.

@@ -186,9 +186,8 @@ func ExampleSession_Destroy() {
 	browse(inMemory(),
 		func(_ http.ResponseWriter, r *http.Request) { sessplus.Get(r).Set("user_id", 42) },
 		func(w http.ResponseWriter, r *http.Request) {
-			s := sessplus.Get(r)
-			s.Destroy()
-			s.Save()
+			sessplus.Get(r).Destroy()
+			w.WriteHeader(http.StatusNoContent)
 			fmt.Println(w.Header().Get("Set-Cookie"))
 		},
 		func(_ http.ResponseWriter, r *http.Request) {

@@ -10,7 +10,11 @@ import (
 
 // start makes s the session of a request, with nothing loaded.
 func (s *Session) start(m *Manager, w http.ResponseWriter, r *http.Request) {
-	s.m, s.w, s.ctx, s.tls = m, w, r.Context(), r.TLS != nil
+	s.m, s.w, s.ctx, s.tls = m, w, r.Context(), m.secure(r)
+	if s.uri = r.RequestURI; s.uri == "" { // not from a server
+		s.uri = r.URL.Path
+	}
+	s.open = r.Method == http.MethodGet || r.Method == http.MethodHead // others are not kept
 	for i, c := range m.cookies {
 		s.parts[i].cookie = c
 	}

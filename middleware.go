@@ -2,6 +2,8 @@ package sessplus
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"time"
 )
@@ -12,6 +14,13 @@ import (
 //
 // A response with a status of 500 or more, and a panic, save nothing. When a save fails before the headers have gone, the
 // ErrorHandler answers, and what next writes goes nowhere.
+//
+// A response in whose request a session was read or changed gets Vary: Cookie. One that sets a session gets Cache-Control:
+// private, no-cache, unless next sets its own; in that, public and s-maxage are replaced by private.
+//
+// A response that upgrades the connection must bring the Set-Cookie headers, too: with WriteHeader(101) it does; a library that
+// takes the connection over and writes a response of its own is to be given the header, as in Upgrade(w, r, w.Header()) of
+// gorilla/websocket. Where that may be missing there is a warning in the log.
 func (m *Manager) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		outer, _ := FromContext(r.Context())
@@ -20,59 +29,83 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 			return
 		}
 		q := newRequest(len(m.cookies))
-		s, sw := &q.session, &q.writer
+		s, sw := &q.handle, &q.writer
 		s.start(m, w, r)
-		if err := s.loadEager(); err != nil {
-			m.onError(w, r, err)
-			return
-		}
-		r = r.WithContext(q)
-		sw.s, sw.r = s, r
+		inner := r.WithContext(&q.ctx)
+		sw.s, sw.r = s, inner
 		panicked := true
 		defer func() {
+			handBack(r, inner)
 			if panicked {
 				s.passBy()
 			}
 		}()
-		next.ServeHTTP(wrap(sw), r)
+		if s.refused = s.loadEager(); s.refused != nil {
+			s.answerError(inner, s.refused)
+			panicked = false
+			return
+		}
+		next.ServeHTTP(wrap(sw), inner)
 		panicked = false
-		if sw.commit(http.StatusOK); sw.err == nil && !sw.rejected && s.stale() {
+		sw.commit(http.StatusOK)
+		if s.over() && sw.err == nil && !sw.rejected {
 			s.commit(true, false) // what was changed after the headers
 		}
 	})
 }
 
-// A request is what the middleware makes for each request, in one piece of memory. It is the request's context: that which
-// the request came with, and the session.
+// handBack gives the request that the middleware got what the router and the handler have put into their copy of it: net/http
+// removes the temporary files of its own request only, and what logs or measures outside looks at the route and the form.
+func handBack(r, inner *http.Request) {
+	r.Pattern = inner.Pattern
+	r.Form, r.PostForm, r.MultipartForm = inner.Form, inner.PostForm, inner.MultipartForm
+}
+
+// A request is what the middleware makes for each request, in one piece of memory.
 type request struct {
-	session Session
+	ctx     sessionContext
+	handle  Session
+	session session
 	writer  writer
 }
 
 func newRequest(parts int) *request {
+	var q *request
 	if parts == 1 {
-		q := new(struct {
+		one := new(struct {
 			request
 			parts [1]part
 		})
-		q.session.parts = q.parts[:]
-		return &q.request
+		q, one.session.parts = &one.request, one.parts[:]
+	} else {
+		q = new(request)
+		q.session.parts = make([]part, parts)
 	}
-	q := new(request)
-	q.session.parts = make([]part, parts)
+	q.handle.session, q.ctx.s = &q.session, &q.handle
 	return q
 }
 
-func (q *request) Deadline() (time.Time, bool) { return q.session.ctx.Deadline() }
-func (q *request) Done() <-chan struct{}       { return q.session.ctx.Done() }
-func (q *request) Err() error                  { return q.session.ctx.Err() }
-
-func (q *request) Value(key any) any {
-	if key == (contextKey{}) {
-		return &q.session
-	}
-	return q.session.ctx.Value(key)
+// A sessionContext is the context of the handler's request: that which the request came with, and the session. People log
+// contexts, and those made from one print what theirs has as String, so it says no more than what it is.
+type sessionContext struct {
+	s *Session
 }
+
+func (c *sessionContext) Deadline() (time.Time, bool) { return c.s.ctx.Deadline() }
+func (c *sessionContext) Done() <-chan struct{}       { return c.s.ctx.Done() }
+func (c *sessionContext) Err() error                  { return c.s.ctx.Err() }
+
+func (c *sessionContext) Value(key any) any {
+	if key == (contextKey{}) {
+		return c.s
+	}
+	return c.s.ctx.Value(key)
+}
+
+func (c *sessionContext) String() string { return "sessplus.Context" }
+
+// Format implements [fmt.Formatter] for every verb.
+func (c *sessionContext) Format(f fmt.State, _ rune) { io.WriteString(f, c.String()) }
 
 // defaultErrorHandler answers in plain text that says nothing of the inside, and logs the error.
 func (m *Manager) defaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {

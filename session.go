@@ -34,10 +34,10 @@
 // # Security
 //
 // Cookies are HttpOnly, SameSite=Lax, and Secure when the request came over TLS; behind a proxy that ends TLS set
-// [SecureAlways]. Ids have 256 random bits, are never adopted from a request, and reach a backend only as SHA-256. Call
-// [Session.Renew] at login and [Session.Destroy] at logout. An outage is an error and never looks like a logged-out
-// visitor. Errors and logs hold no id, cookie value, key or field value. SECURITY.md goes through OWASP's session
-// management cheat sheet row by row.
+// [SecureAlways], or Options.SecureRequest. Ids have 256 random bits, are never adopted from a request, and reach a backend
+// only as SHA-256. Call [Session.Renew] at login and [Session.Destroy] at logout. An outage is an error and never looks like
+// a logged-out visitor. Errors and logs hold no id, cookie value, key or field value. SECURITY.md goes through OWASP's
+// session management cheat sheet row by row.
 package sessplus
 
 import (
@@ -55,12 +55,23 @@ import (
 // safe for concurrent use by the goroutines of its request. Changes are saved by the commit, once, before the response
 // headers go.
 //
+// Read a session before the first Write of the response that depends on it. The headers then tell caches that the page is the
+// visitor's own (Vary: Cookie); a page that reads for the first time afterwards is logged as a warning, once per request.
+//
 // Methods that name cookies by their CookieName ignore one that no config has, except that the changing ones
 // ([Session.Renew], [Session.Destroy], [Session.SetPermanent]) make the commit fail: it is a mistake in the program.
 type Session struct {
+	*session // a pointer, so that fmt does not reach the fields either where it cannot call Format: in a struct of the program's
+}
+
+// A session is what a Session stands for.
+type session struct {
 	m   *Manager
 	ctx context.Context     // the request's
 	w   http.ResponseWriter // the one below the middleware
+	uri string              // what the browser asked for
+
+	refused error // the load failed, the ErrorHandler answers, and nothing is saved
 
 	saving sync.Mutex // held by a commit, so that there is one at a time; taken before mu
 
@@ -74,6 +85,7 @@ type Session struct {
 	saved int           // uses when the last commit began
 	tls   bool          // the request came over TLS
 	sent  bool          // the headers have gone
+	open  bool          // shared caches may keep the response and hand it to others, for all that it says
 
 	vary, cacheControl [1]string // what holds these headers
 }
@@ -89,7 +101,7 @@ type part struct {
 	content // of the session, as this request has it
 
 	ended []ended  // records to end
-	lines []string // the Set-Cookie lines for it that are in the response header already
+	lines []string // the Set-Cookie lines for it that go with the response
 
 	epoch   int32 // counts Destroy, so that a commit under way notices one
 	state   partState
@@ -176,9 +188,21 @@ func (s *Session) raw(name string) []byte {
 	return s.read(name)
 }
 
+// look notes that the program reads the session. It lets go of s.mu when it has to say that this comes late.
+func (s *Session) look() {
+	s.uses++
+	if s.sent && s.open {
+		s.open = false
+		s.unlocked(func() {
+			s.warn("sessplus: a session was read for the first time after the response had begun, so that it has no Vary: Cookie, " +
+				"and a shared cache may give it to other visitors; read before writing")
+		})
+	}
+}
+
 // read returns the value that Get reads: that of the last owner which has one, or nil.
 func (s *Session) read(name string) []byte {
-	s.uses++
+	s.look()
 	owners := s.m.routes.owners(name)
 	for i := len(owners) - 1; i >= 0; i-- {
 		p := s.use(owners[i])
@@ -288,7 +312,7 @@ func (s *Session) Has(name string) bool { return s.raw(name) != nil }
 func (s *Session) Fields() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.uses++
+	s.look()
 	names := []string{}
 	s.useAll(s.m.every)
 	for i := range s.parts {
@@ -547,7 +571,7 @@ func (s *Session) Expires(cookie string) time.Time {
 func inspect[T any](s *Session, cookie string, look func(p *part) T) (answer T) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.uses++
+	s.look()
 	if p := s.part(cookie); p != nil {
 		p.used = true
 		answer = look(s.use(p.index))

@@ -37,6 +37,9 @@ func (f Field[T]) Update(s *Session, change func(T) T) (T, error) {
 func (s *Session) update(name string, change func(data []byte) ([]byte, error)) error {
 	s.saving.Lock() // a commit must not save the field meanwhile
 	defer s.saving.Unlock()
+	if s.refused != nil {
+		return s.refused
+	}
 	t, err := s.target(name)
 	if err != nil {
 		return err
@@ -118,7 +121,7 @@ type target struct {
 func (s *Session) target(name string) (target, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.uses++
+	s.look()
 	owners := s.m.routes.owners(name)
 	s.useAll(owners)
 	if len(owners) == 0 {

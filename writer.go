@@ -6,14 +6,19 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // A writer stands between the handler and the response, to commit the session before the headers go. wrap gives it the
 // optional interfaces of the writer below.
 type writer struct {
-	s *Session
-	r *http.Request
+	s       *Session
+	r       *http.Request
+	answers bool // it is that of an ErrorHandler: nothing is saved any more
+
+	asked atomic.Bool // for the header
 
 	mu        sync.Mutex // guards what follows; held by the first commit, so that another goroutine's Write waits for it
 	committed bool
@@ -24,7 +29,12 @@ type writer struct {
 // Unwrap is for [http.ResponseController].
 func (w *writer) Unwrap() http.ResponseWriter { return w.s.w }
 
-func (w *writer) Header() http.Header { return w.s.w.Header() }
+func (w *writer) Header() http.Header {
+	if !w.asked.Load() { // which other goroutines may be reading
+		w.asked.Store(true)
+	}
+	return w.s.w.Header()
+}
 
 // commit is called before the response's headers go, with their status. An error means that the response has been given
 // by the ErrorHandler.
@@ -35,16 +45,40 @@ func (w *writer) commit(status int) error {
 		return w.err
 	}
 	w.committed = true
+	if w.answers {
+		w.s.answerInstead()
+		return nil
+	}
 	if status >= http.StatusInternalServerError {
 		w.rejected = true
 		w.s.passBy()
 		return nil
 	}
-	if fatal, _ := w.s.commit(true, false); fatal != nil {
+	if status == http.StatusSwitchingProtocols {
+		w.s.noPage()
+	}
+	w.committed = false // should it panic: what the handler answers then is committed in its turn
+	fatal, _ := w.s.commit(true, false)
+	w.committed = true
+	if fatal != nil {
 		w.err = fatal
-		w.s.m.onError(w.s.w, w.r, fatal)
+		w.s.answerError(w.r, fatal)
 	}
 	return w.err
+}
+
+// noPage notes that the response upgrades the connection, which no cache keeps.
+func (s *Session) noPage() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open = false
+}
+
+// answerError lets the ErrorHandler answer.
+func (s *Session) answerError(r *http.Request, err error) {
+	w := &writer{s: s, r: r, answers: true}
+	s.m.onError(wrap(w), r, err)
+	w.commit(http.StatusOK)
 }
 
 // WriteHeader commits before every status that ends the headers; 1xx responses except 101 do not (RFC 9110 section 15.2).
@@ -98,11 +132,38 @@ func (w *writer) flush() {
 }
 
 func (w *writer) hijack() (net.Conn, *bufio.ReadWriter, error) {
+	w.mu.Lock()
+	begun := w.committed
+	w.mu.Unlock()
 	if err := w.commit(http.StatusSwitchingProtocols); err != nil {
 		return nil, nil, err
 	}
 	// The controller also finds the Hijacker of a writer further down, which it would otherwise do past this one.
-	return http.NewResponseController(w.s.w).Hijack()
+	conn, rw, err := http.NewResponseController(w.s.w).Hijack()
+	if err == nil && !begun {
+		w.s.takenOver(w.asked.Load())
+	}
+	return conn, rw, err
+}
+
+// takenOver warns of a connection that the program took over when the session's cookies were ready to go: now only the
+// program can send them. Whether it does cannot be seen. It does not if it never asked for the header; if it did, one
+// warning is enough to have it checked.
+func (s *Session) takenOver(asked bool) {
+	var names []string
+	s.mu.Lock()
+	for i := range s.parts {
+		if len(s.parts[i].lines) > 0 {
+			names = append(names, s.parts[i].CookieName)
+		}
+	}
+	s.mu.Unlock()
+	if len(names) == 0 || asked && s.m.takenOver.Swap(true) {
+		return
+	}
+	s.warn("sessplus: a connection was taken over before the Set-Cookie of a session was sent, which never reaches the visitor unless "+
+		"the program writes it; check that it answers with w.Header(), as in Upgrade(w, r, w.Header()) of gorilla/websocket",
+		"cookies", strings.Join(names, ", "))
 }
 
 func (w *writer) push(target string, opts *http.PushOptions) error {
