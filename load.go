@@ -176,7 +176,7 @@ func (p *part) answered(s *Session, c *call, now time.Time) {
 		if endedBy(c.err) != nil {
 			p.gone = true
 		} else if c.err != ErrNoRecord {
-			s.warn("sessplus: a record cannot be read, and counts as no session", "cookie", p.CookieName)
+			s.warn("sessplus: a record cannot be read, and counts as no session", "cookie", p.CookieName, "error", c.err)
 		}
 		s.event(p.cookie, EventMiss, c, nil)
 	case c.err != nil:

@@ -260,7 +260,7 @@ func newRedisScript(text string) *redisScript {
 }
 
 // redisCreate: KEYS record; ARGV now, expiry, ":record", ":saved", then names and values. It answers "exists" if there is a
-// record, or was one a moment ago.
+// record, or was one a moment ago, and "late" if the record has expired by the clock of Redis for more than a second.
 var redisCreate = newRedisScript(`
 if redis.call('EXISTS', KEYS[1]) == 1 then
   local stored = tonumber(redis.call('HGET', KEYS[1], ':expires') or nil)
@@ -272,6 +272,7 @@ for i = 1005, #ARGV, 1000 do
   redis.call('HSET', KEYS[1], unpack(ARGV, i, math.min(i + 999, #ARGV)))
 end
 redis.call('PEXPIREAT', KEYS[1], ARGV[2])
+if redis.call('EXISTS', KEYS[1]) == 0 and redis.call('TIME')[1] * 1000 > ARGV[2] + 1000 then return 'late' end
 return 'created'
 `)
 
@@ -563,6 +564,12 @@ func quietText(cmd redis.Cmder, length int) string {
 	return fmt.Sprintf("%s: [%d]", text, length)
 }
 
+// Clocks that differ by more than a lifetime end sessions at once. That must not look like visitors who log out.
+var (
+	errSlowClock = errors.New("redis: by its clock the new record has expired already; the clock of this machine is slow")
+	errFastClock = fmt.Errorf("%w: by the clock of this machine it has expired, by that of Redis it has not", ErrNoRecord)
+)
+
 var errNoReply = errors.New("redis gave no answer")
 
 // redisAnswer takes the reply to the command into the call.
@@ -598,8 +605,10 @@ func (c *call) redisAnswer(cmd redis.Cmder) {
 // redisRecord takes a hash for the record of the call, if it has not ended.
 func (c *call) redisRecord(hash map[string]string) {
 	r, err := decodeRedis(hash)
-	if err == nil {
-		err = r.live(time.Now())
+	if now := time.Now(); err == nil {
+		if err = r.live(now); err == ErrNoRecord && now.Sub(r.Expires) > time.Second {
+			err = errFastClock // Redis itself gives away nothing that has expired
+		}
 	}
 	if c.err = err; err == nil {
 		c.record = r
@@ -621,6 +630,8 @@ func (c *call) redisState(reply string) {
 		return
 	case "taken":
 		c.err = ErrTaken
+	case "late":
+		c.err = errSlowClock
 	case "conflict":
 		c.err = ErrConflict
 	}
