@@ -104,6 +104,7 @@ func again(calls []*call) (list []*call) {
 		case c.err == nil:
 		case c.patient && errors.Is(c.err, ErrTaken):
 			c.err = ErrTaken
+			c.change.Now = wallNow() // the take may lapse
 			list = append(list, c)
 		default:
 			if ended := endedBy(c.err); ended != nil && c.follow(ended.Next) {
