@@ -3,6 +3,7 @@ package sessplus_test
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -218,6 +219,34 @@ func TestWhatIsNoUseMovesNothing(t *testing.T) {
 		for range 8 {
 			time.Sleep(200 * time.Millisecond)
 			c.mustAsk(c.client, wantUser(t, "ann"))
+		}
+	})
+}
+
+// SPEC 3.2, 3.12: what a rotation leaves in the store does not tell the new id.
+func TestRotationLeavesNoIDInTheStore(t *testing.T) {
+	spec3OnStores(t, func(c *sessplus.Config) { c.RotateEvery = 20 * time.Millisecond }, func(t *testing.T, c *spec3Case) {
+		if c.st.rdb == nil {
+			t.Skip("only the text of a hash is looked at")
+		}
+		ids := []string{c.start()}
+		for range 3 {
+			time.Sleep(30 * time.Millisecond)
+			c.ok(c.with(func(s *sessplus.Session) { s.Get("a") }))
+			c.ok(c.with(func(s *sessplus.Session) { ids = append(ids, s.ID("sid")) }))
+		}
+		ctx := t.Context()
+		keys := c.st.rdb.Keys(ctx, "*").Val()
+		if len(keys) < 3 {
+			t.Fatalf("the store has %d keys, want those of the former names, too", len(keys))
+		}
+		for _, key := range keys {
+			all := key + fmt.Sprint(c.st.rdb.HGetAll(ctx, key).Val())
+			for _, id := range ids {
+				if strings.Contains(all, id) {
+					t.Errorf("the store holds %s", all)
+				}
+			}
 		}
 	})
 }
