@@ -19,8 +19,8 @@ var (
 	// RFC 6265 section 6.1), or a record larger than its store takes.
 	ErrTooLarge = errors.New("sessplus: too large")
 
-	// ErrSessionGone reports that the session was destroyed, renewed or has expired while this request ran.
-	// What the request would have saved is not saved.
+	// ErrSessionGone reports a change of a session that was destroyed, renewed or has expired while this request ran, or
+	// was destroyed or renewed up to a minute ([EndGrace]) before. It is not saved, and no cookie is sent for that session.
 	ErrSessionGone = errors.New("sessplus: the session has ended")
 
 	// ErrHeadersSent reports a change that needs a Set-Cookie header and came after the headers had gone.

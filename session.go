@@ -479,6 +479,10 @@ func (s *Session) withBound(p *part, f func(p *part)) {
 // Renew gives the sessions of the cookies named, or of all, a new id and a new lifetime at the commit. They keep their
 // fields. Call it when a visitor logs in or gains rights, so that an id planted or seen before is worth nothing (OWASP:
 // session fixation). The content of a secure cookie is written anew, also that of one that is BoundTo a renewed session.
+//
+// A request whose session has ended meanwhile, or a moment ago, begins a new one with the fields that it sets, so that a
+// login form that is sent twice logs in both times; with none it saves nothing, and that is no error. After the headers
+// have gone Renew is [ErrHeadersSent], and nothing more of that session is saved.
 func (s *Session) Renew(cookies ...string) {
 	s.each(cookies, "renew", true, func(p *part) {
 		s.withBound(p, func(p *part) { p.renew = true })
@@ -486,8 +490,9 @@ func (s *Session) Renew(cookies ...string) {
 }
 
 // Destroy ends the sessions of the cookies named, or of all: fields, record and cookie go at the commit. That a record is
-// gone already is no error. A field set afterwards starts a new session with a new id. After the headers have gone it
-// still removes the record. Cookies that are BoundTo a session that ends, end with it.
+// gone already is no error; what a renewal has made of it up to a minute ago ends as well. A field set afterwards starts a
+// new session with a new id. After the headers have gone it still removes the record. Cookies that are BoundTo a session
+// that ends, end with it.
 func (s *Session) Destroy(cookies ...string) {
 	s.each(cookies, "delete", false, func(p *part) { s.withBound(p, s.destroy) })
 }
