@@ -271,7 +271,11 @@ redis.call('HSET', KEYS[1], ':record', ARGV[3], ':expires', ARGV[2], ':saved', A
 for i = 1005, #ARGV, 1000 do
   redis.call('HSET', KEYS[1], unpack(ARGV, i, math.min(i + 999, #ARGV)))
 end
-redis.call('PEXPIREAT', KEYS[1], ARGV[2])
+local set = redis.pcall('PEXPIREAT', KEYS[1], ARGV[2])
+if type(set) == 'table' and set.err then -- no record without expiry, if it may not be set
+  redis.call('DEL', KEYS[1])
+  return set
+end
 if redis.call('EXISTS', KEYS[1]) == 0 and redis.call('TIME')[1] * 1000 > ARGV[2] + 1000 then return 'late' end
 return 'created'
 `)
@@ -342,9 +346,9 @@ if after == 0 then
 elseif before == 0 or ARGV[4] ~= '' or expires > stored then
   moved = ARGV[3]
 end
-if moved then
-  redis.call('HSET', key, ':expires', moved)
+if moved then -- in this order, because a full Redis takes no script that begins with HSET
   redis.call('PEXPIREAT', key, moved)
+  redis.call('HSET', key, ':expires', moved)
 end
 local state = 'saved '
 if after == 0 then state = 'empty ' elseif before == 0 then state = 'refilled ' end
