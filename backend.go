@@ -124,8 +124,9 @@ const (
 	EndGrace   = time.Minute // an ended record is told apart from one that never was
 )
 
-// TakeGrace is how long a take holds, if the one who took the record is not heard of again.
-const TakeGrace = 10 * time.Second
+// TakeGrace is how long a take holds, if the one who took the record is not heard of again. It is less than the usual
+// Timeout, so that those who wait for the record get it then.
+const TakeGrace = 3 * time.Second
 
 // An Ending is one step of [Backend.End]. A renewal takes the record that it replaces, then ends it or, if the commit
 // fails, releases it. A record that is taken is still loaded by others; who wants to change it waits. To end a session

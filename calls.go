@@ -122,8 +122,9 @@ func endedBy(err error) *EndedError {
 	return e
 }
 
-// maxHops is how often a record may have been renewed or rotated within EndGrace for its first id to lead to it.
-const maxHops = 16
+// maxHops is how often a record may have been renewed or rotated within EndGrace for its first id to lead to it. Who does
+// that oftener than once a second has no sessions, but a loop.
+const maxHops = 100
 
 // follow turns the call to what an ended record has become. A logout ends what a renewal or rotation beside it has made;
 // other calls go on only from an id that was rotated, which for EndGrace is another name of the same session.

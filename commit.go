@@ -2,7 +2,6 @@ package sessplus
 
 import (
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
@@ -20,7 +19,7 @@ func (s *Session) commit(last, again bool) (fatal, soft error) {
 	if s.refused != nil {
 		return s.refused, nil
 	}
-	saves, now, late, err := s.begin(again)
+	saves, now, late, err := s.begin(last, again)
 	if len(saves) > 0 {
 		saves = s.carryOut(saves, err)
 	}
@@ -34,10 +33,15 @@ func (s *Session) commit(last, again bool) (fatal, soft error) {
 	return fatal, soft
 }
 
-func (s *Session) begin(again bool) (saves []*save, now time.Time, late bool, err error) {
+func (s *Session) begin(last, again bool) (saves []*save, now time.Time, late bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.saved = s.uses
+	for i := range s.parts {
+		if p := &s.parts[i]; p.repeats && last && !s.sent {
+			p.rewrite = true // an earlier Save is to be answered with an id that others know: it may have ended meanwhile
+		}
+	}
 	saves, now, err = s.plan(again)
 	return saves, now, s.sent, err
 }
@@ -419,9 +423,9 @@ func (v *save) stripped() *Change {
 			c.Delete = append(c.Delete, f.Name)
 		}
 	}
-	if p := v.part; r.Permanent && p.rec != nil && p.rec.Permanent {
+	if r.Permanent && v.permanent {
 		off := false
-		c.Permanent, c.Expires = &off, p.expiry(r.Created, c.Now, off)
+		c.Permanent, c.Expires = &off, v.part.expiry(r.Created, c.Now, off)
 	}
 	if len(c.Delete) == 0 && c.Permanent == nil {
 		return nil
@@ -502,7 +506,7 @@ func (s *Session) rotate(saves []*save) {
 	}
 	step := func(v *save, e Ending) *call {
 		e.Now = wallNow()
-		return &call{part: v.part, op: opEnd, key: v.part.name.key(), name: v.part.name, still: true, ending: &e}
+		return &call{part: v.part, op: opEnd, key: v.name.key(), name: v.name, still: true, ending: &e}
 	}
 	takes := make([]*call, len(due))
 	for i, v := range due {
@@ -511,12 +515,18 @@ func (s *Session) rotate(saves []*save) {
 	s.run(takes)
 	var creates, ends []*call
 	for i, v := range due {
-		if takes[i].err != nil {
+		switch err := takes[i].err; {
+		case err == nil:
+		case errors.Is(err, ErrNoRecord), errors.Is(err, ErrTaken):
 			continue // another request was faster, and this one's cookie is good for a while
+		default:
+			s.notRotated(v, err)
+			ends = append(ends, step(v, Ending{Step: StepRelease, Token: takes[i].ending.Token}))
+			continue
 		}
 		r := takes[i].record.clone()
 		r.Mark, r.Version, r.Rotated = nil, "", wallNow()
-		r.Origin = hex.EncodeToString(v.part.binding())
+		r.Origin = v.origin
 		name := v.part.nameOf(newID())
 		v.rotated = &call{part: v.part, op: opCreate, key: name.key(), name: name, record: r}
 		creates = append(creates, v.rotated)
@@ -530,27 +540,41 @@ func (s *Session) rotate(saves []*save) {
 		if v.rotated.err != nil {
 			e.Step = StepRelease
 		} else {
-			e.Next = v.rotated.key + " " + sealID(v.part.name.id(), v.rotated.name.id())
+			e.Next = v.rotated.key + " " + sealID(v.name.id(), v.rotated.name.id())
 		}
 		ends = append(ends, step(v, e))
 	}
 	s.run(ends)
-	var undone []*call
+	var releases, undone []*call
 	for _, c := range ends {
 		v := saveOf(c.part.cookie, due)
-		if v.rotated.err == nil && c.err == nil {
-			continue
-		}
-		if v.rotated.err == nil { // the session has ended meanwhile, or its backend is out of reach
+		switch {
+		case v.rotated == nil:
+		case v.rotated.err != nil:
+			s.notRotated(v, v.rotated.err)
+			v.rotated = nil
+		case c.err == nil:
+		case errors.Is(c.err, ErrNoRecord): // the session has ended meanwhile
 			undone = append(undone, c.part.endCall(v.rotated.key))
+			v.rotated = nil
+		default: // it may have happened: the old record comes back before the new one goes
+			s.notRotated(v, c.err)
+			releases = append(releases, step(v, Ending{Step: StepRelease, Token: c.ending.Token}))
 		}
-		if !errors.Is(c.err, ErrNoRecord) {
-			s.warn("sessplus: the id of a session could not be rotated", "cookie", c.part.CookieName,
-				"error", errors.Join(v.rotated.err, c.err))
+	}
+	s.run(releases)
+	for _, c := range releases {
+		v := saveOf(c.part.cookie, due)
+		if c.err == nil {
+			undone = append(undone, c.part.endCall(v.rotated.key))
 		}
 		v.rotated = nil
 	}
 	s.run(undone)
+}
+
+func (s *Session) notRotated(v *save, err error) {
+	s.warn("sessplus: the id of a session could not be rotated", "cookie", v.part.CookieName, "error", err)
 }
 
 // outcome sums up the errors: those that the request fails with, and those that it does not.
@@ -682,7 +706,8 @@ func (s *Session) keepLines(v *save, now time.Time, failed bool) {
 	p := v.part
 	send := v.send && v.written && !failed
 	drop := v.drop && (p.expire || v.written && !failed)
-	gone := errors.Is(v.err, ErrSessionGone) || v.void // what an earlier Save has set would undo a login elsewhere
+	// What an earlier Save has set would undo a login elsewhere.
+	gone := errors.Is(v.err, ErrSessionGone) || v.void || v.touch && errors.Is(v.main.err, ErrNoRecord)
 	// Of several cookies one may be kept for this host alone, and would come before that of the Domain.
 	hostOnly := p.twice != 0 && p.Domain != "" && !gone
 	if hostOnly && !drop && !send && !failed {
@@ -717,7 +742,7 @@ func (s *Session) keepLines(v *save, now time.Time, failed bool) {
 	if !gone {
 		p.expire, p.held = false, send
 	}
-	p.lines = lines
+	p.lines, p.repeats = lines, send && p.sealer == nil && !v.creates()
 }
 
 // cameWith reports whether the request brought the cookie, or its nth chunk.

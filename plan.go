@@ -2,6 +2,7 @@ package sessplus
 
 import (
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"slices"
 	"time"
@@ -29,10 +30,14 @@ type save struct {
 	rotates bool
 	lost    bool // the session to be renewed has ended meanwhile: the new one begins afresh with what this request has set
 	void    bool // and that is nothing
-	undead  bool // a record that was to end may be there still
-	ends    bool // the session ends with it
-	fresh   bool // there was no session before
-	written bool // what there was to save is saved
+
+	name      sessionName // of the session to be renewed or rotated
+	origin    string      // of a session to be rotated
+	permanent bool        // the session to be renewed is
+	undead    bool        // a record that was to end may be there still
+	ends      bool        // the session ends with it
+	fresh     bool        // there was no session before
+	written   bool        // what there was to save is saved
 
 	send   bool     // the cookie is to be set: with the id, or with values
 	values []string // of the cookie and its chunks
@@ -188,7 +193,9 @@ func (p *part) planRecord(now time.Time, late bool) *save {
 	case filled:
 		v.planTouch(now, p.rewrite && p.used && !late)
 	}
-	v.rotates = filled && !late && v.err == nil && !v.creates() && !v.ends && p.rotationDue(now)
+	if filled && !late && v.err == nil && !v.creates() && !v.ends && p.rotationDue(now) {
+		v.rotates, v.name, v.origin = true, p.name, hex.EncodeToString(p.binding())
+	}
 	if v.main == nil && v.err == nil && v.late == nil && len(v.deletes) == 0 && !v.drop && !v.rotates {
 		return nil
 	}
@@ -219,6 +226,7 @@ func (v *save) planCreate(changed []RawField, now time.Time) {
 	v.main = &made.call
 	v.renews = p.renew
 	if p.rec != nil {
+		v.permanent = p.rec.Permanent
 		v.take = &call{part: p, op: opEnd, key: p.name.key(), name: p.name, ending: &Ending{
 			Step: StepTake, Token: rand.Text(), Now: now, Seen: p.rec,
 		}}
@@ -273,7 +281,7 @@ func (v *save) planTouch(now time.Time, verify bool) {
 	v.touch = true
 	v.needed = v.needed || p.refilled
 	v.send = p.rewrite && p.used || p.maxAge(p.permanent) > 0
-	v.main = &call{part: p, op: opUpdate, key: p.name.key(), name: p.name, patient: verify,
+	v.main = &call{part: p, op: opUpdate, key: p.name.key(), name: p.name, patient: verify || v.needed,
 		change: &Change{Now: now, Seen: p.rec, Expires: end}}
 }
 
@@ -285,7 +293,7 @@ func (p *part) touchDue(now time.Time) bool {
 
 // rotationDue reports whether the session is to get another id because of its age.
 func (p *part) rotationDue(now time.Time) bool {
-	if p.RotateEvery <= 0 || !p.used || p.rec == nil || p.gone {
+	if p.RotateEvery <= 0 || !p.used || p.quiet || p.rec == nil || p.gone {
 		return false
 	}
 	since := p.rec.Rotated
@@ -332,6 +340,9 @@ func (s *Session) verifyBound(p *part, saves []*save, now time.Time) []*save {
 	if b.rec == nil || b.gone || v != nil && (v.main != nil || v.err != nil) {
 		if v != nil {
 			v.needed = true
+		}
+		if v != nil && v.main != nil && v.main.op == opUpdate {
+			v.main.patient = true
 		}
 		return saves
 	}

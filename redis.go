@@ -325,13 +325,13 @@ for _ = 1, matches do
 end
 local before = redis.call('HLEN', key) - 3
 local last = i + 2 * sets - 1
+local d, lastDelete = last + 1, last + deletes
+while d <= lastDelete do
+  redis.call('HDEL', key, unpack(ARGV, d, math.min(d + 999, lastDelete)))
+  d = math.min(d + 1000, lastDelete + 1)
+end
 while i <= last do
   redis.call('HSET', key, unpack(ARGV, i, math.min(i + 999, last)))
-  i = math.min(i + 1000, last + 1)
-end
-last = i + deletes - 1
-while i <= last do
-  redis.call('HDEL', key, unpack(ARGV, i, math.min(i + 999, last)))
   i = math.min(i + 1000, last + 1)
 end
 if ARGV[4] ~= '' then
@@ -346,7 +346,7 @@ if after == 0 then
 elseif before == 0 or ARGV[4] ~= '' or expires > stored then
   moved = ARGV[3]
 end
-if moved then -- in this order, because a full Redis takes no script that begins with HSET
+if moved then -- in this order, as above, because a full Redis takes no script that begins with HSET
   redis.call('PEXPIREAT', key, moved)
   redis.call('HSET', key, ':expires', moved)
 end
@@ -375,8 +375,8 @@ end
 if step == 'release' then
   if mine then
     if kind == 'e' then
-      redis.call('HSET', key, ':expires', at)
       redis.call('PEXPIREAT', key, at)
+      redis.call('HSET', key, ':expires', at)
     end
     redis.call('HDEL', key, ':mark')
   end

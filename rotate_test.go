@@ -1,6 +1,7 @@
 package sessplus_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -192,6 +193,10 @@ func TestWhatIsNoUseMovesNothing(t *testing.T) {
 		for name, f := range map[string]func(*sessplus.Session){
 			"nothing":   func(*sessplus.Session) {},
 			"SkipTouch": func(s *sessplus.Session) { s.Get("user"); s.SkipTouch() },
+			"SkipTouch and an Update": func(s *sessplus.Session) {
+				s.SkipTouch()
+				sessplus.Field[int]("n").Update(s, increment)
+			},
 			"SkipTouch and a change": func(s *sessplus.Session) {
 				s.SkipTouch()
 				s.Set("n", s.GetInt("n")+1)
@@ -202,7 +207,7 @@ func TestWhatIsNoUseMovesNothing(t *testing.T) {
 			for range 6 {
 				time.Sleep(200 * time.Millisecond)
 				r := c.mustAsk(client, f)
-				if lines := r.setCookies("s"); len(lines) > 0 && name != "SkipTouch and a change" {
+				if lines := r.setCookies("s"); len(lines) > 0 && !strings.Contains(name, "and") {
 					t.Errorf("%s: Set-Cookie = %q", name, lines)
 				}
 				if vary := r.Header.Get("Vary"); vary != "" && name == "nothing" {
@@ -249,4 +254,157 @@ func TestRotationLeavesNoIDInTheStore(t *testing.T) {
 			}
 		}
 	})
+}
+
+// SPEC 3.12, 6.1, 6.2: a step of a rotation that fails, or whose answer is lost, costs neither the session nor time.
+func TestRotationThatFailsLeavesTheSession(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		for _, step := range []string{"take", "create", "end"} {
+			for _, lost := range []bool{false, true} {
+				t.Run(fmt.Sprint(step, " lost ", lost), func(t *testing.T) {
+					before := &s5Backend{Backend: b}
+					after := &afterBackend{Backend: before}
+					c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: after, RotateEvery: 100 * time.Millisecond}))
+					c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+					old := c.withCookies(c.jar(c.client))
+					time.Sleep(110 * time.Millisecond)
+					if lost {
+						after.after = func(op string) error {
+							if op == step {
+								after.after = nil
+								return errS5Down
+							}
+							return nil
+						}
+					} else {
+						before.setHook(func(_ context.Context, op string) error {
+							if op == step {
+								before.setHook(nil)
+								return errS5Down
+							}
+							return nil
+						})
+					}
+					c.mustAsk(c.client, wantUser(t, "ann"))
+					begun := time.Now()
+					for _, who := range []*http.Client{c.client, old} {
+						c.mustAsk(who, func(s *sessplus.Session) {
+							wantUser(t, "ann")(s)
+							s.Set("more", 1)
+						})
+					}
+					if took := time.Since(begun); took > 2*time.Second {
+						t.Errorf("the next changes took %v", took)
+					}
+				})
+			}
+		}
+	})
+}
+
+// SPEC 4.7: a Destroy in another goroutine while the id rotates.
+func TestDestroyBesideARotation(t *testing.T) {
+	for _, step := range []string{"take", "create", "end"} {
+		b := &s5Backend{Backend: sessplus.Memory()}
+		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, RotateEvery: time.Millisecond}))
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+		old := c.withCookies(c.jar(c.client))
+		time.Sleep(2 * time.Millisecond)
+		c.mustAsk(c.client, func(s *sessplus.Session) {
+			s.Get("user")
+			b.setHook(func(_ context.Context, op string) error {
+				if op == step {
+					b.setHook(nil)
+					s.Destroy()
+				}
+				return nil
+			})
+			if err := s.Save(); err != nil {
+				t.Errorf("%s: Save = %v", step, err)
+			}
+		})
+		for _, who := range []*http.Client{c.client, old} {
+			c.mustAsk(who, func(s *sessplus.Session) {
+				if s.Has("user") {
+					t.Errorf("%s: the session lives after Destroy", step)
+				}
+			})
+		}
+	}
+}
+
+// SPEC 3.9, 3.12: a logout by an id from many rotations ago.
+func TestDestroyAfterManyRotations(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, RotateEvery: time.Millisecond}))
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+		slow := c.begin(c.withCookies(c.jar(c.client)), func(s *sessplus.Session) { s.Destroy() })
+		for range 20 {
+			time.Sleep(2 * time.Millisecond)
+			c.mustAsk(c.client, wantUser(t, "ann"))
+		}
+		if r := slow.finish(); r.StatusCode != http.StatusOK {
+			t.Fatalf("the logout is answered %d", r.StatusCode)
+		}
+		c.mustAsk(c.client, func(s *sessplus.Session) {
+			if s.Has("user") {
+				t.Error("the session lives after the logout")
+			}
+		})
+	})
+}
+
+// SPEC 3.11: a cookie that an early Save has to send, of a session that ends before the response begins.
+func TestEarlySaveDoesNotUndoALogin(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		for _, config := range []sessplus.Config{{MaxAge: time.Hour}, {RotateEvery: time.Millisecond}} {
+			config.CookieName, config.Backend = "s", b
+			c := newCrowd(t, newManager(t, nil, config))
+			c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("cart", 1) })
+			time.Sleep(2 * time.Millisecond)
+			saved := make(chan struct{})
+			slow := &slowRequest{make(chan struct{}), make(chan *reply, 1)}
+			go func() {
+				slow.answer <- c.askWith(c.client, func(s *sessplus.Session) {
+					s.Set("progress", 1)
+					s.Save()
+					close(saved)
+					<-slow.goOn
+				})
+			}()
+			<-saved
+			c.mustAsk(c.client, func(s *sessplus.Session) { s.Renew(); s.Set("user", "ann") })
+			slow.finish()
+			c.mustAsk(c.client, wantUser(t, "ann"))
+		}
+	})
+}
+
+// SPEC 6.6: a change of a bound cookie while another request ends the session's record, which is not known to end yet.
+func TestBoundCookieWaitsForARecordThatIsTaken(t *testing.T) {
+	f := &s5Backend{Backend: sessplus.Memory()}
+	c := newCrowd(t, newManager(t, nil,
+		sessplus.Config{CookieName: "s", Backend: f, RotateEvery: 200 * time.Millisecond, IdleTimeout: time.Second, Fields: sessplus.Include("user")},
+		sessplus.Config{CookieName: "b", BoundTo: "s", Fields: sessplus.Auto()}))
+	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("color", "red") })
+	tab := c.withCookies(c.jar(c.client))
+	time.Sleep(210 * time.Millisecond)
+	slow := c.begin(tab, func(s *sessplus.Session) { s.Set("color", "blue") })
+	entered, goOn := make(chan struct{}), make(chan struct{})
+	f.setHook(func(_ context.Context, op string) error {
+		if op == "end" {
+			f.setHook(nil)
+			close(entered)
+			<-goOn
+		}
+		return nil
+	})
+	first := make(chan *reply, 1)
+	go func() { first <- c.askWith(c.client, func(s *sessplus.Session) { s.Get("user") }) }()
+	<-entered
+	time.AfterFunc(100*time.Millisecond, func() { close(goOn) })
+	if r := slow.finish(); r.StatusCode != http.StatusOK {
+		t.Errorf("status = %d, want 200", r.StatusCode)
+	}
+	<-first
 }

@@ -114,6 +114,7 @@ type part struct {
 	tried   bool  // what it has to save could not be saved, and there is nothing new since
 	used    bool  // the program has read or changed it
 	quiet   bool  // and that is no use for the idle timeout
+	repeats bool  // lines have an id that the browser had before this request, or that a rotation gave it
 }
 
 // ended is a record to end, as it was last seen.

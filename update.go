@@ -65,6 +65,9 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 		c := &call{part: p, op: opUpdate, key: t.name.key(), name: t.name, patient: true, change: &Change{
 			Set: []RawField{{name, data}}, Expires: p.expiry(seen.Created, now, seen.Permanent), Now: now, Seen: seen,
 		}}
+		if t.quiet && len(seen.Fields) > 0 {
+			c.change.Expires = seen.Expires
+		}
 		if !t.set {
 			c.change.Match = []RawField{{name, known}}
 		}
@@ -111,6 +114,7 @@ type target struct {
 	part  *part // nil: there is none, and the update is a plain change
 	epoch int32
 	name  sessionName
+	quiet bool // it is no use for the idle timeout
 	moved bool // name is that of what the record has become
 	rec   *Record
 	known []byte // the field's value there, or the value of this request if there is no record
@@ -145,7 +149,7 @@ func (s *Session) target(name string) (target, error) {
 	case p.sealer != nil || p.rec == nil || p.renew: // what belongs to a login is not stored under the id from before it
 		return target{known: e.value}, nil
 	}
-	return target{part: p, epoch: p.epoch, name: p.name, rec: p.rec, known: e.value, set: e.dirty()}, nil
+	return target{part: p, epoch: p.epoch, name: p.name, rec: p.rec, known: e.value, set: e.dirty(), quiet: p.quiet}, nil
 }
 
 // updated takes over what an update has saved. It reports whether the browser still has the session's cookie, or gets it.
