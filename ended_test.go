@@ -380,3 +380,37 @@ func (b *clashingBackend) Create(ctx context.Context, key string, r *sessplus.Re
 	}
 	return b.Backend.Create(ctx, key, r)
 }
+
+// SPEC 3.11, 4.2: a login whose session is ended while its request runs begins afresh: nothing of the old session comes back,
+// not what was bound to it either.
+func TestLoginBesideALogoutBringsNothingBack(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, Fields: sessplus.Exclude("color", "size")},
+			sessplus.Config{CookieName: "bound", BoundTo: "s", Fields: sessplus.Include("color", "size")}))
+		for name, end := range map[string]func(*sessplus.Session){
+			"Destroy": func(s *sessplus.Session) { s.Destroy() },
+			"Renew":   func(s *sessplus.Session) { s.Set("seen", 1); s.Renew() },
+		} {
+			client := c.visitor()
+			c.mustAsk(client, func(s *sessplus.Session) {
+				s.Set("user", "ann")
+				s.Set("color", "red")
+				s.SetPermanent("s", true)
+			})
+			slow := c.begin(client, func(s *sessplus.Session) {
+				s.Renew()
+				s.Set("login", "bob")
+				s.Set("size", 3)
+			})
+			c.mustAsk(c.withCookies(c.jar(client)), end)
+			if r := slow.finish(); r.StatusCode != http.StatusOK {
+				t.Fatalf("%s: the login is answered %d %q", name, r.StatusCode, r.body)
+			}
+			c.mustAsk(client, func(s *sessplus.Session) {
+				if got := fmt.Sprint(s.Values()); got != "map[login:bob size:3]" || s.Permanent("s") {
+					t.Errorf("%s: the new session holds %s, permanent %v", name, got, s.Permanent("s"))
+				}
+			})
+		}
+	})
+}

@@ -12,6 +12,7 @@ import (
 	"net/http/cookiejar"
 	"net/url"
 	"os"
+	"slices"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -90,14 +91,24 @@ func (s *store) env() map[string]string {
 	}
 }
 
+// keys returns the keys of Redis, but for the traces of sessions that have ended.
+func (s *store) keys() []string {
+	s.Helper()
+	ctx := context.Background()
+	all, err := s.redis.Keys(ctx, "*").Result()
+	if err != nil {
+		s.Fatal(err)
+	}
+	return slices.DeleteFunc(all, func(key string) bool {
+		return strings.HasPrefix(s.redis.HGet(ctx, key, ":mark").Val(), "e ")
+	})
+}
+
 // session returns the fields of the session with that id, and fails the test if Redis holds anything else, or no expiry.
 func (s *store) session(id string) map[string]string {
 	s.Helper()
 	ctx := context.Background()
-	keys, err := s.redis.Keys(ctx, "*").Result()
-	if err != nil {
-		s.Fatal(err)
-	}
+	keys := s.keys()
 	if want := recordKey("session", id); len(keys) != 1 || keys[0] != want {
 		s.Fatalf("Redis has the keys %q, want %q", keys, want)
 	}
@@ -139,13 +150,16 @@ func (s *store) accounts() []*firestore.DocumentSnapshot {
 	if err != nil {
 		s.Fatal(err)
 	}
-	return docs
+	return slices.DeleteFunc(docs, func(d *firestore.DocumentSnapshot) bool { // the traces of sessions that have ended
+		mark, _ := d.Data()["mark"].(string)
+		return strings.HasPrefix(mark, "e ")
+	})
 }
 
 // isEmpty fails the test unless both are.
 func (s *store) isEmpty(when string) {
 	s.Helper()
-	if keys := s.redis.Keys(context.Background(), "*").Val(); len(keys) > 0 {
+	if keys := s.keys(); len(keys) > 0 {
 		s.Errorf("%s Redis has the keys %q, want none", when, keys)
 	}
 	if docs := s.accounts(); len(docs) > 0 {
