@@ -179,10 +179,11 @@ func (w mWorlds) mayBeEmpty() bool { return w[mWorld{}] }
 type mSession struct {
 	id     string
 	worlds mWorlds
-	former mWorlds   // before it ended
-	next   *mSession // what it was renewed to, if that is sure
-	dead   bool      // nothing can be read under it or saved in it any more
-	bound  []string  // tokens that were sealed with it
+	former mWorlds     // before it ended
+	next   *mSession   // what it was renewed to, if that is sure
+	other  []*mSession // what it may have been renewed to
+	dead   bool        // nothing can be read under it or saved in it any more
+	bound  []string    // tokens that were sealed with it
 }
 
 // An mToken is a value.
@@ -190,6 +191,7 @@ type mToken struct {
 	visitor int
 	before  int    // ids from before this time must not show it; 0: no such thing
 	gone    string // why nobody may see it
+	goneAt  int    // since when
 }
 
 // An mSealed is the text of the secure cookie.
@@ -249,6 +251,7 @@ type mTurn struct {
 	calls  map[string]int
 	faults int
 	inCall bool
+	slow   bool // a request was made in the midst of a call, and may have taken longer than the Timeout
 }
 
 func (m *model) fail(format string, args ...any) {
@@ -310,7 +313,7 @@ func (t *mTurn) nest(q *mReq) {
 	if t.bubble {
 		synctest.Wait() // for the calls beside this one
 	}
-	t.inCall = true
+	t.inCall, t.slow = true, true
 	t.play(q)
 	t.inCall = false
 }
@@ -473,7 +476,7 @@ func (t *mTurn) checkToken(k int, value string) {
 		t.fail("nobody has set %q", value)
 	case tok.visitor != t.req.visitor:
 		t.fail("visitor %d sees %q of another", t.req.visitor, value)
-	case tok.gone != "":
+	case tok.gone != "" && tok.goneAt < t.began:
 		t.fail("%q is seen, which was %s", value, tok.gone)
 	case tok.before > 0 && t.issued[id] < tok.before:
 		t.fail("%q was set after Renew or Destroy, and is seen under a cookie from before", value)
@@ -807,6 +810,9 @@ func (t *mTurn) disturb(k int, x *mSession) {
 // doubt notes that what was to be saved may be saved.
 func (t *mTurn) doubt(k int, x *mSession) {
 	for ; x != nil; x = x.next {
+		if t.destroyed[k] {
+			x.weaken()
+		}
 		if x.dead {
 			continue
 		}
@@ -814,7 +820,7 @@ func (t *mTurn) doubt(k int, x *mSession) {
 		if t.destroyed[k] || t.renew[k] && t.faults > 1 {
 			worlds[mWorld{}] = true
 		}
-		if !t.renew[k] && !t.destroyed[k] {
+		if (!t.renew[k] || t.view[k] == mWorld{}) && !t.destroyed[k] {
 			for w := range x.worlds {
 				for _, w := range t.over(k, w) {
 					worlds[w] = true
@@ -844,19 +850,37 @@ func (t *mTurn) kill(k int, x *mSession) {
 		for w := range x.worlds {
 			for _, value := range w {
 				if value != "" {
-					t.tokens[value].gone = "destroyed"
+					t.lose(value, "destroyed")
 				}
 			}
 		}
 		if k == mA {
 			for _, value := range x.bound {
-				t.tokens[value].gone = "destroyed with the session that it was bound to"
+				t.lose(value, "destroyed with the session that it was bound to")
 			}
 		}
 		if !x.dead {
 			x.former = x.worlds
 		}
 		x.worlds, x.dead = mWorlds{{}: true}, true
+		x.weaken()
+	}
+}
+
+// lose notes that nobody who asks from now on may see a value.
+func (t *mTurn) lose(value, why string) {
+	if tok := t.tokens[value]; tok.gone == "" {
+		tok.gone, tok.goneAt = why, t.clock
+	}
+}
+
+// weaken notes that what x may have been renewed to may have ended with it.
+func (x *mSession) weaken() {
+	for _, y := range x.other {
+		for ; y != nil; y = y.next {
+			y.worlds[mWorld{}] = true
+			y.weaken()
+		}
 	}
 }
 
@@ -895,6 +919,8 @@ func (t *mTurn) renewed(k int, x *mSession, id string) {
 	}
 	if !unsure {
 		x.next = y
+	} else {
+		x.other = append(x.other, y)
 	}
 	if !x.dead {
 		x.former = x.worlds
@@ -931,7 +957,7 @@ func (t *mTurn) settleSealed(certain bool, text, oldA string, h http.Header) {
 		}
 		t.sealed[text] = x
 		t.cur[mC] = text
-	} else if !t.sent && sure && !t.unknown[mC] && !answered {
+	} else if held := t.came[mC] != "" || t.view[mC] != (mWorld{}); held && !t.sent && sure && !t.unknown[mC] && !answered {
 		if t.base[mC] != t.view[mC] || t.cur[mA] != oldA && t.view[mC] != (mWorld{}) {
 			t.fail("bound is %v now and was %v, and there is no cookie", t.view[mC], t.base[mC])
 		}
@@ -955,14 +981,14 @@ func (t *mTurn) finish(rec *httptest.ResponseRecorder, panicked bool) {
 	case !t.ran:
 	case panicked && t.scripted, t.rejected:
 		for _, value := range open {
-			t.tokens[value].gone = "not to be saved"
+			t.lose(value, "not to be saved")
 		}
 	case panicked, t.sent:
 		t.settle(false, open, h)
 	default:
 		t.settle(rec.Code == http.StatusOK, open, h)
 	}
-	if t.faults > 1 || panicked && t.faults > 0 {
+	if t.faults > 1 || panicked && t.faults > 0 || t.slow && !t.bubble {
 		t.loose = true
 	}
 	if !arrives {
@@ -971,7 +997,7 @@ func (t *mTurn) finish(rec *httptest.ResponseRecorder, panicked bool) {
 	switch code := rec.Code; {
 	case code == http.StatusOK, code == http.StatusInternalServerError && t.rejected:
 	case code == http.StatusServiceUnavailable:
-		if t.faults == 0 && !t.loose && !t.lenient {
+		if t.faults == 0 && !t.loose && !t.lenient && !t.slow {
 			t.fail("503 without a fault")
 		}
 	case code == http.StatusConflict:
@@ -984,7 +1010,7 @@ func (t *mTurn) finish(rec *httptest.ResponseRecorder, panicked bool) {
 	}
 	t.checkHeader(rec.Code, h, destroyed)
 	for k, name := range mNames[:mC] {
-		if id := t.cur[k]; id != t.came[k] && id != "" && lines(h)[name] == "" && t.view[k] != (mWorld{}) {
+		if id := t.cur[k]; id != t.came[k] && id != "" && lines(h)[name] == "" && t.view[k] != (mWorld{}) && !t.ended[k] {
 			t.fail("the session %s was renewed, and the answer does not say so", name)
 		}
 	}
