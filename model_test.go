@@ -597,7 +597,7 @@ func (t *mTurn) do(w http.ResponseWriter, s *sessplus.Session, o mOp) {
 		_, err := sessplus.Field[string](mFields[k][i]).Update(s, func(string) string { return value })
 		t.note("Update %s: %v", value, err)
 		if k != mC {
-			if x := t.sessions[k][t.cur[k]]; x != nil && !t.destroyed[k] {
+			if x := t.sessions[k][t.cur[k]]; x != nil && !t.destroyed[k] && !t.renew[k] {
 				t.overlay(x, k, [2]bool{i == 0, i == 1}, value)
 			}
 		}
@@ -644,10 +644,7 @@ func (t *mTurn) told(s *sessplus.Session, err error) {
 
 // overlay adds to what may be stored a value of one field.
 func (t *mTurn) overlay(x *mSession, k int, mask [2]bool, value string) {
-	for ; x != nil; x = x.next {
-		if x.dead && x.next != nil {
-			continue
-		}
+	for _, x := range append(x.successors(), x) {
 		if !x.dead {
 			for w := range maps.Clone(x.worlds) {
 				for i := range w {
@@ -746,7 +743,7 @@ func (t *mTurn) settle(certain bool, open []string, h http.Header) {
 			}
 			if fresh {
 				t.sessions[k][id] = &mSession{id: id, worlds: mWorlds{t.view[k]: true}}
-				t.cur[k] = id
+				t.cur[k], t.renew[k] = id, false
 			} else {
 				if filled && changes && !t.sent {
 					t.fail("%s was set after Destroy and confirmed, and there is no cookie", mNames[k])
@@ -756,7 +753,7 @@ func (t *mTurn) settle(certain bool, open []string, h http.Header) {
 			t.destroyed[k] = false
 		case fresh:
 			t.renewed(k, x, id)
-			t.cur[k] = id
+			t.cur[k], t.renew[k] = id, false
 		default:
 			if t.renew[k] && filled && !t.sent && x != nil && !x.dead && !x.worlds.mayBeEmpty() && !t.ended[k] {
 				t.fail("%s was renewed and confirmed, and there is no new cookie", mNames[k])
@@ -768,7 +765,7 @@ func (t *mTurn) settle(certain bool, open []string, h http.Header) {
 				t.keep(k, x)
 			}
 		}
-		t.renew[k], t.touched[k], t.base[k] = false, [2]bool{}, t.view[k]
+		t.touched[k], t.base[k] = [2]bool{}, t.view[k]
 	}
 	t.settleSealed(certain, set[mNames[mC]], oldA, h)
 }
@@ -777,6 +774,9 @@ func (t *mTurn) settle(certain bool, open []string, h http.Header) {
 func (t *mTurn) keep(k int, x *mSession) {
 	if !x.dead {
 		worlds := make(mWorlds)
+		if t.ended[k] && x.worlds.mayBeEmpty() { // it may have ended in the midst of this request
+			worlds[mWorld{}] = true
+		}
 		for w := range x.worlds {
 			for _, w := range t.over(k, w) {
 				worlds[w] = true
@@ -785,8 +785,8 @@ func (t *mTurn) keep(k int, x *mSession) {
 		x.worlds = worlds
 	}
 	t.disturb(k, x)
-	for y := x.next; y != nil && t.ended[k]; y = y.next { // it was saved before it ended, or not
-		if !y.dead {
+	for _, y := range x.successors() { // it was saved before it ended, or not
+		if t.ended[k] && !y.dead {
 			for w := range maps.Clone(y.worlds) {
 				for _, w := range t.over(k, w) {
 					y.worlds[w] = true
@@ -809,10 +809,10 @@ func (t *mTurn) disturb(k int, x *mSession) {
 
 // doubt notes that what was to be saved may be saved.
 func (t *mTurn) doubt(k int, x *mSession) {
-	for ; x != nil; x = x.next {
-		if t.destroyed[k] {
-			x.weaken()
-		}
+	if x == nil {
+		return
+	}
+	for _, x := range append(x.successors(), x) {
 		if x.dead {
 			continue
 		}
@@ -874,12 +874,23 @@ func (t *mTurn) lose(value, why string) {
 	}
 }
 
+// successors are the sessions that it may have become.
+func (x *mSession) successors() (list []*mSession) {
+	next := x.other
+	if x.next != nil {
+		next = append(slices.Clone(next), x.next)
+	}
+	for _, y := range next {
+		list = append(append(list, y), y.successors()...)
+	}
+	return list
+}
+
 // weaken notes that what x may have been renewed to may have ended with it.
 func (x *mSession) weaken() {
 	for _, y := range x.other {
-		for ; y != nil; y = y.next {
+		for _, y := range append(y.successors(), y) {
 			y.worlds[mWorld{}] = true
-			y.weaken()
 		}
 	}
 }
@@ -1010,7 +1021,7 @@ func (t *mTurn) finish(rec *httptest.ResponseRecorder, panicked bool) {
 	}
 	t.checkHeader(rec.Code, h, destroyed)
 	for k, name := range mNames[:mC] {
-		if id := t.cur[k]; id != t.came[k] && id != "" && lines(h)[name] == "" && t.view[k] != (mWorld{}) && !t.ended[k] {
+		if id := t.cur[k]; id != t.came[k] && id != "" && lines(h)[name] == "" && t.view[k] != (mWorld{}) && !t.ended[k] && !destroyed[k] {
 			t.fail("the session %s was renewed, and the answer does not say so", name)
 		}
 	}
