@@ -572,6 +572,8 @@ func (v *save) takeOver(now time.Time, failed, late bool) {
 		v.send, v.drop, p.expire = false, true, true
 	case errors.Is(v.err, ErrSessionGone), v.void:
 		p.end()
+	case p.sealer != nil && v.lost && !v.written && v.err == nil && !failed:
+		p.content = content{} // what was bound to the session that has ended does not go over to the new one
 	case !v.written:
 		p.renew = p.renew || v.renews
 		p.tried = v.err != nil || v.touch

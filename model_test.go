@@ -231,6 +231,7 @@ type mTurn struct {
 	unknown   [mCookies]bool   // it has not been read
 	touched   [mCookies][2]bool
 	disturbed [mCookies][2]bool // a request in its midst has changed the field
+	stored    [mCookies][2]bool // an Update has saved the field at once
 	ended     [mCookies]bool    // or has ended the session
 	destroyed [mCookies]bool
 	renew     [mCookies]bool
@@ -598,6 +599,7 @@ func (t *mTurn) do(w http.ResponseWriter, s *sessplus.Session, o mOp) {
 		t.note("Update %s: %v", value, err)
 		if k != mC {
 			if x := t.sessions[k][t.cur[k]]; x != nil && !t.destroyed[k] && !t.renew[k] {
+				t.stored[k][i] = true
 				t.overlay(x, k, [2]bool{i == 0, i == 1}, value)
 			}
 		}
@@ -848,8 +850,12 @@ func (t *mTurn) kill(k int, x *mSession) {
 	t.tellEnded(k)
 	for ; x != nil; x = x.next {
 		for w := range x.worlds {
-			for _, value := range w {
-				if value != "" {
+			for i, value := range w {
+				sure := true
+				for w := range x.worlds {
+					sure = sure && w[i] == value
+				}
+				if value != "" && sure {
 					t.lose(value, "destroyed")
 				}
 			}
@@ -900,7 +906,7 @@ func (t *mTurn) renewed(k int, x *mSession, id string) {
 	y := &mSession{id: id, worlds: make(mWorlds)}
 	from := mWorlds{{}: true}
 	if x != nil {
-		if from = x.worlds; x.dead {
+		if from = x.worlds; x.dead && t.ended[k] {
 			from = x.former
 		}
 		if !t.renew[k] && !x.dead && !x.worlds.mayBeEmpty() && !t.ended[k] {
@@ -917,6 +923,9 @@ func (t *mTurn) renewed(k int, x *mSession, id string) {
 	}
 	unsure := x == nil || x.dead || x.worlds.mayBeEmpty() || t.ended[k]
 	if unsure {
+		for i, stored := range t.stored[k] { // by an Update, and has gone with the session
+			t.disturbed[k][i] = t.disturbed[k][i] || stored
+		}
 		for _, w := range t.over(k, mWorld{}) {
 			y.worlds[w] = true
 		}

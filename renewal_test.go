@@ -190,3 +190,33 @@ func TestRefilledSessionIsNotAnsweredWithoutACookie(t *testing.T) {
 		}
 	})
 }
+
+// SPEC 7.7: a renewal begins afresh because of a logout beside it. What was bound to the session from before that stays void,
+// also when the request saves twice.
+func TestBoundContentDoesNotOutliveALogout(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, Fields: sessplus.Include("user")},
+			sessplus.Config{CookieName: "bound", BoundTo: "s", Fields: sessplus.Auto()}))
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("secret", 1) })
+		tab := c.withCookies(c.jar(c.client))
+		slow := c.begin(c.client, func(s *sessplus.Session) {
+			s.Renew("s")
+			s.Set("user", "bob")
+			if err := s.Save(); err != nil {
+				t.Errorf("Save = %v", err)
+			}
+			if s.Has("secret") {
+				t.Error("the field of the session that has ended is there after Save")
+			}
+		})
+		c.mustAsk(tab, func(s *sessplus.Session) { s.Destroy("s") })
+		if r := slow.finish(); r.StatusCode != http.StatusOK {
+			t.Fatalf("the login is answered %d", r.StatusCode)
+		}
+		c.mustAsk(c.client, func(s *sessplus.Session) {
+			if s.GetString("user") != "bob" || s.Has("secret") {
+				t.Errorf("the new session holds %v", s.Values())
+			}
+		})
+	})
+}
