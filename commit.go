@@ -138,6 +138,7 @@ func (s *Session) putBack(saves []*save) {
 	for _, v := range saves {
 		if v.part.epoch == v.epoch {
 			v.part.renew = v.part.renew || v.renews
+			v.doubts()
 		}
 	}
 	s.mu.Unlock()
@@ -146,6 +147,19 @@ func (s *Session) putBack(saves []*save) {
 		v.written = v.creates()
 	}
 	s.undo(saves, true)
+}
+
+// doubts notes that what was to be changed in the store may have been changed there, or not: to set it back is a change, too.
+func (v *save) doubts() {
+	if v.main == nil || v.main.op != opUpdate || v.main.err != nil && !errors.Is(v.main.err, ErrUnavailable) {
+		return
+	}
+	p := v.part
+	for _, f := range v.changed {
+		e := p.entries.at(f.Name)
+		e.doubt, e.again = true, true
+	}
+	p.doubt = p.doubt || v.main.change.Permanent != nil
 }
 
 // maxDraws is how many ids are drawn for one session.
@@ -577,6 +591,7 @@ func (v *save) takeOver(now time.Time, failed, late bool) {
 	case !v.written:
 		p.renew = p.renew || v.renews
 		p.tried = v.err != nil || v.touch
+		v.doubts()
 	default:
 		v.saved(now)
 		p.emptied = late && v.main != nil && v.main.result.Empty
@@ -591,7 +606,7 @@ func (v *save) takeOver(now time.Time, failed, late bool) {
 func (v *save) saved(now time.Time) {
 	p := v.part
 	for _, f := range v.changed {
-		p.entries.at(f.Name).saved = f.Value
+		p.entries.at(f.Name).keeps(f.Value)
 	}
 	switch {
 	case v.ends:
@@ -603,7 +618,7 @@ func (v *save) saved(now time.Time) {
 			p.entries = entries{}
 			for _, f := range v.changed {
 				if f.Value != nil {
-					*p.entries.at(f.Name) = entry{f.Name, f.Value, f.Value}
+					*p.entries.at(f.Name) = entry{name: f.Name, value: f.Value, saved: f.Value}
 				}
 			}
 		}
@@ -613,6 +628,7 @@ func (v *save) saved(now time.Time) {
 		*p.rec = Record{Created: now, Saved: now, Expires: now.Add(p.contentAge(p.permanent)), Permanent: p.permanent}
 	case !v.creates():
 		v.main.change.update(p.rec, v.main.result)
+		p.doubt = p.doubt && v.main.change.Permanent == nil
 		p.rewrite, p.refilled = false, false
 		if v.main.moved {
 			p.rename(v.main.name, now)
@@ -621,11 +637,11 @@ func (v *save) saved(now time.Time) {
 			p.foreign = nil
 		}
 	default:
-		p.name, p.rec, p.foreign, p.rewrite, p.gone = v.main.name, v.main.record, nil, false, false
+		p.name, p.rec, p.foreign, p.rewrite, p.gone, p.doubt = v.main.name, v.main.record, nil, false, false, false
 		for _, a := range v.amends {
 			c := a.change
 			for _, f := range c.Set {
-				*p.entries.at(f.Name) = entry{f.Name, f.Value, f.Value}
+				*p.entries.at(f.Name) = entry{name: f.Name, value: f.Value, saved: f.Value}
 			}
 			for _, name := range c.Delete {
 				*p.entries.at(name) = entry{name: name}
