@@ -343,7 +343,14 @@ func (b *mBackend) End(ctx context.Context, key string, e *sessplus.Ending) (r *
 	return r, err
 }
 
-func newModel(t *testing.T, backends [2]sessplus.Backend, bubble bool) *model {
+// Variants of the configs, as bits.
+const (
+	mLazy = 1 << iota
+	mAges // idle timeouts are moved, and cookies are sent again with each save
+	mRaw  // both cookies are on one client, with one round trip for both, and nothing fails
+)
+
+func newModel(t *testing.T, backends [2]sessplus.Backend, bubble bool, variant uint64) *model {
 	m := &model{inner: backends, bubble: bubble, tokens: make(map[string]*mToken), sealed: make(map[string]*mSealed), issued: make(map[string]int)}
 	for k := range m.sessions {
 		m.sessions[k] = make(map[string]*mSession)
@@ -355,6 +362,14 @@ func newModel(t *testing.T, backends [2]sessplus.Backend, bubble bool) *model {
 		{CookieName: "a", Backend: &mBackend{backends[mA], mA}, Fields: sessplus.Include("u1", "u2")},
 		{CookieName: "b", Backend: &mBackend{backends[mB], mB}, Fields: sessplus.Include("v1", "v2")},
 		{CookieName: "bound", BoundTo: "a", Fields: sessplus.Include("w1", "w2")},
+	}
+	for k := range configs[:mC] {
+		if configs[k].Lazy = variant&mLazy != 0; variant&mAges != 0 {
+			configs[k].IdleTimeout, configs[k].MaxAge = 30*time.Second, time.Hour
+		}
+		if variant&mRaw != 0 {
+			configs[k].Backend, m.inner[k] = backends[0], backends[0]
+		}
 	}
 	m.manager = newManager(t, &sessplus.Options{Timeout: modelTimeout, Logger: slog.New(slog.DiscardHandler)}, configs...)
 	return m
@@ -442,6 +457,8 @@ func (t *mTurn) handle(w http.ResponseWriter, s *sessplus.Session) {
 
 // read reads all fields, and checks what it sees.
 func (t *mTurn) read(s *sessplus.Session) {
+	s.Fields()
+	failed := s.Err() != nil // a lazy load, whose fields are absent
 	for k := range mCookies {
 		var seen mWorld
 		for i, field := range mFields[k] {
@@ -451,7 +468,7 @@ func (t *mTurn) read(s *sessplus.Session) {
 			}
 		}
 		t.base[k], t.view[k] = seen, seen
-		if t.lenient || t.nests > 0 { // in the midst of its load
+		if t.lenient || t.nests > 0 || failed { // in the midst of its load
 			continue
 		}
 		if k == mC {
@@ -1196,9 +1213,12 @@ func (q *mReq) smaller() (list []*mReq) {
 }
 
 // perform plays p on backends of its own.
-func (p mPlay) perform(t *testing.T, backends [2]sessplus.Backend, bubble bool) *model {
-	m := newModel(t, backends, bubble)
-	for _, q := range p {
+func (p mPlay) perform(t *testing.T, backends [2]sessplus.Backend, bubble bool, variant uint64) *model {
+	m := newModel(t, backends, bubble, variant)
+	for i, q := range p {
+		if bubble && i%3 == 2 {
+			time.Sleep(3100 * time.Millisecond) // more than a tenth of the idle timeout
+		}
 		m.play(q)
 	}
 	m.calm()
@@ -1210,20 +1230,21 @@ func TestModel(t *testing.T) {
 	t.Run("memory", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			time.Sleep(26 * 365 * 24 * time.Hour) // a secure cookie's date has ten digits
-			runModel(t, func() [2]sessplus.Backend { return [2]sessplus.Backend{sessplus.Memory(), sessplus.Memory()} }, true)
+			runModel(t, func() [2]sessplus.Backend { return [2]sessplus.Backend{sessplus.Memory(), sessplus.Memory()} }, true, 0, mLazy, mAges, mLazy|mAges)
 		})
 	})
 	t.Run("redis", func(t *testing.T) {
 		b := [2]sessplus.Backend{backends[1].open(t), backends[1].open(t)}
-		runModel(t, func() [2]sessplus.Backend { return b }, false)
+		runModel(t, func() [2]sessplus.Backend { return b }, false, 0, mLazy, mAges, mRaw)
 	})
 }
 
-func runModel(t *testing.T, open func() [2]sessplus.Backend, bubble bool) {
+func runModel(t *testing.T, open func() [2]sessplus.Backend, bubble bool, variants ...uint64) {
 	made, breaches := 0, 0
 	for seed := *modelSeed; made < *modelRequests; seed++ {
 		p := mDrawPlay(seed)
-		m := p.perform(t, open(), bubble)
+		variant := variants[seed%uint64(len(variants))]
+		m := p.perform(t, open(), bubble, variant)
 		made += m.made
 		if *modelPrint && seed == *modelSeed {
 			t.Logf("%s", strings.Join(m.log, "\n"))
@@ -1236,13 +1257,13 @@ func runModel(t *testing.T, open func() [2]sessplus.Backend, bubble bool) {
 		for again := true; again; {
 			again = false
 			for _, q := range p.smaller() {
-				if n := q.perform(t, open(), bubble); n.breach != "" && strings.Fields(n.breach)[0] == kind {
+				if n := q.perform(t, open(), bubble, variant); n.breach != "" && strings.Fields(n.breach)[0] == kind {
 					p, m, again = q, n, true
 					break
 				}
 			}
 		}
-		t.Errorf("seed %d: %s\n%s", seed, m.breach, strings.Join(m.log, "\n"))
+		t.Errorf("seed %d, variant %d: %s\n%s", seed, variant, m.breach, strings.Join(m.log, "\n"))
 		if breaches == 3 {
 			break
 		}
