@@ -669,7 +669,7 @@ func (t *mTurn) told(s *sessplus.Session, err error) {
 		for i, field := range mFields[k] {
 			now[i] = s.GetString(field)
 		}
-		if now != t.view[k] {
+		if now != t.view[k] && (!t.unknown[k] || now == mWorld{}) {
 			t.view[k], t.base[k], t.touched[k] = now, now, [2]bool{}
 		}
 	}
@@ -770,6 +770,9 @@ func (t *mTurn) settle(certain bool, open []string, h http.Header) {
 				t.sessions[k][id] = nil // unknown
 			}
 			t.doubt(k, x)
+			if came := t.sessions[k][t.came[k]]; t.destroyed[k] && came != x { // Destroy ends every id that came
+				t.doubt(k, came)
+			}
 			continue
 		case t.destroyed[k]:
 			if x != nil {
