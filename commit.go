@@ -170,6 +170,7 @@ func (s *Session) putBack(saves []*save) {
 	for _, v := range saves {
 		if v.part.epoch == v.epoch {
 			v.part.renew = v.part.renew || v.renews
+			v.doubts()
 		}
 	}
 	s.mu.Unlock()
@@ -178,6 +179,19 @@ func (s *Session) putBack(saves []*save) {
 		v.written = v.creates()
 	}
 	s.undo(saves, true)
+}
+
+// doubts notes that what was to be changed in the store may have been changed there, or not: to set it back is a change, too.
+func (v *save) doubts() {
+	if v.main == nil || v.main.op != opUpdate || v.main.err != nil && !errors.Is(v.main.err, ErrUnavailable) {
+		return
+	}
+	p := v.part
+	for _, f := range v.changed {
+		e := p.entries.at(f.Name)
+		e.doubt, e.again = true, true
+	}
+	p.doubt = p.doubt || v.main.change.Permanent != nil
 }
 
 // maxDraws is how many ids are drawn for one session.
@@ -624,9 +638,12 @@ func (v *save) takeOver(now time.Time, failed, late bool) {
 		v.send, v.drop, p.expire = false, true, true
 	case errors.Is(v.err, ErrSessionGone), v.void:
 		p.end()
+	case p.sealer != nil && v.lost && !v.written && v.err == nil && !failed:
+		p.content = content{} // what was bound to the session that has ended does not go over to the new one
 	case !v.written:
 		p.renew = p.renew || v.renews
 		p.tried = v.err != nil || v.touch
+		v.doubts()
 	default:
 		v.saved(now)
 		p.emptied = late && v.main != nil && v.main.result.Empty
@@ -641,7 +658,7 @@ func (v *save) takeOver(now time.Time, failed, late bool) {
 func (v *save) saved(now time.Time) {
 	p := v.part
 	for _, f := range v.changed {
-		p.entries.at(f.Name).saved = f.Value
+		p.entries.at(f.Name).keeps(f.Value)
 	}
 	switch {
 	case v.ends:
@@ -653,7 +670,7 @@ func (v *save) saved(now time.Time) {
 			p.entries = entries{}
 			for _, f := range v.changed {
 				if f.Value != nil {
-					*p.entries.at(f.Name) = entry{f.Name, f.Value, f.Value}
+					*p.entries.at(f.Name) = entry{name: f.Name, value: f.Value, saved: f.Value}
 				}
 			}
 		}
@@ -663,6 +680,7 @@ func (v *save) saved(now time.Time) {
 		*p.rec = Record{Created: now, Saved: now, Expires: now.Add(p.contentAge(p.permanent)), Permanent: p.permanent}
 	case !v.creates():
 		v.main.change.update(p.rec, v.main.result)
+		p.doubt = p.doubt && v.main.change.Permanent == nil
 		p.rewrite, p.refilled = false, false
 		if v.main.moved {
 			p.rename(v.main.name, now)
@@ -671,11 +689,11 @@ func (v *save) saved(now time.Time) {
 			p.foreign = nil
 		}
 	default:
-		p.name, p.rec, p.foreign, p.rewrite, p.gone = v.main.name, v.main.record, nil, false, false
+		p.name, p.rec, p.foreign, p.rewrite, p.gone, p.doubt = v.main.name, v.main.record, nil, false, false, false
 		for _, a := range v.amends {
 			c := a.change
 			for _, f := range c.Set {
-				*p.entries.at(f.Name) = entry{f.Name, f.Value, f.Value}
+				*p.entries.at(f.Name) = entry{name: f.Name, value: f.Value, saved: f.Value}
 			}
 			for _, name := range c.Delete {
 				*p.entries.at(name) = entry{name: name}

@@ -249,7 +249,7 @@ func TestLostAnswerOfATakeLeavesTheSession(t *testing.T) {
 	})
 }
 
-// An afterBackend may lose the answer to a step of End.
+// An afterBackend may lose the answer to a step of End, or to an update.
 type afterBackend struct {
 	sessplus.Backend
 	after func(op string) error
@@ -259,6 +259,14 @@ func (b *afterBackend) End(ctx context.Context, key string, e *sessplus.Ending) 
 	r, err := b.Backend.End(ctx, key, e)
 	if b.after != nil && err == nil {
 		err = b.after(stepName(e))
+	}
+	return r, err
+}
+
+func (b *afterBackend) Update(ctx context.Context, key string, c *sessplus.Change) (sessplus.Result, error) {
+	r, err := b.Backend.Update(ctx, key, c)
+	if b.after != nil && err == nil {
+		err = b.after("update")
 	}
 	return r, err
 }

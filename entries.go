@@ -10,11 +10,20 @@ import (
 type entry struct {
 	name         string
 	value, saved []byte
+
+	doubt bool // the store may have another value than saved, because a save did not end well
+	again bool // and what was set is to be saved in any case
 }
 
 func (e *entry) dirty() bool {
-	return (e.value == nil) != (e.saved == nil) || string(e.value) != string(e.saved)
+	return e.again || (e.value == nil) != (e.saved == nil) || string(e.value) != string(e.saved)
 }
+
+// set gives the field a value, or removes it for nil.
+func (e *entry) set(value []byte) { e.value, e.again = value, e.doubt }
+
+// keeps notes what the store has.
+func (e *entry) keeps(value []byte) { e.saved, e.doubt, e.again = value, false, false }
 
 // The bytes of a name or value are never changed (see Backend), so that text and bytes can be turned into each other
 // without a copy.
@@ -44,7 +53,7 @@ func (s *entries) find(name string) (entry, bool) {
 	}
 	if i := s.findStored(name); i >= 0 {
 		f := s.stored[i]
-		return entry{name, f.Value, f.Value}, true
+		return entry{name: name, value: f.Value, saved: f.Value}, true
 	}
 	return entry{}, false
 }
@@ -69,7 +78,7 @@ func (s *entries) at(name string) *entry {
 func (s *entries) all() iter.Seq[entry] {
 	return func(yield func(entry) bool) {
 		for _, f := range s.stored {
-			if s.findTouched(f.Name) < 0 && !yield(entry{f.Name, f.Value, f.Value}) {
+			if s.findTouched(f.Name) < 0 && !yield(entry{name: f.Name, value: f.Value, saved: f.Value}) {
 				return
 			}
 		}

@@ -223,7 +223,7 @@ func (p *part) take(m *Manager, r *Record) {
 	if p.rec == nil || p.permanent == p.rec.Permanent {
 		p.permanent = r.Permanent
 	}
-	p.rec, p.found, p.foreign = r, true, nil
+	p.rec, p.found, p.foreign, p.doubt = r, true, nil, false
 	p.entries = entries{stored: r.Fields}
 	foreign := func(f RawField) bool { return !m.routes.owns(p.index, f.Name) || nameProblem(f.Name) != "" }
 	if slices.ContainsFunc(r.Fields, foreign) {

@@ -111,7 +111,7 @@ func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 
 // unsaved reports whether there may be something to save, beside a touch.
 func (p *part) unsaved() bool {
-	if p.renew || p.expire || p.rewrite && p.used || p.err != nil || len(p.ended) > 0 || p.rec != nil && p.permanent != p.rec.Permanent {
+	if p.renew || p.expire || p.rewrite && p.used || p.err != nil || len(p.ended) > 0 || p.reflags() {
 		return true
 	}
 	for i := range p.entries.touched {
@@ -121,6 +121,9 @@ func (p *part) unsaved() bool {
 	}
 	return false
 }
+
+// reflags reports whether the record is to be made permanent, or no longer so.
+func (p *part) reflags() bool { return p.rec != nil && (p.doubt || p.permanent != p.rec.Permanent) }
 
 // appendFields appends all fields of the part.
 func (p *part) appendFields(list []RawField) []RawField {
@@ -160,7 +163,7 @@ func (c *cookie) saveError(err error) error {
 // planRecord plans the save of a server-side part, nil for none.
 func (p *part) planRecord(now time.Time, late bool) *save {
 	changed := p.changes()
-	permanent := p.rec != nil && p.permanent != p.rec.Permanent
+	permanent := p.reflags()
 	filled := p.filled()
 	renew := p.renew && filled
 	v := &save{part: p, epoch: p.epoch, drop: p.expire, fresh: p.rec == nil}
@@ -252,7 +255,7 @@ func (v *save) planUpdate(changed []RawField, permanent bool, now time.Time) {
 	}
 	c.Delete = append(c.Delete, p.foreign...)
 	v.send = p.rewrite || p.maxAge(permanent) > 0
-	if permanent != p.rec.Permanent {
+	if p.doubt || permanent != p.rec.Permanent {
 		flag := permanent
 		c.Permanent = &flag
 		v.send = true

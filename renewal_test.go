@@ -190,3 +190,71 @@ func TestRefilledSessionIsNotAnsweredWithoutACookie(t *testing.T) {
 		}
 	})
 }
+
+// SPEC 7.7: a renewal begins afresh because of a logout beside it. What was bound to the session from before that stays void,
+// also when the request saves twice.
+func TestBoundContentDoesNotOutliveALogout(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, Fields: sessplus.Include("user")},
+			sessplus.Config{CookieName: "bound", BoundTo: "s", Fields: sessplus.Auto()}))
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("secret", 1) })
+		tab := c.withCookies(c.jar(c.client))
+		slow := c.begin(c.client, func(s *sessplus.Session) {
+			s.Renew("s")
+			s.Set("user", "bob")
+			if err := s.Save(); err != nil {
+				t.Errorf("Save = %v", err)
+			}
+			if s.Has("secret") {
+				t.Error("the field of the session that has ended is there after Save")
+			}
+		})
+		c.mustAsk(tab, func(s *sessplus.Session) { s.Destroy("s") })
+		if r := slow.finish(); r.StatusCode != http.StatusOK {
+			t.Fatalf("the login is answered %d", r.StatusCode)
+		}
+		c.mustAsk(c.client, func(s *sessplus.Session) {
+			if s.GetString("user") != "bob" || s.Has("secret") {
+				t.Errorf("the new session holds %v", s.Values())
+			}
+		})
+	})
+}
+
+// SPEC 6.2: the answer to a save is lost, and the program sets back what it may have saved.
+func TestSetBackAfterALostAnswer(t *testing.T) {
+	number := sessplus.Field[int]("n")
+	for name, change := range map[string]struct{ do, back func(*sessplus.Session) }{
+		"Set, then Set":       {func(s *sessplus.Session) { s.Set("n", 2); s.Save() }, func(s *sessplus.Session) { s.Set("n", 1) }},
+		"Set, then Renew":     {func(s *sessplus.Session) { s.Set("n", 2); s.Save() }, func(s *sessplus.Session) { s.Set("n", 1); s.Renew() }},
+		"Set, then Clear":     {func(s *sessplus.Session) { s.Set("m", 2); s.Save() }, func(s *sessplus.Session) { s.Clear(); s.Set("n", 1) }},
+		"Set, then Delete":    {func(s *sessplus.Session) { s.Set("m", 2); s.Save() }, func(s *sessplus.Session) { s.Delete("m") }},
+		"Delete, then Set":    {func(s *sessplus.Session) { s.Delete("n"); s.Save() }, func(s *sessplus.Session) { s.Set("n", 1) }},
+		"Update, then Set":    {func(s *sessplus.Session) { number.Update(s, increment) }, func(s *sessplus.Session) { s.Set("n", 1) }},
+		"Update, then Delete": {func(s *sessplus.Session) { sessplus.Field[int]("m").Update(s, increment) }, func(s *sessplus.Session) { s.Delete("m") }},
+		"SetPermanent": {func(s *sessplus.Session) { s.SetPermanent("s", true); s.Save() },
+			func(s *sessplus.Session) { s.SetPermanent("s", false) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+				lossy := &afterBackend{Backend: b}
+				s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: lossy}))
+				s.with(func(s *sessplus.Session) { s.Set("n", 1); s.Set("other", 1) })
+				r := s.with(func(s *sessplus.Session) {
+					lossy.after = func(op string) error { return errors.New("the answer is lost") }
+					change.do(s)
+					lossy.after = nil
+					change.back(s)
+				})
+				if r.StatusCode != http.StatusOK {
+					t.Fatalf("the answer is %d", r.StatusCode)
+				}
+				s.with(func(s *sessplus.Session) {
+					if s.GetInt("n") != 1 || s.Has("m") || s.Permanent("s") {
+						t.Errorf("the session holds %v, permanent %v", s.Values(), s.Permanent("s"))
+					}
+				})
+			})
+		})
+	}
+}

@@ -132,6 +132,7 @@ type content struct {
 	foreign []string // stored fields that this cookie does not own; the next save removes them
 
 	permanent bool // as the program wants it
+	doubt     bool // the store may have it otherwise than rec, because a save did not end well
 	renew     bool
 	emptied   bool // by this request after the headers, so that the browser has not heard of it
 	rewrite   bool // send the cookie again: an older key wrote it, it was told to go, or its id was rotated
@@ -260,11 +261,11 @@ func (s *Session) put(name string, data []byte) {
 		p := &s.parts[i]
 		p.tried, p.used = false, true
 		if data == nil {
-			if e, _ := p.entries.find(name); e.value == nil {
+			if e, _ := p.entries.find(name); e.value == nil && !e.doubt {
 				continue
 			}
 		}
-		p.entries.at(name).value = data
+		p.entries.at(name).set(data)
 	}
 }
 
@@ -351,7 +352,7 @@ func (s *Session) Clear() {
 		p := &s.parts[i]
 		p.tried, p.used = false, true
 		for e := range p.entries.all() {
-			p.entries.at(e.name).value = nil
+			p.entries.at(e.name).set(nil)
 		}
 	}
 }

@@ -85,6 +85,7 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 			return failed(ErrSessionGone)
 		case !errors.Is(c.err, ErrConflict):
 			s.event(p.cookie, EventError, c, nil)
+			s.doubts(t, name)
 			return failed(c.err)
 		case now.After(deadline):
 			return failed(fmt.Errorf("%w: others were faster: %w", ErrUnavailable, context.DeadlineExceeded))
@@ -161,7 +162,7 @@ func (s *Session) updated(t target, name string, data []byte, c *call) bool {
 		return true // destroyed meanwhile by another goroutine
 	}
 	s.put(name, data)
-	p.entries.at(name).saved = data
+	p.entries.at(name).keeps(data)
 	p.rec = c.change.Seen
 	c.change.update(p.rec, c.result)
 	// The browser keeps the cookie for as long as the record lives, and dropped it if another request had emptied that.
@@ -171,6 +172,15 @@ func (s *Session) updated(t target, name string, data []byte, c *call) bool {
 		p.rename(t.name, c.change.Now)
 	}
 	return !s.sent || !c.result.Refilled || p.emptied
+}
+
+// doubts notes that the field may have been changed in the store, or not. What this request sets it to is saved in any case.
+func (s *Session) doubts(t target, name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.part.epoch == t.epoch {
+		t.part.entries.at(name).doubt = true
+	}
 }
 
 // lost notes that the session has ended.
