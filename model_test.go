@@ -606,13 +606,18 @@ func (t *mTurn) do(w http.ResponseWriter, s *sessplus.Session, o mOp) {
 			}
 		})
 	case "save":
-		open := t.open
-		t.open = nil
 		err := s.Save()
 		t.note("Save: %v", err)
 		defer t.told(s, err)
-		t.settle(err == nil, open, w.Header())
 		t.saved = t.saved || err == nil
+		if err == nil && !t.sent { // the cookies go with the header, and only then can be looked at
+			w.(http.Flusher).Flush()
+			t.headers(w, s)
+			return
+		}
+		open := t.open
+		t.open = nil
+		t.settle(err == nil, open, w.Header())
 	case "update":
 		k, i := o.cookie, o.field
 		value := t.token(k)
