@@ -2,7 +2,6 @@ package sessplus
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -147,26 +146,6 @@ func (c *call) follow(next string) bool {
 	c.hops++
 	return true
 }
-
-// sealID hides the new id of a rotated session in the record of its old one, so that only who has the old id can read it: by
-// an exclusive or with a hash of the old id, which serves for no other id.
-func sealID(old, id string) string {
-	b := aliasPad(old)
-	for i, c := range decodeID(id) {
-		b[i] ^= c
-	}
-	return encodeID(b)
-}
-
-// openID undoes sealID.
-func openID(old, sealed string) string {
-	if !validID(sealed) {
-		return ""
-	}
-	return sealID(old, sealed)
-}
-
-func aliasPad(old string) [idBytes]byte { return sha256.Sum256([]byte("sessplus rotated from " + old)) }
 
 // runOnce makes the calls as they are.
 func (s *Session) runOnce(calls []*call) {

@@ -1,0 +1,158 @@
+//go:build !noredis
+
+package sessplus
+
+import (
+	"crypto/sha1"
+	"encoding/hex"
+)
+
+// A redisScript runs in one atomic step. It is sent once to each server, and called by its hash from then on.
+type redisScript struct{ text, sha any } // as arguments of a command
+
+func newRedisScript(text string) *redisScript {
+	sum := sha1.Sum([]byte(text)) // Redis names scripts so; nothing depends on it being hard to invert
+	return &redisScript{text, hex.EncodeToString(sum[:])}
+}
+
+// redisCreate: KEYS record; ARGV now, expiry, ":record", ":saved", then names and values. It answers "exists" if there is a
+// record, or was one a moment ago, and "late" if the record has expired by the clock of Redis for more than a second.
+var redisCreate = newRedisScript(`
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  local stored = tonumber(redis.call('HGET', KEYS[1], ':expires') or nil)
+  if stored and stored > tonumber(ARGV[1]) then return 'exists' end
+  redis.call('DEL', KEYS[1])
+end
+redis.call('HSET', KEYS[1], ':record', ARGV[3], ':expires', ARGV[2], ':saved', ARGV[4], unpack(ARGV, 5, math.min(1004, #ARGV)))
+for i = 1005, #ARGV, 1000 do
+  redis.call('HSET', KEYS[1], unpack(ARGV, i, math.min(i + 999, #ARGV)))
+end
+local set = redis.pcall('PEXPIREAT', KEYS[1], ARGV[2])
+if type(set) == 'table' and set.err then -- no record without expiry, if it may not be set
+  redis.call('DEL', KEYS[1])
+  return set
+end
+if redis.call('EXISTS', KEYS[1]) == 0 and redis.call('TIME')[1] * 1000 > ARGV[2] + 1000 then return 'late' end
+return 'created'
+`)
+
+// redisLive is how the scripts that change a record begin: unless it is one, and nobody has taken it, they answer why.
+const redisLive = `
+local key, now = KEYS[1], tonumber(ARGV[1])
+local head = redis.call('HMGET', key, ':expires', ':mark')
+local text, mark = head[1], head[2]
+local stored = tonumber(text or nil)
+if not stored or stored <= now then return 'gone' end
+if mark then
+  local kind, _, at, rest = string.match(mark, '^(%a) (%S+) (%d+) ?(.*)$')
+  if kind == 'e' then return 'ended ' .. rest end
+  if kind == 't' and tonumber(at) > now then return 'taken' end
+  redis.call('HDEL', key, ':mark')
+end
+`
+
+// redisSet is redisUpdate for the change that most requests make, which only sets a few fields. KEYS record; ARGV now,
+// expiry, then names and values.
+var redisSet = newRedisScript(redisLive + `
+local empty = redis.call('HLEN', key) == 3
+redis.call('HSET', key, ':saved', ARGV[1], unpack(ARGV, 3))
+if empty or tonumber(ARGV[2]) > stored then
+  text = ARGV[2]
+  redis.call('HSET', key, ':expires', text)
+  redis.call('PEXPIREAT', key, text)
+end
+return (empty and 'refilled ' or 'saved ') .. text
+`)
+
+// redisFew is how many fields a redisSet may set.
+const redisFew = 100
+
+// redisUpdate: KEYS record; ARGV now, the longest expiry of an empty record, expiry, the flag of permanence or "", the
+// number of fields to match, to set and to delete, then their names, the first two with their values. A value to match is
+// preceded by "=", "" stands for absent. With anything to set or delete, the first to set is ":saved". See Change for the
+// rules.
+var redisUpdate = newRedisScript(redisLive + `
+local expires = tonumber(ARGV[3])
+local i, matches, sets, deletes = 8, tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+for _ = 1, matches do
+  local value = redis.call('HGET', key, ARGV[i])
+  if (value and '=' .. value or '') ~= ARGV[i + 1] then return 'conflict' end
+  i = i + 2
+end
+local before = redis.call('HLEN', key) - 3
+local last = i + 2 * sets - 1
+local d, lastDelete = last + 1, last + deletes
+while d <= lastDelete do
+  redis.call('HDEL', key, unpack(ARGV, d, math.min(d + 999, lastDelete)))
+  d = math.min(d + 1000, lastDelete + 1)
+end
+while i <= last do
+  redis.call('HSET', key, unpack(ARGV, i, math.min(i + 999, last)))
+  i = math.min(i + 1000, last + 1)
+end
+if ARGV[4] ~= '' then
+  local record = redis.call('HGET', key, ':record')
+  redis.call('HSET', key, ':record', (string.gsub(record, '^(%S+ %S+ )%S+', '%1' .. ARGV[4])))
+end
+local after = before + math.max(sets - 1, 0) -- or as good as
+if deletes > 0 then after = redis.call('HLEN', key) - 3 end
+local moved = nil
+if after == 0 then
+  if tonumber(ARGV[2]) < stored then moved = ARGV[2] end
+elseif before == 0 or ARGV[4] ~= '' or expires > stored then
+  moved = ARGV[3]
+end
+if moved then -- in this order, as above, because a full Redis takes no script that begins with HSET
+  redis.call('PEXPIREAT', key, moved)
+  redis.call('HSET', key, ':expires', moved)
+end
+local state = 'saved '
+if after == 0 then state = 'empty ' elseif before == 0 then state = 'refilled ' end
+return state .. (moved or text)
+`)
+
+// redisEnd: KEYS record; ARGV now, the step ("take", "release" or "end"), the token or "-", when a take lapses, when an end is
+// forgotten, what comes next. After a take it answers the hash. See Ending for the rules.
+var redisEnd = newRedisScript(`
+local key, now, step, token, next = KEYS[1], tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[6]
+local head = redis.call('HMGET', key, ':expires', ':mark')
+local text, mark = head[1], head[2]
+local stored = tonumber(text or nil)
+if not stored or stored <= now then return 'gone' end
+local kind, owner, at, rest = '', '', '0', ''
+if mark then kind, owner, at, rest = string.match(mark, '^(%a) (%S+) (%d+) ?(.*)$') end
+if not kind then kind, at, rest = '', '0', '' end -- it is corrupt
+local mine = owner == token and token ~= '-'
+local function bury(next)
+  redis.call('DEL', key)
+  redis.call('HSET', key, ':expires', ARGV[5], ':mark', 'e - ' .. text .. ' ' .. next)
+  redis.call('PEXPIREAT', key, ARGV[5])
+end
+if step == 'release' then
+  if mine then
+    if kind == 'e' then
+      redis.call('PEXPIREAT', key, at)
+      redis.call('HSET', key, ':expires', at)
+    end
+    redis.call('HDEL', key, ':mark')
+  end
+  return 'done'
+elseif kind == 'e' then
+  if mine and step == 'end' then return 'done' end
+  if step == 'end' and token == '-' then bury(rest) end
+  return 'ended ' .. rest
+elseif step == 'take' and (mine or kind == '' or tonumber(at) <= now) then
+  redis.call('HSET', key, ':mark', 't ' .. token .. ' ' .. ARGV[4])
+  return redis.call('HGETALL', key)
+elseif step == 'end' and token == '-' then
+  bury(next)
+  return 'done'
+elseif step == 'end' and mine then
+  redis.call('HSET', key, ':mark', 'e ' .. token .. ' ' .. text .. ' ' .. next, ':expires', ARGV[5])
+  redis.call('PEXPIREAT', key, ARGV[5])
+  return 'done'
+end
+return 'taken'
+`)
+
+var redisSteps = [...]string{StepTake: "take", StepRelease: "release", StepEnd: "end"}

@@ -1,0 +1,306 @@
+package sessplus
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	mathrand "math/rand/v2"
+	"slices"
+	"time"
+)
+
+// How a session gets another id: because the program asks for it (a renewal), or because of its age (a rotation). See
+// Ending for what happens to the old record.
+
+// retire ends the old records of renewed sessions, which are taken. What other requests saved there meanwhile goes into the
+// new ones. If it turns out that an old one has ended, the new session begins afresh.
+func (s *Session) retire(saves []*save) {
+	var renewed []*save
+	for _, v := range saves {
+		if v.take != nil && v.written {
+			renewed = append(renewed, v)
+		}
+	}
+	if len(renewed) == 0 {
+		return
+	}
+	s.contend(renewed)
+	for _, v := range renewed {
+		switch err := v.take.err; {
+		case errors.Is(err, ErrNoRecord):
+			v.lost = true
+		case err != nil:
+			v.err = v.part.renewError(err)
+		default:
+			if c := s.missed(v); c != nil {
+				v.amend(c)
+			}
+		}
+	}
+	s.amend(renewed, saves)
+	if slices.ContainsFunc(renewed, (*save).fails) {
+		return
+	}
+	var ends []*call
+	for _, v := range renewed {
+		if !v.lost && v.err == nil {
+			v.finish = &call{part: v.part, op: opEnd, key: v.take.key, still: true, ending: &Ending{
+				Step: StepEnd, Token: v.take.ending.Token, Next: v.main.key, Now: wallNow(), Seen: v.take.record,
+			}}
+			ends = append(ends, v.finish)
+		}
+	}
+	s.run(ends)
+	var late []*save
+	for _, v := range renewed {
+		switch {
+		case v.finish == nil || v.finish.err == nil:
+		case errors.Is(v.finish.err, ErrNoRecord): // a logout came in between
+			v.lost = true
+			late = append(late, v)
+		default:
+			v.err = v.part.renewError(v.finish.err)
+		}
+	}
+	s.amend(late, saves)
+}
+
+func (c *cookie) renewError(err error) error {
+	if errors.Is(err, ErrTaken) {
+		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return &Error{Cookie: c.CookieName, Op: "renew", Err: err}
+}
+
+// contend waits for old records that others have taken. Meanwhile it lets go of those that it has, so that two renewals of
+// the same sessions do not wait for each other.
+func (s *Session) contend(renewed []*save) {
+	for until := time.Now().Add(s.m.timeout); time.Now().Before(until); {
+		if !slices.ContainsFunc(renewed, func(v *save) bool { return errors.Is(v.take.err, ErrTaken) }) {
+			return
+		}
+		var releases, takes []*call
+		for _, v := range renewed {
+			if v.take.err == nil {
+				releases = append(releases, v.release())
+			}
+			if !errors.Is(v.take.err, ErrNoRecord) {
+				v.take.ending.Now = wallNow()
+				takes = append(takes, v.take)
+			}
+		}
+		s.run(releases)
+		time.Sleep(mathrand.N(takenPause))
+		s.run(takes)
+	}
+}
+
+// release gives the call that undoes what was done to the old record of a renewed session.
+func (v *save) release() *call {
+	return &call{part: v.part, op: opEnd, key: v.take.key, still: true,
+		ending: &Ending{Step: StepRelease, Token: v.take.ending.Token, Now: wallNow()}}
+}
+
+// amend plans a change of the new record of a renewed session.
+func (v *save) amend(c *Change) {
+	v.amends = append(v.amends, &call{part: v.part, op: opUpdate, key: v.main.key, change: c})
+}
+
+// amend brings the new records up to date, and takes out of those whose old ones have ended what this request has not set.
+func (s *Session) amend(renewed, saves []*save) {
+	var calls []*call
+	for _, v := range renewed {
+		if v.lost {
+			v.void = !v.sets()
+			s.reseal(v, saves)
+		}
+		switch {
+		case v.void:
+			v.written = false
+			calls = append(calls, v.part.endCall(v.main.key))
+			continue
+		case v.lost:
+			if c := v.stripped(); c != nil {
+				v.amend(c)
+			}
+		}
+		if n := len(v.amends); n > 0 && v.amends[n-1].result.Expires.IsZero() {
+			calls = append(calls, v.amends[n-1])
+		}
+	}
+	s.run(calls)
+	for _, c := range calls {
+		v := saveOf(c.part.cookie, saves)
+		switch {
+		case v.void:
+		case c.err != nil:
+			v.err = v.part.saveError(c.err)
+		case c.result.Empty:
+			v.drop, v.send = true, false
+		}
+	}
+}
+
+// stripped gives the change that leaves in the new record only what this request has set, or nil.
+func (v *save) stripped() *Change {
+	r := v.main.record
+	c := &Change{Now: wallNow(), Seen: r, Expires: r.Expires}
+	stale := slices.Clone(r.Fields)
+	for _, a := range v.amends {
+		stale = append(stale, a.change.Set...)
+	}
+	for _, f := range stale {
+		set := func(mine RawField) bool { return mine.Name == f.Name && mine.Value != nil }
+		if !slices.ContainsFunc(v.changed, set) && !slices.Contains(c.Delete, f.Name) {
+			c.Delete = append(c.Delete, f.Name)
+		}
+	}
+	if r.Permanent && v.permanent {
+		off := false
+		c.Permanent, c.Expires = &off, v.part.expiry(r.Created, c.Now, off)
+	}
+	if len(c.Delete) == 0 && c.Permanent == nil {
+		return nil
+	}
+	return c
+}
+
+// missed compares the old record of a renewed session, as it was last, with what this request knew of it, and returns
+// what other requests have changed in fields that this one has not, or nil.
+func (s *Session) missed(v *save) *Change {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := v.part
+	if p.epoch != v.epoch {
+		return nil // destroyed meanwhile
+	}
+	r := v.main.record
+	c := &Change{Now: wallNow(), Seen: r, Expires: r.Expires}
+	last := make(map[string]bool, len(v.take.record.Fields))
+	for _, f := range v.take.record.Fields {
+		last[f.Name] = true
+		e, known := p.entries.find(f.Name)
+		if !known && s.m.routes.owns(p.index, f.Name) || known && !e.dirty() && string(e.saved) != string(f.Value) {
+			c.Set = append(c.Set, f)
+		}
+	}
+	for e := range p.entries.all() {
+		if e.saved != nil && !e.dirty() && !last[e.name] {
+			c.Delete = append(c.Delete, e.name)
+		}
+	}
+	if permanent := v.take.record.Permanent; permanent != p.rec.Permanent && r.Permanent == p.rec.Permanent {
+		c.Permanent, c.Expires = &permanent, p.expiry(r.Created, c.Now, permanent)
+	}
+	if len(c.Set)+len(c.Delete) == 0 && c.Permanent == nil {
+		return nil
+	}
+	return c
+}
+
+// rotate gives another id to the sessions whose age asks for it: it takes the record, creates it again under the new id,
+// and leaves in the old one, for EndGrace, what it has become. Of several requests one does so. It is no error of the
+// request if it fails: a later one will do it.
+func (s *Session) rotate(saves []*save) {
+	var due []*save
+	for _, v := range saves {
+		if v.rotates && v.err == nil && !v.drop && (v.main == nil || !v.main.moved && v.main.err == nil) {
+			due = append(due, v)
+		}
+	}
+	if len(due) == 0 {
+		return
+	}
+	step := func(v *save, e Ending) *call {
+		e.Now = wallNow()
+		return &call{part: v.part, op: opEnd, key: v.name.key(), name: v.name, still: true, ending: &e}
+	}
+	takes := make([]*call, len(due))
+	for i, v := range due {
+		takes[i] = step(v, Ending{Step: StepTake, Token: rand.Text()})
+	}
+	s.run(takes)
+	var creates, ends []*call
+	for i, v := range due {
+		switch err := takes[i].err; {
+		case err == nil:
+		case errors.Is(err, ErrNoRecord), errors.Is(err, ErrTaken):
+			continue // another request was faster, and this one's cookie is good for a while
+		default:
+			s.notRotated(v, err)
+			ends = append(ends, step(v, Ending{Step: StepRelease, Token: takes[i].ending.Token}))
+			continue
+		}
+		r := takes[i].record.clone()
+		r.Mark, r.Version, r.Rotated = nil, "", wallNow()
+		r.Origin = v.origin
+		name := v.part.nameOf(newID())
+		v.rotated = &call{part: v.part, op: opCreate, key: name.key(), name: name, record: r}
+		creates = append(creates, v.rotated)
+	}
+	s.run(creates)
+	for i, v := range due {
+		if v.rotated == nil {
+			continue
+		}
+		e := Ending{Step: StepEnd, Token: takes[i].ending.Token, Seen: takes[i].record}
+		if v.rotated.err != nil {
+			e.Step = StepRelease
+		} else {
+			e.Next = v.rotated.key + " " + sealID(v.name.id(), v.rotated.name.id())
+		}
+		ends = append(ends, step(v, e))
+	}
+	s.run(ends)
+	var releases, undone []*call
+	for _, c := range ends {
+		v := saveOf(c.part.cookie, due)
+		switch {
+		case v.rotated == nil:
+		case v.rotated.err != nil:
+			s.notRotated(v, v.rotated.err)
+			v.rotated = nil
+		case c.err == nil:
+		case errors.Is(c.err, ErrNoRecord): // the session has ended meanwhile
+			undone = append(undone, c.part.endCall(v.rotated.key))
+			v.rotated = nil
+		default: // it may have happened: the old record comes back before the new one goes
+			s.notRotated(v, c.err)
+			releases = append(releases, step(v, Ending{Step: StepRelease, Token: c.ending.Token}))
+		}
+	}
+	s.run(releases)
+	for _, c := range releases {
+		v := saveOf(c.part.cookie, due)
+		if c.err == nil {
+			undone = append(undone, c.part.endCall(v.rotated.key))
+		}
+		v.rotated = nil
+	}
+	s.run(undone)
+}
+
+func (s *Session) notRotated(v *save, err error) {
+	s.warn("sessplus: the id of a session could not be rotated", "cookie", v.part.CookieName, "error", err)
+}
+
+// sealID hides the new id of a rotated session in the record of its old one, so that only who has the old id can read it: by
+// an exclusive or with a hash of the old id, which serves for no other id.
+func sealID(old, id string) string {
+	b := aliasPad(old)
+	for i, c := range decodeID(id) {
+		b[i] ^= c
+	}
+	return encodeID(b)
+}
+
+// openID undoes sealID.
+func openID(old, sealed string) string {
+	if !validID(sealed) {
+		return ""
+	}
+	return sealID(old, sealed)
+}
+
+func aliasPad(old string) [idBytes]byte { return sha256.Sum256([]byte("sessplus rotated from " + old)) }
