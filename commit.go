@@ -236,6 +236,9 @@ func (s *Session) reseal(v *save, saves []*save) {
 func (v *save) check(made bool) {
 	p := v.part
 	for _, d := range v.deletes {
+		if d.astray() && v.err == nil {
+			v.err, v.undead = &Error{Cookie: p.CookieName, Op: "delete", Err: ErrSessionGone}, true
+		}
 		if d.err != nil && !errors.Is(d.err, ErrNoRecord) && v.err == nil {
 			v.err, v.undead = &Error{Cookie: p.CookieName, Op: "delete", Err: d.err}, true
 		}
@@ -260,6 +263,13 @@ func (v *save) check(made bool) {
 	default:
 		v.err = p.saveError(err)
 	}
+}
+
+// astray reports whether the end of a record found nothing where it should be: the session may live on under another id,
+// if it was rotated so long ago that nothing tells so any more.
+func (c *call) astray() bool {
+	seen := c.ending.Seen
+	return c.part.RotateEvery > 0 && errors.Is(c.err, ErrNoRecord) && endedBy(c.err) == nil && seen != nil && seen.Expires.After(c.ending.Now)
 }
 
 // endBound lets cookies that are bound to a session go with it when its last field has gone.

@@ -37,7 +37,7 @@ type Config struct {
 	Lifetime          time.Duration // of a record, from creation or renewal, a millisecond or more; 0: 24 h; <0: no absolute end, IdleTimeout needed. No meaning on a secure cookie
 	PermanentLifetime time.Duration // in place of Lifetime and MaxAge while the session is permanent, from a second to 400 days; 0: 31 days
 	IdleTimeout       time.Duration // a record ends when it was not used for so long; 0: none. Server-side backends only
-	RotateEvery       time.Duration // 0: never; else the id is renewed at the first use after so long, a millisecond or more. Server-side backends only
+	RotateEvery       time.Duration // 0: never; else the id is renewed at the first use after so long, a millisecond or more; a stream should Reload once a minute to keep up. Server-side backends only
 	KeyPrefix         string        // of the records' keys, printable ASCII; "": "session:". No meaning on a secure cookie
 	SignID            bool          // sign the id in the cookie, so that a made-up one is refused without asking the backend
 	Keys              []KeyPair     // newest first; nil: Options.Keys

@@ -2,11 +2,14 @@ package sessplus_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sessplus/sessplus"
@@ -407,4 +410,52 @@ func TestBoundCookieWaitsForARecordThatIsTaken(t *testing.T) {
 		t.Errorf("status = %d, want 200", r.StatusCode)
 	}
 	<-first
+}
+
+// SPEC 3.9, 3.12: a stream that has slept through a rotation does not know the session's id any more, and is told so.
+func TestLogoutOfAStreamThatSleptThroughARotation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newManager(t, nil, sessplus.Config{CookieName: "s", Backend: sessplus.Memory(), RotateEvery: 15 * time.Minute})
+		ask := func(id string, f func(w http.ResponseWriter, s *sessplus.Session)) string {
+			r := httptest.NewRequest("GET", "/", nil)
+			if id != "" {
+				r.AddCookie(&http.Cookie{Name: "s", Value: id})
+			}
+			w := httptest.NewRecorder()
+			m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { f(w, sessplus.Get(r)) })).ServeHTTP(w, r)
+			for _, k := range w.Result().Cookies() {
+				id = k.Value
+			}
+			return id
+		}
+		id := ask("", func(_ http.ResponseWriter, s *sessplus.Session) { s.Set("user", "ann") })
+		time.Sleep(14 * time.Minute)
+		done := make(chan struct{})
+		for _, reload := range []bool{false, true} {
+			go ask(id, func(w http.ResponseWriter, s *sessplus.Session) {
+				s.Get("user")
+				w.(http.Flusher).Flush()
+				for range 12 {
+					time.Sleep(30 * time.Second)
+					if reload {
+						s.Reload()
+					}
+				}
+				s.Destroy()
+				if err := s.Save(); errors.Is(err, sessplus.ErrSessionGone) == reload {
+					t.Errorf("reload %v: Save = %v", reload, err)
+				}
+				done <- struct{}{}
+			})
+			time.Sleep(2 * time.Minute)
+			id = ask(id, func(_ http.ResponseWriter, s *sessplus.Session) { s.Get("user") })
+			<-done
+			ask(id, func(_ http.ResponseWriter, s *sessplus.Session) {
+				if s.Has("user") == reload {
+					t.Errorf("reload %v: afterwards user is there: %v", reload, s.Has("user"))
+				}
+			})
+			time.Sleep(9 * time.Minute) // the next rotation is due in a minute
+		}
+	})
 }
