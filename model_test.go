@@ -1181,37 +1181,37 @@ func (p mPlay) smaller() (list []mPlay) {
 	return list
 }
 
-func (q *mReq) smaller() (list []*mReq) {
+func (r *mReq) smaller() (list []*mReq) {
 	with := func(f func(c *mReq)) {
-		c := *q
-		c.ops, c.faults = slices.Clone(q.ops), slices.Clone(q.faults)
+		c := *r
+		c.ops, c.faults = slices.Clone(r.ops), slices.Clone(r.faults)
 		f(&c)
 		list = append(list, &c)
 	}
-	for i := range q.ops {
+	for i := range r.ops {
 		with(func(c *mReq) { c.ops = slices.Delete(c.ops, i, i+1) })
 	}
-	for i := range q.faults {
+	for i := range r.faults {
 		with(func(c *mReq) { c.faults = slices.Delete(c.faults, i, i+1) })
 	}
-	if q.copies {
+	if r.copies {
 		with(func(c *mReq) { c.copies = false })
 	}
-	if q.lost {
+	if r.lost {
 		with(func(c *mReq) { c.lost = false })
 	}
-	if q.blind {
+	if r.blind {
 		with(func(c *mReq) { c.blind = false })
 	}
-	for i := range q.ops {
-		if n := q.ops[i].nested; n != nil {
+	for i := range r.ops {
+		if n := r.ops[i].nested; n != nil {
 			for _, n := range n.smaller() {
 				with(func(c *mReq) { c.ops[i].nested = n })
 			}
 		}
 	}
-	for i := range q.faults {
-		if n := q.faults[i].nested; n != nil {
+	for i := range r.faults {
+		if n := r.faults[i].nested; n != nil {
 			for _, n := range n.smaller() {
 				with(func(c *mReq) { c.faults[i].nested = n })
 			}
