@@ -31,7 +31,7 @@ type save struct {
 	lost    bool // the session to be renewed has ended meanwhile: the new one begins afresh with what this request has set
 	void    bool // and that is nothing
 
-	name      sessionName // of the session to be renewed or rotated
+	name      sessionName // of a session to be rotated
 	origin    string      // of a session to be rotated
 	permanent bool        // the session to be renewed is
 	undead    bool        // a record that was to end may be there still
@@ -50,8 +50,10 @@ type save struct {
 func (v *save) creates() bool { return v.main != nil && v.main.op == opCreate }
 
 // sets reports whether the save gives a field a value.
-func (v *save) sets() bool {
-	return slices.ContainsFunc(v.changed, func(f RawField) bool { return f.Value != nil })
+func (v *save) sets() bool { return setsAny(v.changed) }
+
+func setsAny(changed []RawField) bool {
+	return slices.ContainsFunc(changed, func(f RawField) bool { return f.Value != nil })
 }
 
 // fails reports whether the request fails with this save.
@@ -172,7 +174,7 @@ func (p *part) planRecord(now time.Time, late bool) *save {
 		c.ending.Seen = e.seen
 		v.deletes = append(v.deletes, c)
 	}
-	sets := slices.ContainsFunc(changed, func(f RawField) bool { return f.Value != nil })
+	sets := setsAny(changed)
 	switch {
 	case p.err != nil && (len(changed) > 0 || !p.Optional):
 		v.err = p.saveError(p.err)
@@ -203,6 +205,12 @@ func (p *part) planRecord(now time.Time, late bool) *save {
 		return nil
 	}
 	return v
+}
+
+// step makes a step with the old record of a session that is renewed or rotated, and goes on to nothing else.
+func (p *part) step(key string, e Ending) *call {
+	e.Now = wallNow()
+	return &call{part: p, op: opEnd, key: key, still: true, ending: &e}
 }
 
 // endCall ends the record of a key for good, and what it has become.

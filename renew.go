@@ -45,9 +45,9 @@ func (s *Session) retire(saves []*save) {
 	var ends []*call
 	for _, v := range renewed {
 		if !v.lost && v.err == nil {
-			v.finish = &call{part: v.part, op: opEnd, key: v.take.key, still: true, ending: &Ending{
-				Step: StepEnd, Token: v.take.ending.Token, Next: v.main.key, Now: wallNow(), Seen: v.take.record,
-			}}
+			v.finish = v.part.step(v.take.key, Ending{
+				Step: StepEnd, Token: v.take.ending.Token, Next: v.main.key, Seen: v.take.record,
+			})
 			ends = append(ends, v.finish)
 		}
 	}
@@ -98,8 +98,7 @@ func (s *Session) contend(renewed []*save) {
 
 // release gives the call that undoes what was done to the old record of a renewed session.
 func (v *save) release() *call {
-	return &call{part: v.part, op: opEnd, key: v.take.key, still: true,
-		ending: &Ending{Step: StepRelease, Token: v.take.ending.Token, Now: wallNow()}}
+	return v.part.step(v.take.key, Ending{Step: StepRelease, Token: v.take.ending.Token})
 }
 
 // amend plans a change of the new record of a renewed session.
@@ -212,10 +211,7 @@ func (s *Session) rotate(saves []*save) {
 	if len(due) == 0 {
 		return
 	}
-	step := func(v *save, e Ending) *call {
-		e.Now = wallNow()
-		return &call{part: v.part, op: opEnd, key: v.name.key(), name: v.name, still: true, ending: &e}
-	}
+	step := func(v *save, e Ending) *call { return v.part.step(v.name.key(), e) }
 	takes := make([]*call, len(due))
 	for i, v := range due {
 		takes[i] = step(v, Ending{Step: StepTake, Token: rand.Text()})
