@@ -305,21 +305,17 @@ func (c *Change) Apply(r *Record) (Result, error) {
 // machine sleeps.
 func wallNow() time.Time { return time.Now().Truncate(time.Millisecond) }
 
-// A sessionName is the id of a session and, behind it, the key of its record.
-type sessionName string
+// A sessionName is what names one session: its id, which only the visitor has, and the key of its record.
+type sessionName struct{ id, key string }
 
 // nameOf gives the key to an id: the only trace of the id that a backend sees. A stolen store opens no session, because
 // nobody finds an id from its SHA-256.
 func (c *cookie) nameOf(id string) sessionName {
-	b := append(make([]byte, 0, 256), id...) // on the stack, and so mostly all of it
-	sum := sha256.Sum256(b)
+	sum := sha256.Sum256(append(make([]byte, 0, 64), id...))
+	b := make([]byte, 0, 256) // on the stack, and so mostly all of it
 	b = append(append(append(b, c.KeyPrefix...), c.CookieName...), ':')
-	return sessionName(hex.AppendEncode(b, sum[:]))
+	return sessionName{id, string(hex.AppendEncode(b, sum[:]))}
 }
-
-func (n sessionName) id() string { return string(n[:min(len(n), idLength)]) }
-
-func (n sessionName) key() string { return string(n[min(len(n), idLength):]) }
 
 // backendName is what Describe and the logs call a backend.
 func backendName(b Backend) string {

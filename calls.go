@@ -21,10 +21,9 @@ type batcher interface {
 
 // A call is one call of a Backend for one cookie of a request, with its answer.
 type call struct {
-	part *part
-	op   op
-	key  string
-	name sessionName // that is looked up, or created
+	part        *part
+	op          op
+	sessionName // of the record; without the id where that plays no part
 
 	record *Record // to create, or the answer of a load or a take
 	change *Change // to update
@@ -36,7 +35,7 @@ type call struct {
 	asked   string // the key that an ending began with
 	patient bool   // waits while somebody else has taken the record
 	still   bool   // does not go on to what the record has become
-	moved   bool   // it went on, and name and key are those of what the record has become
+	moved   bool   // it went on, and has the name of what the record has become
 	hops    uint8
 }
 
@@ -56,7 +55,7 @@ func (c *call) do(ctx context.Context) {
 	case opLoad:
 		c.record, c.err = b.Load(ctx, c.key)
 	case opCreate:
-		c.err = b.Create(ctx, strings.Clone(c.key), c.record) // which it may keep; the id is in the same memory
+		c.err = b.Create(ctx, c.key, c.record)
 	case opUpdate:
 		c.result, c.err = b.Update(ctx, c.key, c.change)
 	case opEnd:
@@ -134,12 +133,12 @@ func (c *call) follow(next string) bool {
 		return false
 	case c.op == opEnd && c.ending.Token == "":
 		c.key, c.ending.Seen = key, nil
-	case rotated && c.name != "":
-		name := c.part.nameOf(openID(c.name.id(), sealed))
-		if name.key() != key {
+	case rotated && c.id != "":
+		name := c.part.nameOf(openID(c.id, sealed))
+		if name.key != key {
 			return false
 		}
-		c.name, c.key, c.moved = name, key, true
+		c.sessionName, c.moved = name, true
 	default:
 		return false
 	}

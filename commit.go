@@ -201,8 +201,7 @@ func (s *Session) redraw(saves []*save) {
 		var calls []*call
 		for _, v := range saves {
 			if v.creates() && errors.Is(v.main.err, ErrRecordExists) {
-				v.main.name = v.part.nameOf(newID())
-				v.main.key = v.main.name.key()
+				v.main.sessionName = v.part.nameOf(newID())
 				s.reseal(v, saves)
 				calls = append(calls, v.main)
 			}
@@ -385,7 +384,7 @@ func (v *save) takeOver(now time.Time, failed, late bool) {
 		p.emptied = late && v.main != nil && v.main.result.Empty
 	}
 	if v.rotated != nil && p.epoch == v.epoch {
-		p.name, p.rec = v.rotated.name, v.rotated.record
+		p.name, p.rec = v.rotated.sessionName, v.rotated.record
 		v.send, v.written = true, true
 	}
 }
@@ -419,13 +418,13 @@ func (v *save) saved(now time.Time) {
 		p.doubt = p.doubt && v.main.change.Permanent == nil
 		p.rewrite, p.refilled = false, false
 		if v.main.moved {
-			p.rename(v.main.name, now)
+			p.rename(v.main.sessionName, now)
 		}
 		if !v.touch {
 			p.foreign = nil
 		}
 	default:
-		p.name, p.rec, p.foreign, p.rewrite, p.gone, p.doubt = v.main.name, v.main.record, nil, false, false, false
+		p.name, p.rec, p.foreign, p.rewrite, p.gone, p.doubt = v.main.sessionName, v.main.record, nil, false, false, false
 		for _, a := range v.amends {
 			c := a.change
 			for _, f := range c.Set {
@@ -505,9 +504,9 @@ func (p *part) cameWith(n int) bool { return p.came&(1<<n) != 0 }
 // cookieText is the value of a server-side cookie: the id, signed if the config says so.
 func (p *part) cookieText() string {
 	if p.signer == nil {
-		return p.name.id()
+		return p.name.id
 	}
-	text, err := p.signer.sign(p.CookieName, p.name.id())
+	text, err := p.signer.sign(p.CookieName, p.name.id)
 	if err != nil { // without a random IV to draw, signing cannot fail
 		panic(err)
 	}

@@ -676,20 +676,20 @@ func (b *redisBackend) do(ctx context.Context, c *call) *call {
 }
 
 func (b *redisBackend) Load(ctx context.Context, key string) (*Record, error) {
-	c := b.do(ctx, &call{op: opLoad, key: key})
+	c := b.do(ctx, &call{op: opLoad, sessionName: sessionName{key: key}})
 	return c.record, c.err
 }
 
 func (b *redisBackend) Create(ctx context.Context, key string, r *Record) error {
-	return b.do(ctx, &call{op: opCreate, key: key, record: r}).err
+	return b.do(ctx, &call{op: opCreate, sessionName: sessionName{key: key}, record: r}).err
 }
 
 func (b *redisBackend) Update(ctx context.Context, key string, change *Change) (Result, error) {
-	c := b.do(ctx, &call{op: opUpdate, key: key, change: change})
+	c := b.do(ctx, &call{op: opUpdate, sessionName: sessionName{key: key}, change: change})
 	return c.result, c.err
 }
 
 func (b *redisBackend) End(ctx context.Context, key string, e *Ending) (*Record, error) {
-	c := b.do(ctx, &call{op: opEnd, key: key, ending: e})
+	c := b.do(ctx, &call{op: opEnd, sessionName: sessionName{key: key}, ending: e})
 	return c.record, c.err
 }
