@@ -32,6 +32,8 @@ type call struct {
 	err    error
 	took   time.Duration
 
+	entries []string // of the index of Redis
+
 	asked   string // the key that an ending began with
 	patient bool   // waits while somebody else has taken the record
 	still   bool   // does not go on to what the record has become
@@ -46,6 +48,10 @@ const (
 	opCreate
 	opUpdate
 	opEnd
+
+	opIndex // these three are of Redis alone
+	opOwned
+	opForget
 )
 
 // do makes the call at its backend.
@@ -124,8 +130,9 @@ func endedBy(err error) *EndedError {
 // that oftener than once a second has no sessions, but a loop.
 const maxHops = 100
 
-// follow turns the call to what an ended record has become. A logout ends what a renewal or rotation beside it has made;
-// other calls go on only from an id that was rotated, which for EndGrace is another name of the same session.
+// follow turns the call to what an ended record has become. A logout ends what a renewal or rotation beside it has made, and
+// who knows a session by its handle wants it under whatever id. A visitor's calls go on only from an id that was rotated,
+// which for EndGrace is another name of the same session.
 func (c *call) follow(next string) bool {
 	key, sealed, rotated := strings.Cut(next, " ")
 	switch {
@@ -133,6 +140,10 @@ func (c *call) follow(next string) bool {
 		return false
 	case c.op == opEnd && c.ending.Token == "":
 		c.key, c.ending.Seen = key, nil
+	case c.op == opUpdate && c.id == "":
+		c.key, c.change.Seen, c.change.Expires = key, nil, c.change.Now // and its expiry is its own
+	case c.op == opLoad && c.id == "":
+		c.key = key
 	case rotated && c.id != "":
 		name := c.part.nameOf(openID(c.id, sealed))
 		if name.key != key {
@@ -258,6 +269,3 @@ func (s *Session) askAgain() {
 	defer s.mu.Unlock()
 	s.hung = nil
 }
-
-// handle is the part of a record's key that tells the sessions of one cookie apart.
-func handle(key string) string { return key[strings.LastIndexByte(key, ':')+1:] }

@@ -447,8 +447,13 @@ func (c *Change) update(r *Record, result Result) {
 	if r.Version != "" {
 		r.Fields = slices.Clone(r.Fields) // the others may be read yet
 		c.Apply(r)
-	} else if c.Permanent != nil {
-		r.Permanent = *c.Permanent
+	} else {
+		if c.Permanent != nil {
+			r.Permanent = *c.Permanent
+		}
+		if c.Owner != nil {
+			r.Owner, r.owned = *c.Owner, c.Now
+		}
 	}
 	r.Expires, r.Version = result.Expires, result.Version
 }

@@ -41,7 +41,7 @@ type Config struct {
 	KeyPrefix         string        // of the records' keys, printable ASCII; "": "session:". No meaning on a secure cookie
 	SignID            bool          // sign the id in the cookie, so that a made-up one is refused without asking the backend
 	Keys              []KeyPair     // newest first; nil: Options.Keys
-	IndexBy           string        // a field of this session that names its user
+	IndexBy           string        // a field of this session that names its user, by text, a number or a bool, for Sessions and RevokeAll. Server-side backends that are an Indexer only
 	BoundTo           string        // the server-side cookie without whose session the content of this secure cookie is void
 
 	Lazy     bool // load at the first use of one of its fields, not before the handler
@@ -114,6 +114,7 @@ type Manager struct {
 	every   []int           // all cookies
 	eager   []int           // those that are loaded before the handler
 	ages    bool            // one of them does
+	indexes bool            // one of them has an IndexBy
 
 	codec   Codec
 	onError func(w http.ResponseWriter, r *http.Request, err error)
@@ -154,6 +155,7 @@ type cookie struct {
 	sealer  *sealer // of a secure cookie, else nil
 	signer  *signer // with SignID, else nil
 	boundTo *cookie // with BoundTo, else nil
+	codec   Codec   // of the Manager
 
 	scope, hostScope, flags, secureFlags string // attributes of the Set-Cookie lines for it
 
@@ -247,7 +249,8 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 		if c.sealer == nil && !c.Lazy { // a secure cookie is opened at its first use
 			m.eager = append(m.eager, i)
 		}
-		m.ages = m.ages || c.ages()
+		c.codec = m.codec
+		m.ages, m.indexes = m.ages || c.ages(), m.indexes || c.IndexBy != ""
 		if j := slices.IndexFunc(m.cookies, func(o *cookie) bool { return o.CookieName == c.BoundTo }); j >= 0 {
 			c.boundTo = m.cookies[j]
 		}

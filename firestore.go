@@ -58,6 +58,8 @@ const (
 	docRotated   = "rotated_at" // if it was
 	docOrigin    = "origin"     // if it was rotated
 	docMark      = "mark"       // that it is taken or has ended, see Mark
+	docOwner     = "owner"      // with IndexBy, and by the index of that one field
+	docDevice    = "device"     // with IndexBy
 )
 
 // firestoreName makes a field's name fit for a key of a map, which must not match __.*__, and which a path does not keep
@@ -88,7 +90,10 @@ func firestoreValue(value []byte) any {
 }
 
 // docName makes a key fit for the name of a document, in which a slash would begin a collection.
-var docName = strings.NewReplacer("%", "%25", "/", "%2F")
+var (
+	docName = strings.NewReplacer("%", "%25", "/", "%2F")
+	docKey  = strings.NewReplacer("%25", "%", "%2F", "/")
+)
 
 // doc returns the document of a key.
 func (b *firestoreBackend) doc(key string) *firestore.DocumentRef {
@@ -129,6 +134,8 @@ func decodeFirestore(data map[string]any, updated time.Time) (*Record, error) {
 	r.Created, r.Saved, r.Expires, r.Permanent = created, saved, expires, permanent
 	r.Rotated, _ = data[docRotated].(time.Time)
 	r.Origin, _ = data[docOrigin].(string)
+	r.Owner, _ = data[docOwner].(string)
+	r.Device, _ = data[docDevice].(string)
 	r.Fields = make([]RawField, 0, len(fields))
 	for key, value := range fields {
 		name, ok := fieldName(key)
@@ -158,6 +165,12 @@ func encodeFirestore(r *Record) map[string]any {
 	}
 	if !r.Rotated.IsZero() {
 		doc[docRotated], doc[docOrigin] = r.Rotated, r.Origin
+	}
+	if r.Owner != "" {
+		doc[docOwner] = r.Owner
+	}
+	if r.Device != "" {
+		doc[docDevice] = r.Device
 	}
 	return doc
 }
@@ -195,6 +208,9 @@ func firestoreUpdates(c *Change, before, after *Record) []firestore.Update {
 		add(true, docPermanent)
 	} else if before.Permanent && !after.Permanent {
 		add(firestore.Delete, docPermanent)
+	}
+	if after.Owner != before.Owner {
+		add(after.Owner, docOwner)
 	}
 	return list
 }
@@ -413,6 +429,22 @@ func (b *firestoreBackend) End(ctx context.Context, key string, e *Ending) (r *R
 		return nil, err
 	}
 	return r, nil
+}
+
+// Owned asks for documents by their owner, for which Firestore makes an index by itself. What cannot be read is no record.
+func (b *firestoreBackend) Owned(ctx context.Context, owner string) ([]KeyedRecord, error) {
+	snaps, err := b.database.Collection(b.collection).Where(docOwner, "==", owner).Documents(untold{ctx}).GetAll()
+	if err != nil {
+		return nil, firestoreError(err)
+	}
+	list := make([]KeyedRecord, 0, len(snaps))
+	for _, snap := range snaps {
+		r, err := decodeFirestore(snap.Data(), snap.UpdateTime)
+		if err == nil && r.live(time.Now()) == nil {
+			list = append(list, KeyedRecord{docKey.Replace(snap.Ref.ID), r})
+		}
+	}
+	return list, nil
 }
 
 // errNotAlone asks untilAlone for another try.

@@ -15,6 +15,9 @@ func (s *Session) start(m *Manager, w http.ResponseWriter, r *http.Request) {
 		s.uri = r.URL.Path
 	}
 	s.open = r.Method == http.MethodGet || r.Method == http.MethodHead // others are not kept
+	if m.indexes {
+		s.agent = r.UserAgent()
+	}
 	for i, c := range m.cookies {
 		s.parts[i].cookie = c
 	}

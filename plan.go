@@ -85,6 +85,7 @@ func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 	for _, p := range due {
 		if p.sealer == nil && (p.unsaved() || p.touchDue(now) || p.rotationDue(now)) {
 			if v := p.planRecord(now, s.sent); v != nil {
+				s.file(v)
 				saves = append(saves, v)
 			}
 		}
@@ -113,7 +114,7 @@ func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 
 // unsaved reports whether there may be something to save, beside a touch.
 func (p *part) unsaved() bool {
-	if p.renew || p.expire || p.rewrite && p.used || p.err != nil || len(p.ended) > 0 || p.reflags() {
+	if p.renew || p.expire || p.rewrite && p.used || p.err != nil || len(p.ended) > 0 || p.reflags() || p.misfiled() {
 		return true
 	}
 	for i := range p.entries.touched {
@@ -282,7 +283,7 @@ func (v *save) planUpdate(changed []RawField, permanent bool, now time.Time) {
 // newer one in the browser, and before a cookie is sent that is bound to it.
 func (v *save) planTouch(now time.Time, verify bool) {
 	p := v.part
-	if !verify && !p.touchDue(now) {
+	if !verify && !p.touchDue(now) && !p.misfiled() {
 		return
 	}
 	end := p.expiry(p.rec.Created, now, p.permanent)

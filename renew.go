@@ -103,6 +103,7 @@ func (v *save) release() *call {
 
 // amend plans a change of the new record of a renewed session.
 func (v *save) amend(c *Change) {
+	v.part.fileChange(c) // what others have stored names a user
 	v.amends = append(v.amends, &call{part: v.part, op: opUpdate, sessionName: sessionName{key: v.main.key}, change: c})
 }
 

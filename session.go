@@ -71,6 +71,8 @@ type session struct {
 	w   http.ResponseWriter // the one below the middleware
 	uri string              // what the browser asked for
 
+	agent string // what the browser calls itself, if some cookie wants to know
+
 	refused error // the load failed, the ErrorHandler answers, and nothing is saved
 
 	saving sync.Mutex // held by a commit, so that there is one at a time; taken before mu

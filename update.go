@@ -68,6 +68,9 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 		if t.quiet && len(seen.Fields) > 0 {
 			c.change.Expires = seen.Expires
 		}
+		if err := p.fileChange(c.change); err != nil {
+			return failed(err)
+		}
 		if !t.set {
 			c.change.Match = []RawField{{name, known}}
 		}
