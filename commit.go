@@ -68,10 +68,10 @@ func (s *Session) conclude(saves []*save, err error, now time.Time, last bool) (
 		}
 		if last {
 			h := s.w.Header()
-			if fatal != nil {
+			if fatal != nil && !s.alone {
 				clearContent(h)
 			}
-			s.sent = true
+			s.sent = fatal == nil || !s.alone
 			s.writeHeader(h)
 		}
 	}
@@ -581,9 +581,10 @@ func (v *save) kind() EventKind {
 // becomes of that: a status of 500, a panic, a header that was cleared. After that a change that would need one is
 // [ErrHeadersSent], and the rest is saved. The error joins those of all cookies, also of Optional backends.
 //
-// A response that begins past the writer of the middleware, in the one that its Unwrap returns, has no Set-Cookie headers.
+// A response that begins past the writer of the middleware, in the one that its Unwrap returns, has no Set-Cookie headers. Of a
+// session from [Manager.Load] Save is the commit, and writes them to the header at once.
 func (s *Session) Save() error {
 	s.askAgain()
-	fatal, soft := s.commit(false, true)
+	fatal, soft := s.commit(s.alone, true)
 	return errors.Join(fatal, soft)
 }

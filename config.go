@@ -261,6 +261,14 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 	return m, nil
 }
 
+// Must returns m, and panics if err is not nil, for package variables: var sessions = sessplus.Must(sessplus.New(configs, opts)).
+func Must(m *Manager, err error) *Manager {
+	if err != nil {
+		panic(err)
+	}
+	return m
+}
+
 // warnOfEveryField logs which configs own every field because nobody has said what they own, if they are several: each
 // field is then kept as often.
 func (m *Manager) warnOfEveryField() {

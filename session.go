@@ -87,6 +87,7 @@ type session struct {
 	saved int           // uses when the last commit began
 	tls   bool          // the request came over TLS
 	sent  bool          // the headers have gone
+	alone bool          // no middleware answers the request: Save writes the headers
 	open  bool          // shared caches may keep the response and hand it to others, for all that it says
 
 	vary, cacheControl [1]string // what holds these headers
