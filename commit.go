@@ -487,12 +487,12 @@ func (s *Session) keepLines(v *save, now time.Time, failed bool) {
 			lines = append(lines, p.setCookie(chunkName(p.CookieName, i), value, age, now, s.tls))
 		}
 	}
-	for n := len(lines); n < p.MaxChunks && (drop || !gone); n++ { // what the browser has, and nothing takes the place of
+	for n := len(lines); p.came>>n != 0 && (drop || !gone); n++ { // what the browser has, and nothing takes the place of
 		if p.cameWith(n) {
 			lines = append(lines, p.setCookie(chunkName(p.CookieName, n), "", -1, now, s.tls))
 		}
 	}
-	for n := 0; hostOnly && n < p.MaxChunks; n++ { // first, for clients to whom both are one cookie
+	for n := 0; hostOnly && p.came>>n != 0; n++ { // first, for clients to whom both are one cookie
 		if p.cameWith(n) {
 			lines = slices.Insert(lines, 0, p.dropHostOnly(chunkName(p.CookieName, n), now, s.tls))
 		}

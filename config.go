@@ -31,7 +31,8 @@ type Config struct {
 	// secure cookie is good for as long from when it was last written, or for 30 days if this is 0.
 	MaxAge time.Duration
 
-	// MaxChunks is how many cookies a secure cookie may be split over: name, name.1, … 0 and 1: never split.
+	// MaxChunks is how many cookies a secure cookie may be split over: name, name.1, … 0 and 1: never split. What a larger
+	// one has left in the browser is expired by the next response that sets or drops the cookie.
 	MaxChunks int
 
 	Lifetime          time.Duration // of a record, from creation or renewal, a millisecond or more; 0: 24 h; <0: no absolute end, IdleTimeout needed. No meaning on a secure cookie

@@ -114,6 +114,9 @@ func (s *Session) load(parts []*part) {
 		for ; p.refused > 0; p.refused-- {
 			s.unlocked(func() { s.reject(p, errMalformed) })
 		}
+		for ; p.split > 0; p.split-- {
+			s.unlocked(func() { s.reject(p, errSplit) })
+		}
 	}
 	now := time.Now()
 	if slices.ContainsFunc(parts, func(p *part) bool { return p.sealer == nil }) {

@@ -109,6 +109,7 @@ type part struct {
 	epoch   int32 // counts Destroy, so that a commit under way notices one
 	state   partState
 	refused uint8 // how many of the cookies that came were malformed, and are to be told of
+	split   uint8 // the same, for those that are split over more cookies than MaxChunks
 	next    uint8 // of texts, to look up
 	found   bool  // a session came with the request
 	held    bool  // the browser has a cookie of this name
