@@ -40,6 +40,9 @@ func (s *Session) begin(last, again bool) (saves []*save, now time.Time, late bo
 			p.rewrite = true // an earlier Save is to be answered with an id that others know: it may have ended meanwhile
 		}
 	}
+	if s.bundle != nil && !s.sent && s.unsaved() {
+		s.useAll(s.m.every) // to write one is to write all
+	}
 	saves, now, err = s.plan(again)
 	return saves, now, s.sent, err
 }
@@ -65,6 +68,9 @@ func (s *Session) conclude(saves []*save, err error, now time.Time, last bool) (
 	if !s.sent {
 		for _, v := range saves {
 			s.keepLines(v, now, fatal != nil)
+		}
+		if b := s.bundle; b != nil && b.changed {
+			s.parts[0].lines = b.lines(s, now)
 		}
 		if last {
 			h := s.w.Header()
@@ -475,27 +481,27 @@ func (s *Session) keepLines(v *save, now time.Time, failed bool) {
 		return
 	}
 	lines := v.line[:0]
-	if send {
-		age := p.maxAge(p.permanent)
-		if p.sealer == nil {
-			v.values = append(v.value[:0], p.cookieText())
-			if age > 0 {
-				age = max(min(age, p.rec.Expires.Sub(now)), time.Second)
-			}
+	age := p.maxAge(p.permanent)
+	if send && p.sealer == nil {
+		v.values = append(v.value[:0], p.cookieText(p.name))
+		if age > 0 {
+			age = max(min(age, p.rec.Expires.Sub(now)), time.Second)
 		}
+	}
+	switch {
+	case s.bundle != nil && send:
+		s.bundle.put(p, v.values[0], age, now)
+	case s.bundle != nil && drop:
+		s.bundle.put(p, "", 0, now)
+	case s.bundle != nil:
+		s.bundle.blocked = true
+	case send:
 		for i, value := range v.values {
 			lines = append(lines, p.setCookie(chunkName(p.CookieName, i), value, age, now, s.tls))
 		}
 	}
-	for n := len(lines); p.came>>n != 0 && (drop || !gone); n++ { // what the browser has, and nothing takes the place of
-		if p.cameWith(n) {
-			lines = append(lines, p.setCookie(chunkName(p.CookieName, n), "", -1, now, s.tls))
-		}
-	}
-	for n := 0; hostOnly && p.came>>n != 0; n++ { // first, for clients to whom both are one cookie
-		if p.cameWith(n) {
-			lines = slices.Insert(lines, 0, p.dropHostOnly(chunkName(p.CookieName, n), now, s.tls))
-		}
+	if s.bundle == nil && (drop || !gone) {
+		lines = p.withDrops(lines, p.came, p.twice, now, s.tls)
 	}
 	if !gone {
 		p.expire, p.held = false, send
@@ -503,15 +509,12 @@ func (s *Session) keepLines(v *save, now time.Time, failed bool) {
 	p.lines, p.repeats = lines, send && p.sealer == nil && !v.creates()
 }
 
-// cameWith reports whether the request brought the cookie, or its nth chunk.
-func (p *part) cameWith(n int) bool { return p.came&(1<<n) != 0 }
-
 // cookieText is the value of a server-side cookie: the id, signed if the config says so.
-func (p *part) cookieText() string {
-	if p.signer == nil {
-		return p.name.id
+func (c *cookie) cookieText(name sessionName) string {
+	if c.signer == nil {
+		return name.id
 	}
-	text, err := p.signer.sign(p.CookieName, p.name.id)
+	text, err := c.signer.sign(c.CookieName, name.id)
 	if err != nil { // without a random IV to draw, signing cannot fail
 		panic(err)
 	}

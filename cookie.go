@@ -122,7 +122,7 @@ func (p *part) malformed(c candidate) bool {
 func (c *cookie) form(v candidate) error {
 	ok := false
 	switch {
-	case len(v.text) > maxCookieBytes:
+	case len(v.text) > maxCookieBytes && !c.packed:
 	case c.sealer == nil && c.signer == nil:
 		ok = validID(v.text)
 	case v.chunk > 0:
@@ -195,6 +195,23 @@ func (c *cookie) line(scope, name, value string, age time.Duration, now time.Tim
 		life = strconv.AppendInt(append(life, "; Max-Age="...), int64(seconds), 10)
 	}
 	return name + "=" + value + scope + string(life) + flags
+}
+
+// withDrops adds the lines that make the browser drop what it has, and nothing takes the place of: chunks, and what it keeps
+// for this host alone, which would come before the cookie of a Domain. came and twice have a bit for each cookie or chunk of
+// which the request brought a value, or several.
+func (c *cookie) withDrops(lines []string, came, twice uint32, now time.Time, tls bool) []string {
+	for n := len(lines); came>>n != 0; n++ {
+		if came&(1<<n) != 0 {
+			lines = append(lines, c.setCookie(chunkName(c.CookieName, n), "", -1, now, tls))
+		}
+	}
+	for n := 0; c.Domain != "" && twice != 0 && came>>n != 0; n++ { // first, for clients to whom both are one cookie
+		if came&(1<<n) != 0 {
+			lines = slices.Insert(lines, 0, c.dropHostOnly(chunkName(c.CookieName, n), now, tls))
+		}
+	}
+	return lines
 }
 
 // prepareLines writes down what all Set-Cookie lines of the cookie have: its scope before the age, and flags after it.

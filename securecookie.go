@@ -367,6 +367,9 @@ func (c *cookie) seal(content *sealedContent, values []string) ([]string, error)
 	if err != nil {
 		return nil, errors.New("securecookie cannot encode") // its text is not ours to vouch for
 	}
+	if c.packed { // with others, and split with them
+		return append(values, text), nil
+	}
 	chunks := split(c.CookieName, text, c.MaxChunks, values)
 	if chunks == nil {
 		largest := content.fields[0]
@@ -375,10 +378,15 @@ func (c *cookie) seal(content *sealedContent, values []string) ([]string, error)
 				largest = f
 			}
 		}
-		return nil, &fieldError{largest.Name, "is the largest of a cookie that would have " + strconv.Itoa(len(c.CookieName)+len(text)) +
-			" bytes, more than browsers keep; a server-side backend is the better home for it", ErrTooLarge}
+		return nil, tooLargeError(largest.Name, len(c.CookieName)+len(text))
 	}
 	return chunks, nil
+}
+
+// tooLargeError tells of a cookie of which the field is the largest.
+func tooLargeError(field string, bytes int) error {
+	return &fieldError{field, "is the largest of a cookie that would have " + strconv.Itoa(bytes) +
+		" bytes, more than browsers keep; a server-side backend is the better home for it", ErrTooLarge}
 }
 
 // A signer signs ids, so that one that was never issued does not reach a backend.

@@ -73,6 +73,8 @@ type session struct {
 
 	agent string // what the browser calls itself, if some cookie wants to know
 
+	bundle *bundle // with Options.SingleCookie, else nil
+
 	refused error // the load failed, the ErrorHandler answers, and nothing is saved
 
 	saving sync.Mutex // held by a commit, so that there is one at a time; taken before mu
@@ -111,6 +113,7 @@ type part struct {
 	refused uint8 // how many of the cookies that came were malformed, and are to be told of
 	split   uint8 // the same, for those that are split over more cookies than MaxChunks
 	next    uint8 // of texts, to look up
+	chosen  uint8 // of texts, the content of the secure cookie
 	found   bool  // a session came with the request
 	held    bool  // the browser has a cookie of this name
 	crowded bool  // more came under one name than are tried
