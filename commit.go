@@ -68,10 +68,10 @@ func (s *Session) conclude(saves []*save, err error, now time.Time, last bool) (
 		}
 		if last {
 			h := s.w.Header()
-			if fatal != nil {
+			if fatal != nil && !s.alone {
 				clearContent(h)
 			}
-			s.sent = true
+			s.sent = fatal == nil || !s.alone
 			s.writeHeader(h)
 		}
 	}
@@ -201,8 +201,7 @@ func (s *Session) redraw(saves []*save) {
 		var calls []*call
 		for _, v := range saves {
 			if v.creates() && errors.Is(v.main.err, ErrRecordExists) {
-				v.main.name = v.part.nameOf(newID())
-				v.main.key = v.main.name.key()
+				v.main.sessionName = v.part.nameOf(newID())
 				s.reseal(v, saves)
 				calls = append(calls, v.main)
 			}
@@ -385,7 +384,7 @@ func (v *save) takeOver(now time.Time, failed, late bool) {
 		p.emptied = late && v.main != nil && v.main.result.Empty
 	}
 	if v.rotated != nil && p.epoch == v.epoch {
-		p.name, p.rec = v.rotated.name, v.rotated.record
+		p.name, p.rec = v.rotated.sessionName, v.rotated.record
 		v.send, v.written = true, true
 	}
 }
@@ -419,13 +418,13 @@ func (v *save) saved(now time.Time) {
 		p.doubt = p.doubt && v.main.change.Permanent == nil
 		p.rewrite, p.refilled = false, false
 		if v.main.moved {
-			p.rename(v.main.name, now)
+			p.rename(v.main.sessionName, now)
 		}
 		if !v.touch {
 			p.foreign = nil
 		}
 	default:
-		p.name, p.rec, p.foreign, p.rewrite, p.gone, p.doubt = v.main.name, v.main.record, nil, false, false, false
+		p.name, p.rec, p.foreign, p.rewrite, p.gone, p.doubt = v.main.sessionName, v.main.record, nil, false, false, false
 		for _, a := range v.amends {
 			c := a.change
 			for _, f := range c.Set {
@@ -448,8 +447,13 @@ func (c *Change) update(r *Record, result Result) {
 	if r.Version != "" {
 		r.Fields = slices.Clone(r.Fields) // the others may be read yet
 		c.Apply(r)
-	} else if c.Permanent != nil {
-		r.Permanent = *c.Permanent
+	} else {
+		if c.Permanent != nil {
+			r.Permanent = *c.Permanent
+		}
+		if c.Owner != nil {
+			r.Owner, r.owned = *c.Owner, c.Now
+		}
 	}
 	r.Expires, r.Version = result.Expires, result.Version
 }
@@ -483,12 +487,12 @@ func (s *Session) keepLines(v *save, now time.Time, failed bool) {
 			lines = append(lines, p.setCookie(chunkName(p.CookieName, i), value, age, now, s.tls))
 		}
 	}
-	for n := len(lines); n < p.MaxChunks && (drop || !gone); n++ { // what the browser has, and nothing takes the place of
+	for n := len(lines); p.came>>n != 0 && (drop || !gone); n++ { // what the browser has, and nothing takes the place of
 		if p.cameWith(n) {
 			lines = append(lines, p.setCookie(chunkName(p.CookieName, n), "", -1, now, s.tls))
 		}
 	}
-	for n := 0; hostOnly && n < p.MaxChunks; n++ { // first, for clients to whom both are one cookie
+	for n := 0; hostOnly && p.came>>n != 0; n++ { // first, for clients to whom both are one cookie
 		if p.cameWith(n) {
 			lines = slices.Insert(lines, 0, p.dropHostOnly(chunkName(p.CookieName, n), now, s.tls))
 		}
@@ -505,9 +509,9 @@ func (p *part) cameWith(n int) bool { return p.came&(1<<n) != 0 }
 // cookieText is the value of a server-side cookie: the id, signed if the config says so.
 func (p *part) cookieText() string {
 	if p.signer == nil {
-		return p.name.id()
+		return p.name.id
 	}
-	text, err := p.signer.sign(p.CookieName, p.name.id())
+	text, err := p.signer.sign(p.CookieName, p.name.id)
 	if err != nil { // without a random IV to draw, signing cannot fail
 		panic(err)
 	}
@@ -577,9 +581,10 @@ func (v *save) kind() EventKind {
 // becomes of that: a status of 500, a panic, a header that was cleared. After that a change that would need one is
 // [ErrHeadersSent], and the rest is saved. The error joins those of all cookies, also of Optional backends.
 //
-// A response that begins past the writer of the middleware, in the one that its Unwrap returns, has no Set-Cookie headers.
+// A response that begins past the writer of the middleware, in the one that its Unwrap returns, has no Set-Cookie headers. Of a
+// session from [Manager.Load] Save is the commit, and writes them to the header at once.
 func (s *Session) Save() error {
 	s.askAgain()
-	fatal, soft := s.commit(false, true)
+	fatal, soft := s.commit(s.alone, true)
 	return errors.Join(fatal, soft)
 }

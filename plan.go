@@ -85,6 +85,7 @@ func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 	for _, p := range due {
 		if p.sealer == nil && (p.unsaved() || p.touchDue(now) || p.rotationDue(now)) {
 			if v := p.planRecord(now, s.sent); v != nil {
+				s.file(v)
 				saves = append(saves, v)
 			}
 		}
@@ -113,7 +114,7 @@ func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 
 // unsaved reports whether there may be something to save, beside a touch.
 func (p *part) unsaved() bool {
-	if p.renew || p.expire || p.rewrite && p.used || p.err != nil || len(p.ended) > 0 || p.reflags() {
+	if p.renew || p.expire || p.rewrite && p.used || p.err != nil || len(p.ended) > 0 || p.reflags() || p.misfiled() {
 		return true
 	}
 	for i := range p.entries.touched {
@@ -210,12 +211,12 @@ func (p *part) planRecord(now time.Time, late bool) *save {
 // step makes a step with the old record of a session that is renewed or rotated, and goes on to nothing else.
 func (p *part) step(key string, e Ending) *call {
 	e.Now = wallNow()
-	return &call{part: p, op: opEnd, key: key, still: true, ending: &e}
+	return &call{part: p, op: opEnd, sessionName: sessionName{key: key}, still: true, ending: &e}
 }
 
 // endCall ends the record of a key for good, and what it has become.
 func (p *part) endCall(key string) *call {
-	return &call{part: p, op: opEnd, key: key, asked: key, ending: &Ending{Step: StepEnd, Now: wallNow()}}
+	return &call{part: p, op: opEnd, sessionName: sessionName{key: key}, asked: key, ending: &Ending{Step: StepEnd, Now: wallNow()}}
 }
 
 // planCreate plans a new record, and the end of the old one if the session is renewed.
@@ -233,12 +234,12 @@ func (v *save) planCreate(changed []RawField, now time.Time) {
 		Record
 	})
 	made.Record = Record{Created: now, Saved: now, Expires: p.expiry(now, now, p.permanent), Permanent: p.permanent, Fields: fields}
-	made.call = call{part: p, op: opCreate, key: name.key(), name: name, record: &made.Record}
+	made.call = call{part: p, op: opCreate, sessionName: name, record: &made.Record}
 	v.main = &made.call
 	v.renews = p.renew
 	if p.rec != nil {
 		v.permanent = p.rec.Permanent
-		v.take = &call{part: p, op: opEnd, key: p.name.key(), name: p.name, ending: &Ending{
+		v.take = &call{part: p, op: opEnd, sessionName: p.name, ending: &Ending{
 			Step: StepTake, Token: rand.Text(), Now: now, Seen: p.rec,
 		}}
 	}
@@ -271,10 +272,10 @@ func (v *save) planUpdate(changed []RawField, permanent bool, now time.Time) {
 	}
 	v.changed = changed
 	if v.ends { // past its Lifetime, and no longer permanent
-		v.main = p.endCall(p.name.key())
+		v.main = p.endCall(p.name.key)
 		return
 	}
-	v.main = &call{part: p, op: opUpdate, key: p.name.key(), name: p.name, change: c, patient: true}
+	v.main = &call{part: p, op: opUpdate, sessionName: p.name, change: c, patient: true}
 }
 
 // planTouch moves the idle expiry, once it is due by a tenth of the timeout. With verify it asks in any case whether the
@@ -282,7 +283,7 @@ func (v *save) planUpdate(changed []RawField, permanent bool, now time.Time) {
 // newer one in the browser, and before a cookie is sent that is bound to it.
 func (v *save) planTouch(now time.Time, verify bool) {
 	p := v.part
-	if !verify && !p.touchDue(now) {
+	if !verify && !p.touchDue(now) && !p.misfiled() {
 		return
 	}
 	end := p.expiry(p.rec.Created, now, p.permanent)
@@ -292,7 +293,7 @@ func (v *save) planTouch(now time.Time, verify bool) {
 	v.touch = true
 	v.needed = v.needed || p.refilled
 	v.send = p.rewrite && p.used || p.maxAge(p.permanent) > 0
-	v.main = &call{part: p, op: opUpdate, key: p.name.key(), name: p.name, patient: verify || v.needed,
+	v.main = &call{part: p, op: opUpdate, sessionName: p.name, patient: verify || v.needed,
 		change: &Change{Now: now, Seen: p.rec, Expires: end}}
 }
 
@@ -384,10 +385,10 @@ func (s *Session) seal(v *save, saves []*save, now time.Time) error {
 		case b.err != nil:
 			return p.saveError(b.err)
 		case created:
-			bound = binding(other.main.name.id())
+			bound = binding(other.main.id)
 		case b.gone:
 			return p.saveError(ErrSessionGone)
-		case b.name == "" || b.rec != nil && !b.filled() && v.sets():
+		case b.name.key == "" || b.rec != nil && !b.filled() && v.sets():
 			return p.saveError(&fieldError{all[0].Name, "the cookie is bound to " + b.CookieName + ", which has no session", nil})
 		default:
 			bound = b.binding()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"reflect"
 	"slices"
 	"strconv"
@@ -43,12 +44,13 @@ func Redis(client RedisClient) Backend {
 			}
 		}
 	case *redis.ClusterClient:
-		b.cluster, b.elects = c, true
+		b.cluster, b.elects, b.sharded = c, true, true
 		b.abandon = c != nil && !c.Options().ContextTimeoutEnabled
 	case *redis.Ring:
+		b.sharded = true
 		b.abandon = c != nil && !c.Options().ContextTimeoutEnabled
 	default:
-		b.abandon = true
+		b.abandon, b.sharded = true, true
 	}
 	return b
 }
@@ -62,6 +64,7 @@ type redisBackend struct {
 	calls    chan struct{} // a place taken for each of those, at most maxCalls
 	left     atomic.Int64  // how many of them nobody waits for any more
 
+	sharded bool                 // keys may be on different servers
 	cluster *redis.ClusterClient // or nil
 	elects  bool                 // when a master dies, another takes its place
 }
@@ -165,7 +168,7 @@ func (b *redisBackend) client() any {
 // begins with a colon gets one more, so that they cannot meet.
 //
 //	:record   "1 CREATED p" or "1 CREATED -": the format's version, the time of creation, and whether it is permanent;
-//	          once rotated, followed by the time of that and the origin
+//	          once rotated, the time of that and the origin; with IndexBy "@SINCE:OWNER" and "#DEVICE", escaped as in a URL
 //	:expires  the time of expiry, which the key's PEXPIREAT repeats
 //	:saved    the time of the last save
 //	:mark     that it is taken or has ended, see Mark; of what was ended by nobody in particular all else is gone
@@ -216,16 +219,14 @@ func decodeRedis(hash map[string]string) (*Record, error) {
 		return nil, fmt.Errorf("%w: it has a later format", ErrNoRecord)
 	}
 	since, rest, _ := strings.Cut(rest, " ")
-	flag, rest, rotated := strings.Cut(rest, " ")
+	flag, rest, _ := strings.Cut(rest, " ")
 	var ok1, ok2, ok3, ok4 bool
 	r.Created, ok1 = redisTime(since)
 	r.Expires, ok2 = redisTime(hash[redisExpires])
 	r.Saved, ok3 = redisTime(hash[redisSaved])
 	r.Permanent, ok4 = flag == "p", flag != ""
-	if rotated {
-		since, r.Origin, _ = strings.Cut(rest, " ")
-		r.Rotated, ok4 = redisTime(since)
-		ok4 = ok4 && r.Origin != "" && !strings.Contains(r.Origin, " ")
+	if rest != "" && ok4 {
+		ok4 = r.redisMore(rest)
 	}
 	if !ok || version == "" || !ok1 || !ok2 || !ok3 || !ok4 {
 		return nil, errCorruptHash
@@ -240,6 +241,36 @@ func decodeRedis(hash map[string]string) (*Record, error) {
 		r.Fields = append(r.Fields, RawField{name, bytesOf(value)})
 	}
 	return r, nil
+}
+
+// redisMore reads what follows the flag of permanence.
+func (r *Record) redisMore(text string) (ok bool) {
+	words := strings.Split(text, " ")
+	if first := words[0]; first != "" && first[0] != '@' && first[0] != '#' {
+		if r.Rotated, ok = redisTime(first); !ok || len(words) < 2 || words[1] == "" {
+			return false
+		}
+		r.Origin, words = words[1], words[2:]
+	}
+	for _, w := range words {
+		switch {
+		case strings.HasPrefix(w, "@"):
+			since, owner, found := strings.Cut(w[1:], ":")
+			if r.owned, ok = redisTime(since); !ok || !found {
+				return false
+			}
+			r.Owner = owner
+		case strings.HasPrefix(w, "#"):
+			r.Device, _ = url.QueryUnescape(w[1:])
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+func redisOwner(owner string, since time.Time) string {
+	return strconv.FormatInt(since.UnixMilli(), 10) + ":" + owner
 }
 
 var errCorruptHash = fmt.Errorf("%w: it is corrupt", ErrNoRecord)
@@ -271,9 +302,25 @@ func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 			head = strconv.AppendInt(append(head, ' '), r.Rotated.UnixMilli(), 10)
 			head = append(append(head, ' '), r.Origin...)
 		}
+		if r.Owner != "" {
+			head = append(append(head, " @"...), redisOwner(r.Owner, r.since())...)
+		}
+		if r.Device != "" {
+			head = append(append(head, " #"...), url.QueryEscape(r.Device)...)
+		}
 		args := append(redisArgs(redisCreate, c.key, 4+2*len(r.Fields)), time.Now().UnixMilli(), r.Expires.UnixMilli(),
 			string(head), r.Saved.UnixMilli())
 		return newQuiet(ctx, redisFields(args, r.Fields))
+	case opIndex:
+		return newQuiet(ctx, c.redisIndexArgs())
+	case opOwned:
+		return newQuiet(ctx, redisArgs(redisOwned, c.key, 0))
+	case opForget:
+		args := redisArgs(redisForget, c.key, len(c.entries))
+		for _, entry := range c.entries {
+			args = append(args, entry)
+		}
+		return newQuiet(ctx, args)
 	}
 	u := c.change
 	if c.redisScript() == redisSet {
@@ -284,12 +331,19 @@ func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 	if u.Permanent != nil {
 		flag = redisFlag(*u.Permanent)
 	}
+	owner := ""
+	if u.Owner != nil {
+		owner = "@"
+		if *u.Owner != "" {
+			owner += redisOwner(*u.Owner, u.Now)
+		}
+	}
 	sets := len(u.Set)
 	if sets+len(u.Delete) > 0 {
 		sets++ // the time of the save
 	}
-	args := redisArgs(redisUpdate, c.key, 7+2*len(u.Match)+2*sets+len(u.Delete))
-	args = append(args, u.Now.UnixMilli(), u.Now.Add(EmptyGrace).UnixMilli(), u.Expires.UnixMilli(), flag,
+	args := redisArgs(redisUpdate, c.key, 8+2*len(u.Match)+2*sets+len(u.Delete))
+	args = append(args, u.Now.UnixMilli(), u.Now.Add(EmptyGrace).UnixMilli(), u.Expires.UnixMilli(), flag, owner,
 		len(u.Match), sets, len(u.Delete))
 	for i := range u.Match {
 		args = append(args, (*nameArg)(&u.Match[i]), (*matchArg)(&u.Match[i]))
@@ -349,12 +403,16 @@ func (c *call) redisScript() *redisScript {
 		return redisCreate
 	case opUpdate:
 		u := c.change
-		if len(u.Match)+len(u.Delete) == 0 && u.Permanent == nil && len(u.Set) > 0 && len(u.Set) <= redisFew {
+		if len(u.Match)+len(u.Delete) == 0 && u.Permanent == nil && u.Owner == nil && len(u.Set) > 0 && len(u.Set) <= redisFew {
 			return redisSet
 		}
 		return redisUpdate
 	case opEnd:
 		return redisEnd
+	case opOwned:
+		return redisOwned
+	case opForget:
+		return redisForget
 	}
 	return nil
 }
@@ -444,6 +502,10 @@ func (c *call) redisAnswer(cmd redis.Cmder) {
 		case string:
 			c.redisState(reply)
 		case []any:
+			if c.op == opOwned {
+				c.redisEntries(reply)
+				return
+			}
 			hash := make(map[string]string, len(reply)/2)
 			for i := 0; i+1 < len(reply); i += 2 {
 				name, _ := reply[i].(string)
@@ -478,7 +540,7 @@ func (c *call) redisState(reply string) {
 	case "gone":
 		c.err = ErrNoRecord
 	case "ended":
-		c.err = &EndedError{rest}
+		c.err = &EndedError{Next: rest}
 		return
 	case "taken":
 		c.err = ErrTaken
@@ -520,6 +582,14 @@ func (b *redisBackend) doAll(request context.Context, timeout time.Duration, cal
 // make makes the calls in one round trip, and in more where a server does not know a script yet or is not there for a
 // moment.
 func (b *redisBackend) make(ctx context.Context, calls []*call) {
+	if list := indexedCalls(calls); list != nil {
+		b.makeIndexed(ctx, calls, list)
+		return
+	}
+	b.makePlain(ctx, calls)
+}
+
+func (b *redisBackend) makePlain(ctx context.Context, calls []*call) {
 	if b.bounded != nil {
 		b.detoured()
 	}
@@ -676,20 +746,20 @@ func (b *redisBackend) do(ctx context.Context, c *call) *call {
 }
 
 func (b *redisBackend) Load(ctx context.Context, key string) (*Record, error) {
-	c := b.do(ctx, &call{op: opLoad, key: key})
+	c := b.do(ctx, &call{op: opLoad, sessionName: sessionName{key: key}})
 	return c.record, c.err
 }
 
 func (b *redisBackend) Create(ctx context.Context, key string, r *Record) error {
-	return b.do(ctx, &call{op: opCreate, key: key, record: r}).err
+	return b.do(ctx, &call{op: opCreate, sessionName: sessionName{key: key}, record: r}).err
 }
 
 func (b *redisBackend) Update(ctx context.Context, key string, change *Change) (Result, error) {
-	c := b.do(ctx, &call{op: opUpdate, key: key, change: change})
+	c := b.do(ctx, &call{op: opUpdate, sessionName: sessionName{key: key}, change: change})
 	return c.result, c.err
 }
 
 func (b *redisBackend) End(ctx context.Context, key string, e *Ending) (*Record, error) {
-	c := b.do(ctx, &call{op: opEnd, key: key, ending: e})
+	c := b.do(ctx, &call{op: opEnd, sessionName: sessionName{key: key}, ending: e})
 	return c.record, c.err
 }

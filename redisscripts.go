@@ -67,13 +67,13 @@ return (empty and 'refilled ' or 'saved ') .. text
 // redisFew is how many fields a redisSet may set.
 const redisFew = 100
 
-// redisUpdate: KEYS record; ARGV now, the longest expiry of an empty record, expiry, the flag of permanence or "", the
-// number of fields to match, to set and to delete, then their names, the first two with their values. A value to match is
+// redisUpdate: KEYS record; ARGV now, the longest expiry of an empty record, expiry, the flag of permanence or "", "@" and the
+// owner or "", the number of fields to match, to set and to delete, then their names, the first two with their values. A value to match is
 // preceded by "=", "" stands for absent. With anything to set or delete, the first to set is ":saved". See Change for the
 // rules.
 var redisUpdate = newRedisScript(redisLive + `
 local expires = tonumber(ARGV[3])
-local i, matches, sets, deletes = 8, tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local i, matches, sets, deletes = 9, tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 for _ = 1, matches do
   local value = redis.call('HGET', key, ARGV[i])
   if (value and '=' .. value or '') ~= ARGV[i + 1] then return 'conflict' end
@@ -90,9 +90,11 @@ while i <= last do
   redis.call('HSET', key, unpack(ARGV, i, math.min(i + 999, last)))
   i = math.min(i + 1000, last + 1)
 end
-if ARGV[4] ~= '' then
+if ARGV[4] ~= '' or ARGV[5] ~= '' then
   local record = redis.call('HGET', key, ':record')
-  redis.call('HSET', key, ':record', (string.gsub(record, '^(%S+ %S+ )%S+', '%1' .. ARGV[4])))
+  if ARGV[4] ~= '' then record = string.gsub(record, '^(%S+ %S+ )%S+', '%1' .. ARGV[4]) end
+  if ARGV[5] ~= '' then record = string.gsub(record, ' @%S*', '') .. (ARGV[5] ~= '@' and ' ' .. ARGV[5] or '') end
+  redis.call('HSET', key, ':record', record)
 end
 local after = before + math.max(sets - 1, 0) -- or as good as
 if deletes > 0 then after = redis.call('HLEN', key) - 3 end

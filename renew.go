@@ -103,7 +103,8 @@ func (v *save) release() *call {
 
 // amend plans a change of the new record of a renewed session.
 func (v *save) amend(c *Change) {
-	v.amends = append(v.amends, &call{part: v.part, op: opUpdate, key: v.main.key, change: c})
+	v.part.fileChange(c) // what others have stored names a user
+	v.amends = append(v.amends, &call{part: v.part, op: opUpdate, sessionName: sessionName{key: v.main.key}, change: c})
 }
 
 // amend brings the new records up to date, and takes out of those whose old ones have ended what this request has not set.
@@ -211,7 +212,7 @@ func (s *Session) rotate(saves []*save) {
 	if len(due) == 0 {
 		return
 	}
-	step := func(v *save, e Ending) *call { return v.part.step(v.name.key(), e) }
+	step := func(v *save, e Ending) *call { return v.part.step(v.name.key, e) }
 	takes := make([]*call, len(due))
 	for i, v := range due {
 		takes[i] = step(v, Ending{Step: StepTake, Token: rand.Text()})
@@ -232,7 +233,7 @@ func (s *Session) rotate(saves []*save) {
 		r.Mark, r.Version, r.Rotated = nil, "", wallNow()
 		r.Origin = v.origin
 		name := v.part.nameOf(newID())
-		v.rotated = &call{part: v.part, op: opCreate, key: name.key(), name: name, record: r}
+		v.rotated = &call{part: v.part, op: opCreate, sessionName: name, record: r}
 		creates = append(creates, v.rotated)
 	}
 	s.run(creates)
@@ -244,7 +245,7 @@ func (s *Session) rotate(saves []*save) {
 		if v.rotated.err != nil {
 			e.Step = StepRelease
 		} else {
-			e.Next = v.rotated.key + " " + sealID(v.name.id(), v.rotated.name.id())
+			e.Next = v.rotated.key + " " + sealID(v.name.id, v.rotated.id)
 		}
 		ends = append(ends, step(v, e))
 	}

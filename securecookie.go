@@ -43,6 +43,7 @@ const maxClockSkew = time.Minute
 // Why the text of a cookie is refused. None of them quotes it.
 var (
 	errMalformed = errors.New("malformed")
+	errSplit     = errors.New("split over more cookies than the config takes; raise MaxChunks")
 	errForged    = errors.New("not signed with any of the keys")
 	errExpired   = errors.New("expired")
 	errFuture    = errors.New("written in the future")
@@ -306,6 +307,9 @@ func firstChunk(value string) (n int, tag, text string, ok bool) {
 // is longer than a cookie can be, or has more than most chunks, is not even put together.
 func join(first string, all []candidate, most int) (string, error) {
 	n, tag, text, ok := firstChunk(first)
+	if ok && n > most && n <= maxChunks {
+		return "", errSplit
+	}
 	if !ok || n > most || n == 1 && len(text) > most*maxCookieBytes || n > 1 && len(first) > maxCookieBytes {
 		return "", errMalformed
 	}

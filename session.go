@@ -71,6 +71,8 @@ type session struct {
 	w   http.ResponseWriter // the one below the middleware
 	uri string              // what the browser asked for
 
+	agent string // what the browser calls itself, if some cookie wants to know
+
 	refused error // the load failed, the ErrorHandler answers, and nothing is saved
 
 	saving sync.Mutex // held by a commit, so that there is one at a time; taken before mu
@@ -85,6 +87,7 @@ type session struct {
 	saved int           // uses when the last commit began
 	tls   bool          // the request came over TLS
 	sent  bool          // the headers have gone
+	alone bool          // no middleware answers the request: Save writes the headers
 	open  bool          // shared caches may keep the response and hand it to others, for all that it says
 
 	vary, cacheControl [1]string // what holds these headers
@@ -106,6 +109,7 @@ type part struct {
 	epoch   int32 // counts Destroy, so that a commit under way notices one
 	state   partState
 	refused uint8 // how many of the cookies that came were malformed, and are to be told of
+	split   uint8 // the same, for those that are split over more cookies than MaxChunks
 	next    uint8 // of texts, to look up
 	found   bool  // a session came with the request
 	held    bool  // the browser has a cookie of this name
@@ -126,7 +130,7 @@ type ended struct {
 // content is what Destroy leaves nothing of.
 type content struct {
 	err     *Error      // why the load failed; the fields then read as absent
-	name    sessionName // of the session that the client has, "" for none and for a secure cookie
+	name    sessionName // of the session that the client has; zero for none and for a secure cookie
 	rec     *Record     // as it was last seen; nil: there is no session
 	entries entries
 	foreign []string // stored fields that this cookie does not own; the next save removes them
@@ -506,12 +510,12 @@ func (s *Session) destroy(p *part) {
 		s.use(p.index)
 	}
 	if p.sealer == nil {
-		if p.name != "" {
-			p.ended = append(p.ended, ended{p.name.key(), p.rec})
+		if p.name.key != "" {
+			p.ended = append(p.ended, ended{p.name.key, p.rec})
 		}
 		for _, t := range p.texts {
-			if id, _, err := p.parseID(t.text); err == nil && id != p.name.id() {
-				p.ended = append(p.ended, ended{p.nameOf(id).key(), nil})
+			if id, _, err := p.parseID(t.text); err == nil && id != p.name.id {
+				p.ended = append(p.ended, ended{p.nameOf(id).key, nil})
 			}
 		}
 	}
@@ -546,17 +550,17 @@ func (s *Session) Permanent(cookie string) bool {
 // secure cookie, and before the first save.
 func (s *Session) Handle(cookie string) string {
 	return inspect(s, cookie, func(p *part) string {
-		if p.name == "" {
+		if p.name.key == "" {
 			return ""
 		}
-		return handle(p.name.key())
+		return handle(p.name.key)
 	})
 }
 
 // ID returns the id of the cookie's session, as it is in the cookie before signing. It is a secret. It is "" for a secure
 // cookie, and before the first save.
 func (s *Session) ID(cookie string) string {
-	return inspect(s, cookie, func(p *part) string { return p.name.id() })
+	return inspect(s, cookie, func(p *part) string { return p.name.id })
 }
 
 // IsNew reports whether no session of this cookie came with the request, or it was destroyed.

@@ -62,11 +62,14 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 			return err
 		}
 		now := wallNow()
-		c := &call{part: p, op: opUpdate, key: t.name.key(), name: t.name, patient: true, change: &Change{
+		c := &call{part: p, op: opUpdate, sessionName: t.name, patient: true, change: &Change{
 			Set: []RawField{{name, data}}, Expires: p.expiry(seen.Created, now, seen.Permanent), Now: now, Seen: seen,
 		}}
 		if t.quiet && len(seen.Fields) > 0 {
 			c.change.Expires = seen.Expires
+		}
+		if err := p.fileChange(c.change); err != nil {
+			return failed(err)
 		}
 		if !t.set {
 			c.change.Match = []RawField{{name, known}}
@@ -74,7 +77,7 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 		s.run([]*call{c})
 		switch {
 		case c.err == nil:
-			t.name = c.name
+			t.name = c.sessionName
 			s.event(p.cookie, EventSave, c, c.change.Set)
 			if !s.updated(t, name, data, c) {
 				return failed(ErrHeadersSent)
@@ -91,9 +94,9 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 			return failed(fmt.Errorf("%w: others were faster: %w", ErrUnavailable, context.DeadlineExceeded))
 		}
 		time.Sleep(rand.N(5 * time.Millisecond)) // so that many do not meet again
-		l := &call{part: p, op: opLoad, key: c.key, name: c.name}
+		l := &call{part: p, op: opLoad, sessionName: c.sessionName}
 		s.run([]*call{l})
-		t.name, t.moved = l.name, t.moved || c.moved || l.moved
+		t.name, t.moved = l.sessionName, t.moved || c.moved || l.moved
 		switch {
 		case errors.Is(l.err, ErrNoRecord):
 			s.lost(t)

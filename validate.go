@@ -248,7 +248,9 @@ func (v *validation) serverSide(i int, c *Config) {
 	if c.IndexBy != "" {
 		included := slices.ContainsFunc(v.configs, func(o Config) bool { return o.Fields.includes(c.IndexBy) })
 		v.check(!c.Fields.owns(c.IndexBy, included), "IndexBy", c.IndexBy, "is not a field of this config, which owns %v", c.Fields)
-		v.add("IndexBy", c.IndexBy, "asks for what is not built yet; leave it empty")
+		if _, ok := c.Backend.(Indexer); !ok && c.Backend != nil {
+			v.add("IndexBy", c.IndexBy, "needs a backend that is an Indexer; %s is none", backendName(c.Backend))
+		}
 	}
 	prefix := func(c *Config) string {
 		p := c.KeyPrefix
