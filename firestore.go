@@ -23,6 +23,10 @@ import (
 // Firestore keeps each record as one document of the collection: a map of fields, and expires_at, a timestamp for a TTL
 // policy of the database, which removes expired documents. Documents that it has not removed yet count as removed. A
 // document holds at most 1 MiB, and takes about one sustained write a second.
+//
+// Whatever a person makes of a field in the console is read as what it says: a number, bool, null, array, map or time as
+// its JSON, and with the JSON codec text that is no JSON as that text. A geopoint, a reference, and text that begins as
+// JSON and is broken cost that field; a saved_at, created_at or expires_at that is no timestamp costs the session.
 func Firestore(client *firestore.Client, collection string) Backend {
 	return &firestoreBackend{client, collection}
 }
