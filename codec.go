@@ -16,7 +16,9 @@ import (
 // bytes: a field that is set to the bytes that it already has is not saved. Unmarshal into a *any decides the types
 // that [Session.Get] gives. Neither may keep or change the slices that pass through it.
 //
-// The text of its errors reaches nobody, because such errors quote what they read.
+// The text of its errors reaches nobody, because such errors quote what they read. The JSON codec takes stored text
+// that is no JSON, and does not begin with {, [ or ", as that text: a person has typed it. Another codec does as it
+// likes.
 type Codec interface {
 	Marshal(v any) ([]byte, error)
 	Unmarshal(data []byte, v any) error
@@ -96,8 +98,8 @@ func unmarshalAny(data []byte) (any, error) {
 	return v, err
 }
 
-// plainText returns what a person has typed into the store instead of JSON: hello, not "hello". What begins as an object, a
-// list or a text of JSON is none of that, but broken.
+// plainText returns what a person has typed into the store instead of JSON: hello, not "hello". What begins as an
+// object, a list or a string of JSON is none of that, but broken.
 func plainText(data []byte) (text string, ok bool) {
 	start := bytes.TrimLeft(data, " \t\r\n")
 	if len(start) > 0 && strings.IndexByte("{[\"", start[0]) >= 0 {
@@ -175,8 +177,8 @@ func wholeNumber(data []byte) (n int64, ok bool) {
 	return n, true
 }
 
-// number gives the text of a JSON number the Go type that holds it: int64, uint64 or float64, or json.Number for one out of
-// their range, and for a whole one of which a float64 would lose digits.
+// number gives the text of a JSON number the Go type that holds it: int64, uint64 or float64, or json.Number for one
+// out of their range, and for a whole one of which a float64 would lose digits.
 func number(s string) (any, error) {
 	if s == "-0" {
 		return math.Copysign(0, -1), nil

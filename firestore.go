@@ -23,6 +23,10 @@ import (
 // Firestore keeps each record as one document of the collection: a map of fields, and expires_at, a timestamp for a TTL
 // policy of the database, which removes expired documents. Documents that it has not removed yet count as removed. A
 // document holds at most 1 MiB, and takes about one sustained write a second.
+//
+// Whatever a person makes of a field in the console is read as what it says: a number, bool, null, array, map or time
+// as its JSON, and with the JSON codec text that is no JSON as that text. A geopoint, a reference, and text that begins
+// as JSON and is broken cost that field; a saved_at, created_at or expires_at that is no timestamp costs the session.
 func Firestore(client *firestore.Client, collection string) Backend {
 	return &firestoreBackend{client, collection}
 }
@@ -104,12 +108,12 @@ func (b *firestoreBackend) doc(key string) *firestore.DocumentRef {
 
 var errCorruptDocument = fmt.Errorf("%w: it is corrupt", ErrNoRecord)
 
-// unreadable stands for a value of which no field can be made: no text, and nothing that JSON or any other usual encoding
-// begins with.
+// unreadable stands for a value of which no field can be made: no text, and nothing that JSON or any other usual
+// encoding begins with.
 var unreadable = []byte{0xc1}
 
-// storedValue is the encoded value of a field in a document: text or bytes as firestoreValue wrote it, or JSON for what a
-// person has made of it in the console.
+// storedValue is the encoded value of a field in a document: text or bytes as firestoreValue wrote it, or JSON for what
+// a person has made of it in the console.
 func storedValue(value any) []byte {
 	switch value := value.(type) {
 	case string:
