@@ -36,6 +36,9 @@ if redis.call('EXISTS', KEYS[1]) == 0 and redis.call('TIME')[1] * 1000 > ARGV[2]
 return 'created'
 `)
 
+// What redisSet and redisUpdate answer is a state, and the expiry of the record. If they have moved that, what follows is " @"
+// and the owner as the record has it, if any: others may have changed it since the caller saw it.
+
 // redisLive is how the scripts that change a record begin: unless it is one, and nobody has taken it, they answer why.
 const redisLive = `
 local key, now = KEYS[1], tonumber(ARGV[1])
@@ -60,6 +63,7 @@ if empty or tonumber(ARGV[2]) > stored then
   text = ARGV[2]
   redis.call('HSET', key, ':expires', text)
   redis.call('PEXPIREAT', key, text)
+  text = text .. (string.match(redis.call('HGET', key, ':record') or '', ' @%S+') or '')
 end
 return (empty and 'refilled ' or 'saved ') .. text
 `)
@@ -90,12 +94,6 @@ while i <= last do
   redis.call('HSET', key, unpack(ARGV, i, math.min(i + 999, last)))
   i = math.min(i + 1000, last + 1)
 end
-if ARGV[4] ~= '' or ARGV[5] ~= '' then
-  local record = redis.call('HGET', key, ':record')
-  if ARGV[4] ~= '' then record = string.gsub(record, '^(%S+ %S+ )%S+', '%1' .. ARGV[4]) end
-  if ARGV[5] ~= '' then record = string.gsub(record, ' @%S*', '') .. (ARGV[5] ~= '@' and ' ' .. ARGV[5] or '') end
-  redis.call('HSET', key, ':record', record)
-end
 local after = before + math.max(sets - 1, 0) -- or as good as
 if deletes > 0 then after = redis.call('HLEN', key) - 3 end
 local moved = nil
@@ -108,9 +106,16 @@ if moved then -- in this order, as above, because a full Redis takes no script t
   redis.call('PEXPIREAT', key, moved)
   redis.call('HSET', key, ':expires', moved)
 end
+local record = ''
+if moved or ARGV[4] ~= '' or ARGV[5] ~= '' then record = redis.call('HGET', key, ':record') or '' end
+if ARGV[4] ~= '' or ARGV[5] ~= '' then
+  if ARGV[4] ~= '' then record = string.gsub(record, '^(%S+ %S+ )%S+', '%1' .. ARGV[4]) end
+  if ARGV[5] ~= '' then record = string.gsub(record, ' @%S*', '') .. (ARGV[5] ~= '@' and ' ' .. ARGV[5] or '') end
+  redis.call('HSET', key, ':record', record)
+end
 local state = 'saved '
 if after == 0 then state = 'empty ' elseif before == 0 then state = 'refilled ' end
-return state .. (moved or text)
+return state .. (moved and moved .. (string.match(record, ' @%S+') or '') or text)
 `)
 
 // redisEnd: KEYS record; ARGV now, the step ("take", "release" or "end"), the token or "-", when a take lapses, when an end is
