@@ -3,6 +3,7 @@
 package sessplus
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -29,6 +30,10 @@ type redisBinding struct {
 	process  redis.ProcessHook         // of the clone
 	pipeline redis.ProcessPipelineHook // of the clone
 	refused  atomic.Pointer[error]     // why no connection came about the last time, or nil
+
+	dial  func(context.Context) (net.Conn, error)
+	asked atomic.Int64 // the second in which hasManyClients last did
+	full  atomic.Bool  // what it heard
 }
 
 // redisBindings has the binding of each client, as long as anybody else does.
@@ -61,6 +66,7 @@ func redisBindingOf(c *redis.Client) *redisBinding {
 func (b *redisBinding) attach(c *redis.Client) {
 	b.once.Do(func() {
 		o := c.Options()
+		b.dial = func(ctx context.Context) (net.Conn, error) { return o.Dialer(ctx, o.Network, o.Addr) }
 		clone := c.WithTimeout(o.ReadTimeout)
 		clone.Options().WriteTimeout = o.WriteTimeout
 		clone.Options().ContextTimeoutEnabled = true
@@ -111,9 +117,11 @@ func (h handshake) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			h.b.refused.Store(nil)
 			return nil
 		case redis.IsMaxClientsError(err): // go-redis takes every refusal for an old server, and writes on
-			err = &connectError{"redis has as many clients as its maxclients allows", err}
+			err = &connectError{manyClients, err}
+		case hungUp(err) && h.b.hasManyClients(ctx):
+			err = &connectError{manyClients, err}
 		case hungUp(err):
-			err = &connectError{"redis, or a proxy before it, hangs up at HELLO", err}
+			err = &connectError{"redis, or a proxy before it, hangs up at HELLO, which it does not know, or wants TLS", err}
 		default:
 			return err
 		}
@@ -127,6 +135,25 @@ func (h handshake) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 		h.b.pipeline = next
 	}
 	return next
+}
+
+const manyClients = "redis has as many clients as its maxclients allows"
+
+// hasManyClients asks the server, at most once a second. It says so to everybody who connects, but who then writes at once may
+// only read that the connection is gone.
+func (b *redisBinding) hasManyClients(ctx context.Context) bool {
+	now := time.Now().Unix()
+	if last := b.asked.Load(); last != now && b.asked.CompareAndSwap(last, now) {
+		conn, err := b.dial(ctx)
+		if err != nil {
+			return false
+		}
+		defer conn.Close()
+		conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		text, _ := io.ReadAll(io.LimitReader(conn, 64))
+		b.full.Store(bytes.HasPrefix(text, []byte("-ERR max number of clients")))
+	}
+	return b.full.Load()
 }
 
 // refuse keeps why no connection came about, unless that is the end of the time.

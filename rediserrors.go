@@ -106,6 +106,7 @@ var (
 	redisQuoted  = regexp.MustCompile("(?:the|command) ['`]([a-zA-Z|]+)['`]")
 	redisLine    = regexp.MustCompile(`user_script:(\d+)`)
 	redisCalls   = regexp.MustCompile(`redis\.p?call\('([A-Z]+)'`)
+	redisPcall   = regexp.MustCompile(`redis\.pcall\('([A-Z]+)'`)
 	redisNoValue = regexp.MustCompile(`(?s),? (with )?args beginning with.*`)
 )
 
@@ -127,12 +128,12 @@ func redisRefusal(text string, cmd redis.Cmder, s *redisScript) error {
 		code = "an error"
 	}
 	name := redisCommandName(cmd)
+	has := func(part string) bool { return strings.Contains(text, part) }
 	if m := redisQuoted.FindStringSubmatch(text); m != nil && slices.Contains(redisCommands, strings.ToUpper(m[1])) {
 		name = strings.ToUpper(m[1])
-	} else if m := redisLine.FindStringSubmatch(text); m != nil {
-		name = s.commandsIn(m[1])
+	} else if has("script") {
+		name = s.commandsIn(redisLine.FindStringSubmatch(text))
 	}
-	has := func(part string) bool { return strings.Contains(text, part) }
 	why := ""
 	switch {
 	case code == "WRONGTYPE", has("WRONGTYPE "): // also from inside a script
@@ -159,18 +160,24 @@ func redisRefusal(text string, cmd redis.Cmder, s *redisScript) error {
 	return errors.New("redis answers " + code + ": " + why)
 }
 
-// commandsIn names the commands in a line of the script, which may be nil.
-func (s *redisScript) commandsIn(line string) string {
-	if n, err := strconv.Atoi(line); s != nil && err == nil {
-		if lines := strings.Split(s.text.(string), "\n"); 0 < n && n <= len(lines) {
-			var names []string
-			for _, m := range redisCalls.FindAllStringSubmatch(lines[n-1], -1) {
-				names = append(names, m[1])
-			}
-			if len(names) > 0 {
-				return strings.Join(names, " or ")
-			}
+// commandsIn names the commands in a line of the script, or without one those whose error it returns by itself. It may be nil.
+func (s *redisScript) commandsIn(line []string) string {
+	if s == nil {
+		return "a command in a script"
+	}
+	text, call := s.text.(string), redisPcall
+	if line != nil {
+		lines := strings.Split(text, "\n")
+		if n, _ := strconv.Atoi(line[1]); 0 < n && n <= len(lines) {
+			text, call = lines[n-1], redisCalls
 		}
 	}
-	return "a command in a script"
+	var names []string
+	for _, m := range call.FindAllStringSubmatch(text, -1) {
+		names = append(names, m[1])
+	}
+	if names == nil {
+		return "a command in a script"
+	}
+	return strings.Join(names, " or ")
 }

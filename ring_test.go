@@ -137,8 +137,10 @@ func TestAnswersOfARingThatLacksAShard(t *testing.T) {
 	ctx := t.Context()
 	now := time.Now()
 	calls := map[string]func(key string) error{
-		"load":   func(key string) error { _, err := b.Load(ctx, key); return err },
-		"create": func(key string) error { return b.Create(ctx, key, &sessplus.Record{Created: now, Saved: now, Expires: now.Add(time.Hour)}) },
+		"load": func(key string) error { _, err := b.Load(ctx, key); return err },
+		"create": func(key string) error {
+			return b.Create(ctx, key, &sessplus.Record{Created: now, Saved: now, Expires: now.Add(time.Hour)})
+		},
 		"update": func(key string) error {
 			_, err := b.Update(ctx, key, &sessplus.Change{Now: now, Expires: now.Add(time.Hour)})
 			return err
