@@ -14,22 +14,24 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// RedisClient is what sessplus needs of a go-redis client. [redis.Client] (also one for Sentinel), [redis.ClusterClient]
-// and [redis.Ring] have it, and so has every [redis.UniversalClient].
+// RedisClient is what sessplus needs of a go-redis client. [redis.Client] (also one for Sentinel),
+// [redis.ClusterClient] and [redis.Ring] have it, and so has every [redis.UniversalClient].
 type RedisClient interface {
 	Process(ctx context.Context, cmd redis.Cmder) error
 	Pipeline() redis.Pipeliner
 }
 
-// Redis keeps each record as one hash, with a Redis field per field, and lets Redis expire it. All configs on one client
-// load in one round trip and save in one. It needs Redis 4 or newer, or a server that is compatible, with scripts.
+// Redis keeps each record as one hash, with a Redis field per field, and lets Redis expire it. All configs on one
+// client load in one round trip and save in one. It needs Redis 4 or newer, or a server that is compatible, with
+// scripts.
 //
-// A load goes to the master, past replicas and the client's own cache, whatever the options of the client say. A client for
-// Sentinel with ReplicaOnly from NewFailoverClient gets to no master: each call fails, and says so. A Ring that lacks a shard is unavailable for what it does not find, and for new sessions.
+// A load goes to the master, past replicas and the client's own cache, whatever the options of the client say. A
+// client for Sentinel with ReplicaOnly from NewFailoverClient gets to no master: each call fails, and says so. A Ring
+// that lacks a shard is unavailable for what it does not find, and for new sessions.
 //
 // Timeout holds also when the server accepts and never answers. A ClusterClient and a Ring should have
-// ContextTimeoutEnabled set: without it a goroutine is left waiting for up to their ReadTimeout then, and a thousand of them
-// are an outage.
+// ContextTimeoutEnabled set: without it a goroutine is left waiting for up to their ReadTimeout then, and a thousand
+// of them are an outage.
 func Redis(client RedisClient) Backend {
 	b := &redisBackend{original: client, calls: make(chan struct{}, maxCalls)}
 	switch c := client.(type) {
@@ -279,7 +281,8 @@ func (c *call) redisScript() *redisScript {
 	return nil
 }
 
-// redisEval gives the command of a call with the text of its script, if the error is that the server does not know it yet.
+// redisEval gives the command of a call with the text of its script, if the error is that the server does not know it
+// yet.
 func (c *call) redisEval(ctx context.Context, err error) redis.Cmder {
 	if err == nil || c.redisScript() == nil || !redis.HasErrorPrefix(err, "NOSCRIPT") {
 		return nil
@@ -296,15 +299,15 @@ type onceCmd struct{ quietCmd }
 
 func (onceCmd) NoRetry() bool { return true }
 
-// A quietCmd and a quietMap do not print what Redis answered: the hooks of a program, which may write commands to a trace or a
-// log, see no values there either.
+// A quietCmd and a quietMap do not print what Redis answered: the hooks of a program, which may write commands to a
+// trace or a log, see no values there either.
 type (
 	quietCmd struct{ *redis.Cmd }
 	quietMap struct{ *redis.MapStringStringCmd }
 )
 
-// Name is that of a write, by which go-redis decides where a command goes: a read may go to a replica, or to a cache in this
-// process, and find what was there before the last request saved. FullName, which is for people, stays.
+// Name is that of a write, by which go-redis decides where a command goes: a read may go to a replica, or to a cache
+// in this process, and find what was there before the last request saved. FullName, which is for people, stays.
 func (c quietMap) Name() string { return "hset" }
 
 func newQuiet(ctx context.Context, args []any) quietCmd { return quietCmd{redis.NewCmd(ctx, args...)} }

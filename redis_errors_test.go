@@ -181,7 +181,7 @@ func TestErrorsNameTheMissingRight(t *testing.T) {
 	if err := admin.Do(t.Context(), "acl", "setuser", "default", "resetpass", ">another").Err(); err != nil {
 		t.Fatal(err)
 	}
-	saysWhy(t, s.Client(), "it wants a password")
+	saysWhy(t, s.Client(), "it wants a user to log in")
 }
 
 // SPEC 6.9: a server with too many clients.
@@ -210,8 +210,8 @@ func TestErrorOfAnExhaustedPool(t *testing.T) {
 	saysWhy(t, client, "connection pool timeout")
 }
 
-// SPEC 6.9: a server that accepts and hangs up, as a proxy does that does not know HELLO, costs few connections, and its
-// error is no deadline. Once it has worked, it may come back within the Timeout.
+// SPEC 6.9: a server that accepts and hangs up, as a proxy does that does not know HELLO, costs few connections, and
+// its error is no deadline. Once it has worked, it may come back within the Timeout.
 func TestErrorOfAServerThatHangsUp(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

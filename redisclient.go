@@ -19,12 +19,12 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A redisBinding is what the backends on one [redis.Client] share: a clone of it that minds the deadline of a context, and
-// the one hook that sends their calls there. go-redis takes a context's deadline to the socket only with
-// ContextTimeoutEnabled, which is off by default. A clone has options of its own and shares the connections, but would run
-// the hooks of the program (traces, metrics) a second time. So a call goes through the client and its hooks, to a last hook
-// that sends it on past those of the clone. It is added with the first call, after those that the program adds when it
-// starts.
+// A redisBinding is what the backends on one [redis.Client] share: a clone of it that minds the deadline of a context,
+// and the one hook that sends their calls there. go-redis takes a context's deadline to the socket only with
+// ContextTimeoutEnabled, which is off by default. A clone has options of its own and shares the connections, but would
+// run the hooks of the program (traces, metrics) a second time. So a call goes through the client and its hooks, to a
+// last hook that sends it on past those of the clone. It is added with the first call, after those that the program
+// adds when it starts.
 type redisBinding struct {
 	once     sync.Once
 	process  redis.ProcessHook         // of the clone
@@ -88,7 +88,8 @@ func (b *redisBinding) attach(c *redis.Client) {
 // redisElects reports whether Sentinel replaces the master of the client when it dies; go-redis marks it so.
 func redisElects(c *redis.Client) bool { return c.Options().Addr == "FailoverClient" }
 
-// refuseReplica keeps calls from a replica, whose loads are old: with FailoverOptions.ReplicaOnly, or just after a failover.
+// refuseReplica keeps calls from a replica, whose loads are old: with FailoverOptions.ReplicaOnly, or just after a
+// failover.
 func refuseReplica(ctx context.Context, conn *redis.Conn) error {
 	role, err := conn.Do(ctx, "role").Slice()
 	if err == nil && len(role) > 0 && role[0] == "slave" {
@@ -139,8 +140,8 @@ func (h handshake) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 
 const manyClients = "redis has as many clients as its maxclients allows"
 
-// hasManyClients asks the server, at most once a second. It says so to everybody who connects, but who then writes at once may
-// only read that the connection is gone.
+// hasManyClients asks the server, at most once a second. It says so to everybody who connects, but who then writes at
+// once may only read that the connection is gone.
 func (b *redisBinding) hasManyClients(ctx context.Context) bool {
 	now := time.Now().Unix()
 	if last := b.asked.Load(); last != now && b.asked.CompareAndSwap(last, now) {
@@ -194,8 +195,8 @@ func (d detour) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proces
 	}
 }
 
-// A redisContext is the context of calls: with the values of the request, a deadline, and the binding of the backend that
-// makes them.
+// A redisContext is the context of calls: with the values of the request, a deadline, and the binding of the backend
+// that makes them.
 type redisContext struct {
 	context.Context // with the deadline
 	values          context.Context
@@ -281,8 +282,8 @@ func (b *redisBackend) make(ctx context.Context, calls []*call) {
 	}
 }
 
-// exchange lets each of the commands, which are those of the calls, get its reply or error. Where it goes on because of an
-// error, it keeps that in last, which may be nil.
+// exchange lets each of the commands, which are those of the calls, get its reply or error. Where it goes on because
+// of an error, it keeps that in last, which may be nil.
 func (b *redisBackend) exchange(ctx context.Context, calls []*call, cmds []redis.Cmder, last *atomic.Pointer[error]) {
 	var before error // what failed, before time ran out
 	b.send(ctx, cmds)
@@ -339,9 +340,9 @@ func replace(cmds []redis.Cmder, again func(i int) redis.Cmder) []redis.Cmder {
 }
 
 // failedOver reports whether the command may succeed once a server is back, or another has taken its place. go-redis
-// tries again, too, but for less than a second, and goes on sending pipelines to a dead master of a cluster for up to ten.
-// Where nobody will take over, a server that refuses connections is down, and so is one that has never answered. All calls
-// may be made twice, except a compare-and-set that was sent.
+// tries again, too, but for less than a second, and goes on sending pipelines to a dead master of a cluster for up to
+// ten. Where nobody will take over, a server that refuses connections is down, and so is one that has never answered.
+// All calls may be made twice, except a compare-and-set that was sent.
 func (b *redisBackend) failedOver(cmd redis.Cmder) bool {
 	err := cmd.Err()
 	if err == nil {
@@ -404,12 +405,12 @@ func (b *redisBackend) send(ctx context.Context, cmds []redis.Cmder) {
 	}
 }
 
-// maxCalls is how many calls may be under way at a client that does not let go of them, with those that nobody waits for any
-// more.
+// maxCalls is how many calls may be under way at a client that does not let go of them, with those that nobody waits
+// for any more.
 const maxCalls = 1000
 
-// within calls f in a goroutine of its own, so that it can be left to itself when ctx is done. There are at most maxCalls of
-// them: more wait for their turn, or fail at once when nobody waits for any of those.
+// within calls f in a goroutine of its own, so that it can be left to itself when ctx is done. There are at most
+// maxCalls of them: more wait for their turn, or fail at once when nobody waits for any of those.
 func (b *redisBackend) within(ctx context.Context, f func()) error {
 	select {
 	case b.calls <- struct{}{}:
@@ -447,9 +448,9 @@ func (b *redisBackend) within(ctx context.Context, f func()) error {
 	}
 }
 
-// A redisRing is a [redis.Ring] that may lack a shard. go-redis moves the keys of a dead shard to the others, where there is
-// no record of them, and back when it lives again: what is not found is then not known to be missing, and what is created
-// is lost.
+// A redisRing is a [redis.Ring] that may lack a shard. go-redis moves the keys of a dead shard to the others, where
+// there is no record of them, and back when it lives again: what is not found is then not known to be missing, and
+// what is created is lost.
 type redisRing struct {
 	*redis.Ring
 	mu     sync.Mutex

@@ -40,9 +40,8 @@ var (
 	errManyLeft     = errors.New("too many calls to it have not ended yet")
 )
 
-// redisError keeps of an error what is fit for a log. A reply of Redis may quote the command, values and all, an error of
-// go-redis what it could not read, and one of a hook anything. The command and its
-// script may be nil.
+// redisError keeps of an error what is fit for a log. A reply of Redis may quote the command, values and all, an error
+// of go-redis what it could not read, and one of a hook anything. The command and its script may be nil.
 func redisError(err error, cmd redis.Cmder, s *redisScript) error {
 	var (
 		reply       redis.Error
@@ -110,8 +109,8 @@ var (
 	redisNoValue = regexp.MustCompile(`(?s),? (with )?args beginning with.*`)
 )
 
-// redisCommands are those that Redis may refuse to a program that uses sessplus: its own, and those that connect. Only these
-// names are taken out of a reply.
+// redisCommands are those that Redis may refuse to a program that uses sessplus: its own, and those that connect. Only
+// these names are taken out of a reply.
 var redisCommands = []string{
 	"HGETALL", "HMGET", "HGET", "HSET", "HDEL", "HLEN", "EXISTS", "DEL", "PEXPIRE", "PEXPIREAT", "TIME", "EVALSHA", "EVAL",
 	"ZADD", "ZREM", "ZRANGE", "ZRANGEBYSCORE", "ZREMRANGEBYSCORE", "ZSCORE",
@@ -119,8 +118,8 @@ var redisCommands = []string{
 	"ASKING", "PING", "ROLE",
 }
 
-// redisRefusal says in its own words what a reply says, because that may hold values. It names the command that was refused:
-// the one in a script, if the reply tells which.
+// redisRefusal says in its own words what a reply says, because that may hold values. It names the command that was
+// refused: the one in a script, if the reply tells which.
 func redisRefusal(text string, cmd redis.Cmder, s *redisScript) error {
 	text = redisNoValue.ReplaceAllString(text, "")
 	code := redisCode.FindString(text)
@@ -149,7 +148,7 @@ func redisRefusal(text string, cmd redis.Cmder, s *redisScript) error {
 	case has("max number of clients"):
 		why = "it has as many clients as its maxclients allows"
 	case code == "NOAUTH":
-		why = "it wants a password"
+		why = "it wants a user to log in, see Username in the options of the client"
 	case code == "WRONGPASS", has("invalid password"):
 		why = "the user or the password is wrong"
 	case has("No such master"):
@@ -160,7 +159,8 @@ func redisRefusal(text string, cmd redis.Cmder, s *redisScript) error {
 	return errors.New("redis answers " + code + ": " + why)
 }
 
-// commandsIn names the commands in a line of the script, or without one those whose error it returns by itself. It may be nil.
+// commandsIn names the commands in a line of the script, or without one those whose error it returns by itself. It may
+// be nil.
 func (s *redisScript) commandsIn(line []string) string {
 	if s == nil {
 		return "a command in a script"
