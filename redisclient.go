@@ -295,7 +295,8 @@ func (b *redisBackend) exchange(ctx context.Context, calls []*call, cmds []redis
 		}
 		before = cmds[failed].Err()
 		if last != nil {
-			last.Store(&before)
+			kept := before // only this one costs memory
+			last.Store(&kept)
 		}
 		if b.cluster != nil {
 			b.cluster.ReloadState(ctx)
