@@ -18,13 +18,13 @@ import (
 
 // redisIndex: KEYS owner; ARGV what has expired for long, the expiry of the record, the entry. It begins with a write that
 // frees memory, because a full Redis takes no script that begins with another.
-const redisIndex = `
+var redisIndex = newRedisScript(`
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
 local stored = redis.call('ZSCORE', KEYS[1], ARGV[3])
 if not stored or tonumber(stored) < tonumber(ARGV[2]) then redis.call('ZADD', KEYS[1], ARGV[2], ARGV[3]) end
 redis.call('PEXPIREAT', KEYS[1], redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')[2])
 return 'done'
-`
+`)
 
 // redisOwned: KEYS owner. A script goes to where writes go.
 var redisOwned = newRedisScript(`return redis.call('ZRANGE', KEYS[1], 0, -1)`)
@@ -46,7 +46,7 @@ func redisEntry(key string, since time.Time) string {
 // comes later than the record for want of it.
 func (c *call) redisIndexArgs() []any {
 	r := c.record
-	return []any{"eval", redisIndex, 1, c.key, r.Saved.Add(-EndGrace).UnixMilli(), r.Expires.UnixMilli(), redisEntry(c.asked, r.owned)}
+	return []any{"eval", redisIndex.text, 1, c.key, r.Saved.Add(-EndGrace).UnixMilli(), r.Expires.UnixMilli(), redisEntry(c.asked, r.owned)}
 }
 
 // An indexed is a call with the one that writes its entry in the index.
@@ -191,7 +191,7 @@ func (b *redisBackend) Owned(ctx context.Context, owner string) ([]KeyedRecord, 
 			loads[i] = &call{op: opLoad, sessionName: sessionName{key: keys[i]}}
 		}
 		keys = keys[len(loads):]
-		b.make(&redisContext{ctx, ctx, b}, loads)
+		b.make(&redisContext{ctx, ctx, b.binding}, loads)
 		for _, c := range loads {
 			switch {
 			case c.err == nil && c.record.Owner == owner:

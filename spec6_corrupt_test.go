@@ -172,7 +172,7 @@ type okHook struct {
 
 func (h *okHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		if !slices.Contains(h.commands, cmd.Name()) {
+		if !slices.Contains(h.commands, cmd.FullName()) {
 			return next(ctx, cmd)
 		}
 		cmd.SetErr(h.err)
