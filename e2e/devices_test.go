@@ -57,7 +57,7 @@ func testDevices(t *testing.T, page string) {
 	lists := func(b *tab, want ...string) {
 		t.Helper()
 		run(b, "reload", chromedp.Reload())
-		got := run(b, "the devices", chromedp.Evaluate[[]string]("[...document.querySelectorAll('#devices h2')].map(e => e.innerText.trim())"))
+		got := run(b, "the devices", chromedp.Evaluate[[]string]("[...document.querySelectorAll('#devices h2')].map(e => e.innerText.trim().replace(/\\s+/g, ' '))"))
 		if strings.Join(got, "; ") != strings.Join(want, "; ") {
 			t.Errorf("the devices are %q, want %q", got, want)
 		}
