@@ -31,7 +31,8 @@ type Config struct {
 	// secure cookie is good for as long from when it was last written, or for 30 days if this is 0.
 	MaxAge time.Duration
 
-	// MaxChunks is how many cookies a secure cookie may be split over: name, name.1, … 0 and 1: never split.
+	// MaxChunks is how many cookies a secure cookie may be split over: name, name.1, … 0 and 1: never split. What a larger
+	// one has left in the browser is expired by the next response that sets or drops the cookie.
 	MaxChunks int
 
 	Lifetime          time.Duration // of a record, from creation or renewal, a millisecond or more; 0: 24 h; <0: no absolute end, IdleTimeout needed. No meaning on a secure cookie
@@ -82,7 +83,11 @@ type Options struct {
 	// concurrent use and quick, and must not use the session. nil: none.
 	OnEvent func(ctx context.Context, e Event)
 
-	// SingleCookie is the name of the one cookie in which the values of all configs ride. "": one cookie per config.
+	// SingleCookie is the name of the one cookie in which the values of all configs ride, for hosts that pass on no other:
+	// "__session" behind Firebase Hosting. Configs must agree on the attributes of a cookie. Each value ends at its own time;
+	// one without a MaxAge may outlive the browser if another has one. The cookie is written as a whole: of two responses
+	// that change secure cookies side by side the browser keeps the later one, and one whose session has ended meanwhile
+	// is [ErrSessionGone]. "": one cookie per config.
 	SingleCookie string
 
 	// SecureRequest reports whether a request came over TLS, for [SecureAuto]: behind a trusted proxy that says so in a header
@@ -111,6 +116,7 @@ type Manager struct {
 	cookies []*cookie
 	routes  routes
 	names   map[string]slot // where a cookie of a request belongs
+	single  *cookie         // of Options.SingleCookie, else nil
 	every   []int           // all cookies
 	eager   []int           // those that are loaded before the handler
 	ages    bool            // one of them does
@@ -156,6 +162,7 @@ type cookie struct {
 	signer  *signer // with SignID, else nil
 	boundTo *cookie // with BoundTo, else nil
 	codec   Codec   // of the Manager
+	packed  bool    // its value rides in Options.SingleCookie
 
 	scope, hostScope, flags, secureFlags string // attributes of the Set-Cookie lines for it
 
@@ -257,8 +264,21 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 	}
 	m.routes = newRoutes(m.cookies)
 	m.warnOfEveryField()
-	m.names = slots(m.cookies)
+	if opts.SingleCookie != "" {
+		m.single = newSingleCookie(opts.SingleCookie, m.cookies) // and packs them into it
+		m.names = slots([]*cookie{m.single})
+	} else {
+		m.names = slots(m.cookies)
+	}
 	return m, nil
+}
+
+// Must returns m, and panics if err is not nil, for package variables: var sessions = sessplus.Must(sessplus.New(configs, opts)).
+func Must(m *Manager, err error) *Manager {
+	if err != nil {
+		panic(err)
+	}
+	return m
 }
 
 // warnOfEveryField logs which configs own every field because nobody has said what they own, if they are several: each

@@ -5,10 +5,12 @@ package sessplus
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -21,6 +23,10 @@ import (
 // Firestore keeps each record as one document of the collection: a map of fields, and expires_at, a timestamp for a TTL
 // policy of the database, which removes expired documents. Documents that it has not removed yet count as removed. A
 // document holds at most 1 MiB, and takes about one sustained write a second.
+//
+// Whatever a person makes of a field in the console is read as what it says: a number, bool, null, array, map or time
+// as its JSON, and with the JSON codec text that is no JSON as that text. A geopoint, a reference, and text that begins
+// as JSON and is broken cost that field; a saved_at, created_at or expires_at that is no timestamp costs the session.
 func Firestore(client *firestore.Client, collection string) Backend {
 	return &firestoreBackend{client, collection}
 }
@@ -102,6 +108,47 @@ func (b *firestoreBackend) doc(key string) *firestore.DocumentRef {
 
 var errCorruptDocument = fmt.Errorf("%w: it is corrupt", ErrNoRecord)
 
+// unreadable stands for a value of which no field can be made: no text, and nothing that JSON or any other usual
+// encoding begins with.
+var unreadable = []byte{0xc1}
+
+// storedValue is the encoded value of a field in a document: text or bytes as firestoreValue wrote it, or JSON for what
+// a person has made of it in the console.
+func storedValue(value any) []byte {
+	switch value := value.(type) {
+	case string:
+		return []byte(value)
+	case []byte:
+		return append([]byte{}, value...)
+	}
+	if !isTree(value) {
+		return unreadable
+	}
+	data, err := json.Marshal(value)
+	if err != nil { // not a number
+		return unreadable
+	}
+	return data
+}
+
+// isTree reports whether a value of a document is one that JSON has, too, or a time. Others are places and references.
+func isTree(value any) bool {
+	switch value := value.(type) {
+	case nil, bool, int64, float64, string, []byte, time.Time:
+		return true
+	case []any:
+		return !slices.ContainsFunc(value, func(v any) bool { return !isTree(v) })
+	case map[string]any:
+		for _, v := range value {
+			if !isTree(v) {
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}
+
 // decodeFirestore makes a record of the data of a document, which may have expired.
 func decodeFirestore(data map[string]any, updated time.Time) (*Record, error) {
 	if _, ok := data[docVersion]; ok {
@@ -119,19 +166,27 @@ func decodeFirestore(data map[string]any, updated time.Time) (*Record, error) {
 			return r, nil
 		}
 	}
-	created, ok1 := data[docCreated].(time.Time)
-	saved, ok2 := data[docSaved].(time.Time)
-	expires, ok3 := data[docExpires].(time.Time)
-	fields, ok4 := data[docFields].(map[string]any)
-	permanent, ok5 := data[docPermanent].(bool)
-	if !ok5 {
-		_, found := data[docPermanent]
-		ok5 = !found
+	var wrong []string
+	check := func(part string, ok bool) {
+		if !ok {
+			wrong = append(wrong, part)
+		}
 	}
-	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 {
-		return nil, errCorruptDocument
+	var ok bool
+	r.Created, ok = data[docCreated].(time.Time)
+	check(docCreated, ok)
+	r.Saved, ok = data[docSaved].(time.Time)
+	check(docSaved, ok)
+	r.Expires, ok = data[docExpires].(time.Time)
+	check(docExpires, ok)
+	fields, ok := data[docFields].(map[string]any)
+	check(docFields, ok)
+	permanent, found := data[docPermanent]
+	r.Permanent, ok = permanent.(bool)
+	check(docPermanent, ok || !found)
+	if len(wrong) > 0 {
+		return nil, fmt.Errorf("%w: %s missing, or not what sessplus writes", ErrNoRecord, strings.Join(wrong, ", "))
 	}
-	r.Created, r.Saved, r.Expires, r.Permanent = created, saved, expires, permanent
 	r.Rotated, _ = data[docRotated].(time.Time)
 	r.Origin, _ = data[docOrigin].(string)
 	r.Owner, _ = data[docOwner].(string)
@@ -142,14 +197,7 @@ func decodeFirestore(data map[string]any, updated time.Time) (*Record, error) {
 		if !ok {
 			continue
 		}
-		switch value := value.(type) {
-		case string:
-			r.Fields = append(r.Fields, RawField{name, []byte(value)})
-		case []byte:
-			r.Fields = append(r.Fields, RawField{name, value})
-		default:
-			return nil, errCorruptDocument
-		}
+		r.Fields = append(r.Fields, RawField{name, storedValue(value)})
 	}
 	return r, nil
 }

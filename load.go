@@ -21,6 +21,10 @@ func (s *Session) start(m *Manager, w http.ResponseWriter, r *http.Request) {
 	for i, c := range m.cookies {
 		s.parts[i].cookie = c
 	}
+	if m.single != nil {
+		s.unpack(r, time.Now())
+		return
+	}
 	m.readCookies(r, func(at slot, value string) {
 		s.parts[at.cookie].bring(candidate{value, at.chunk})
 	})
@@ -113,6 +117,9 @@ func (s *Session) load(parts []*part) {
 	for _, p := range parts {
 		for ; p.refused > 0; p.refused-- {
 			s.unlocked(func() { s.reject(p, errMalformed) })
+		}
+		for ; p.split > 0; p.split-- {
+			s.unlocked(func() { s.reject(p, errSplit) })
 		}
 	}
 	now := time.Now()
@@ -248,7 +255,7 @@ func (p *part) take(m *Manager, r *Record) {
 // the others are from before a change of Domain or Path, or of what the visitor did since.
 func (s *Session) unseal(p *part, bound []byte, now time.Time) {
 	var last *Record
-	for _, first := range p.texts {
+	for i, first := range p.texts {
 		if first.chunk > 0 {
 			continue
 		}
@@ -258,7 +265,7 @@ func (s *Session) unseal(p *part, bound []byte, now time.Time) {
 			continue
 		}
 		if last == nil || !r.Saved.Before(last.Saved) {
-			last, p.rewrite = r, older
+			last, p.rewrite, p.chosen = r, older, uint8(i)
 		}
 	}
 	if last == nil {

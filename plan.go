@@ -106,10 +106,23 @@ func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 		}
 		saves = append(saves, v)
 	}
+	if s.bundle != nil && err == nil {
+		saves, err = s.bundle.plan(s, saves, now)
+	}
 	if i := slices.IndexFunc(saves, (*save).fails); i >= 0 && err == nil && !s.sent {
 		err = saves[i].err
 	}
 	return saves, now, err
+}
+
+// unsaved reports whether a loaded part may have something to save.
+func (s *Session) unsaved() bool {
+	for i := range s.parts {
+		if p := &s.parts[i]; p.state == loaded && p.unsaved() {
+			return true
+		}
+	}
+	return false
 }
 
 // unsaved reports whether there may be something to save, beside a touch.

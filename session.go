@@ -73,6 +73,8 @@ type session struct {
 
 	agent string // what the browser calls itself, if some cookie wants to know
 
+	bundle *bundle // with Options.SingleCookie, else nil
+
 	refused error // the load failed, the ErrorHandler answers, and nothing is saved
 
 	saving sync.Mutex // held by a commit, so that there is one at a time; taken before mu
@@ -87,6 +89,7 @@ type session struct {
 	saved int           // uses when the last commit began
 	tls   bool          // the request came over TLS
 	sent  bool          // the headers have gone
+	alone bool          // no middleware answers the request: Save writes the headers
 	open  bool          // shared caches may keep the response and hand it to others, for all that it says
 
 	vary, cacheControl [1]string // what holds these headers
@@ -108,7 +111,9 @@ type part struct {
 	epoch   int32 // counts Destroy, so that a commit under way notices one
 	state   partState
 	refused uint8 // how many of the cookies that came were malformed, and are to be told of
+	split   uint8 // the same, for those that are split over more cookies than MaxChunks
 	next    uint8 // of texts, to look up
+	chosen  uint8 // of texts, the content of the secure cookie
 	found   bool  // a session came with the request
 	held    bool  // the browser has a cookie of this name
 	crowded bool  // more came under one name than are tried
@@ -155,7 +160,8 @@ func (s *Session) Format(f fmt.State, _ rune) { io.WriteString(f, "sessplus.Sess
 
 // Get returns the value of the field, or nil if it is absent. It is a copy: changing it changes no session. With the
 // JSON codec its type is string, bool, int64 (uint64 if only that fits), float64, []any or map[string]any; Decode and
-// [Field] give other types.
+// [Field] give other types. A number that none of these holds (1e400, a [math/big.Int] over 64 bits) is an
+// [encoding/json.Number] with all its digits, and Field[*big.Int] gives the latter back.
 func (s *Session) Get(name string) any {
 	v, _ := s.value(name)
 	return v
@@ -220,6 +226,9 @@ func (s *Session) read(name string) []byte {
 
 // Set gives the field a value, in every cookie that owns it. The value is encoded at once. An error (no owner, an
 // illegal name, a value that cannot be encoded as it is) makes the commit fail and is what [Session.Err] returns.
+//
+// nil is a value, and no Delete: Has and [Field.Lookup] then report that the field is there, Get returns nil, and the
+// typed getters return the zero value. The JSON codec stores it as null.
 func (s *Session) Set(name string, value any) {
 	data, err := s.encode(name, value)
 	s.mu.Lock()
@@ -294,7 +303,9 @@ func (s *Session) Delete(name string) {
 	s.put(name, nil)
 }
 
-// Pop returns the value of the field, as Get does, and removes it.
+// Pop returns the value of the field, as Get does, and removes it. It is no atomic take: two requests at the same time
+// may both get the value, and what another one sets between the load of this request and its save goes with it, unseen.
+// [Field.Update] takes atomically: see the example Flash.
 func (s *Session) Pop(name string) any {
 	v, _ := s.decodeAny(name, s.pop(name))
 	return v

@@ -13,6 +13,9 @@ import (
 // commit, and returned. An absent field counts as the zero value; a stored value of another type is an error, and stays.
 // change must not use the session.
 //
+// To take what is stored, change assigns it to a variable of its caller's, anew in each call, and returns what is to be
+// left: see the example Flash.
+//
 // A value that this request has set and not saved counts as the stored one. On a secure cookie, or a session that is not
 // saved yet or is to be renewed, it is a plain change of this request's copy. The error matches [ErrSessionGone] when the session has ended meanwhile, and [ErrUnavailable] when the backend does not answer or others are
 // always faster for as long as [Options.Timeout]. When an answer is lost the update may have happened.
