@@ -134,10 +134,20 @@ type Change struct {
 	Permanent *bool   // if not nil, replaces the record's flag
 	Owner     *string // if not nil, replaces the record's Owner
 
-	// Expires is the record's new expiry. It applies if it is later than the stored one, or if Permanent is not nil, or
-	// if the record had no field before. A record that has no field after the change keeps its expiry, but at most
-	// until EmptyGrace from Now, so that it soon goes while a request that still adds a field finds it.
+	// Expires is the record's new expiry, unless the stored one holds:
+	//
+	//	no field is left after the change                              the stored one, or EmptyGrace from Now if that is earlier
+	//	there was no field before, or Permanent is not nil             Expires
+	//	Expires is later than the stored one                           Expires
+	//	it is earlier, with Exact, and the record still is as in Seen  Expires
+	//	it is earlier                                                  the stored one
+	//
+	// So an empty record soon goes, while a request that still adds a field finds it.
 	Expires time.Time
+
+	// Exact lets Expires hold although it is earlier, if expiry (to the millisecond) and flag of the record are those of
+	// Seen. Otherwise another request has set the record's end meanwhile, and perhaps knew better.
+	Exact bool
 
 	Now  time.Time // what counts as now
 	Seen *Record   // the record as the caller last knew it, with its Version; may be nil
@@ -285,8 +295,21 @@ func (c *Change) Apply(r *Record) (Result, error) {
 	if r.taken(c.Now) {
 		return Result{}, ErrTaken
 	}
+	var index map[string]int // of the fields, if the change has many: time must not grow with the square of its size
+	if len(c.Match)+len(c.Set) > fewNames {
+		index = make(map[string]int, len(r.Fields)+len(c.Set))
+		for i, f := range r.Fields {
+			index[f.Name] = i
+		}
+	}
 	at := func(name string) int {
-		return slices.IndexFunc(r.Fields, func(f RawField) bool { return f.Name == name })
+		if index == nil {
+			return slices.IndexFunc(r.Fields, func(f RawField) bool { return f.Name == name })
+		}
+		if i, ok := index[name]; ok {
+			return i
+		}
+		return -1
 	}
 	for _, want := range c.Match {
 		i := at(want.Name)
@@ -295,19 +318,19 @@ func (c *Change) Apply(r *Record) (Result, error) {
 		}
 	}
 	r.Mark = nil // it has lapsed
+	exact := c.Exact && c.Seen != nil && c.Seen.Permanent == r.Permanent && c.Seen.Expires.UnixMilli() == r.Expires.UnixMilli()
 	before := len(r.Fields)
 	for _, f := range c.Set {
 		if i := at(f.Name); i >= 0 {
 			r.Fields[i].Value = f.Value
 		} else {
+			if index != nil {
+				index[f.Name] = len(r.Fields)
+			}
 			r.Fields = append(r.Fields, f)
 		}
 	}
-	for _, name := range c.Delete {
-		if i := at(name); i >= 0 {
-			r.Fields = slices.Delete(r.Fields, i, i+1)
-		}
-	}
+	c.delete(r)
 	if len(c.Set)+len(c.Delete) > 0 {
 		r.Saved = c.Now
 	}
@@ -323,10 +346,26 @@ func (c *Change) Apply(r *Record) (Result, error) {
 		if end := c.Now.Add(EmptyGrace); end.Before(r.Expires) {
 			r.Expires = end
 		}
-	case before == 0 || c.Permanent != nil || c.Expires.After(r.Expires):
+	case before == 0 || c.Permanent != nil || exact || c.Expires.After(r.Expires):
 		r.Expires = c.Expires
 	}
 	return Result{Empty: after == 0, Refilled: before == 0 && after > 0, Expires: r.Expires}, nil
+}
+
+// delete removes from r the fields that c deletes.
+func (c *Change) delete(r *Record) {
+	if len(c.Delete) == 0 {
+		return
+	}
+	gone := func(f RawField) bool { return slices.Contains(c.Delete, f.Name) }
+	if len(c.Delete) > fewNames {
+		names := make(map[string]bool, len(c.Delete))
+		for _, name := range c.Delete {
+			names[name] = true
+		}
+		gone = func(f RawField) bool { return names[f.Name] }
+	}
+	r.Fields = slices.DeleteFunc(r.Fields, gone)
 }
 
 // wallNow is the time as records keep it: to the millisecond, and without the monotonic clock, which stands still while a

@@ -141,7 +141,8 @@ func (c *call) follow(next string) bool {
 	case c.op == opEnd && c.ending.Token == "":
 		c.key, c.ending.Seen = key, nil
 	case c.op == opUpdate && c.id == "":
-		c.key, c.change.Seen, c.change.Expires = key, nil, c.change.Now // and its expiry is its own
+		c.key, c.change.Seen, c.change.Exact = key, nil, false
+		c.change.Expires = c.change.Now // its expiry is its own
 	case c.op == opLoad && c.id == "":
 		c.key = key
 	case rotated && c.id != "":

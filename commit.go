@@ -534,7 +534,7 @@ func (s *Session) report(v *save) {
 	switch {
 	case v.touch && v.err == nil && v.main.err != nil:
 		if !errors.Is(v.main.err, ErrNoRecord) && !errors.Is(v.main.err, ErrTaken) {
-			s.warn("sessplus: the idle timeout of a session could not be moved", "cookie", c.CookieName, "error", v.main.err)
+			s.warn("sessplus: the end of a session could not be moved", "cookie", c.CookieName, "error", v.main.err)
 			s.event(c, EventError, v.main, nil)
 		}
 	case v.err != nil:

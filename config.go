@@ -35,15 +35,18 @@ type Config struct {
 	// one has left in the browser is expired by the next response that sets or drops the cookie.
 	MaxChunks int
 
+	// A deployment that changes one of these three sets the end of the sessions that there are, earlier or later, with their
+	// next use.
 	Lifetime          time.Duration // of a record, from creation or renewal, a millisecond or more; 0: 24 h; <0: no absolute end, IdleTimeout needed. No meaning on a secure cookie
 	PermanentLifetime time.Duration // in place of Lifetime and MaxAge while the session is permanent, from a second to 400 days; 0: 31 days
 	IdleTimeout       time.Duration // a record ends when it was not used for so long; 0: none. Server-side backends only
-	RotateEvery       time.Duration // 0: never; else the id is renewed at the first use after so long, a millisecond or more; a stream should Reload once a minute to keep up. Server-side backends only
-	KeyPrefix         string        // of the records' keys, printable ASCII; "": "session:". No meaning on a secure cookie
-	SignID            bool          // sign the id in the cookie, so that a made-up one is refused without asking the backend
-	Keys              []KeyPair     // newest first; nil: Options.Keys
-	IndexBy           string        // a field of this session that names its user, by text, a number or a bool, for Sessions and RevokeAll. Server-side backends that are an Indexer only
-	BoundTo           string        // the server-side cookie without whose session the content of this secure cookie is void
+
+	RotateEvery time.Duration // 0: never; else the id is renewed at the first use after so long, a millisecond or more; a stream should Reload once a minute to keep up. Server-side backends only
+	KeyPrefix   string        // of the records' keys, printable ASCII; "": "session:". No meaning on a secure cookie
+	SignID      bool          // sign the id in the cookie, so that a made-up one is refused without asking the backend
+	Keys        []KeyPair     // newest first; nil: Options.Keys
+	IndexBy     string        // a field of this session that names its user, by text, a number or a bool, for Sessions and RevokeAll. Server-side backends that are an Indexer only
+	BoundTo     string        // the server-side cookie without whose session the content of this secure cookie is void
 
 	Lazy     bool // load at the first use of one of its fields, not before the handler
 	Optional bool // while the backend is down these fields are absent, and the request is served
@@ -189,6 +192,18 @@ func (c *cookie) expiry(created, now time.Time, permanent bool) time.Time {
 		}
 	}
 	return end
+}
+
+// moves reports whether a use at that time is to set the end of the record: because it is a tenth of IdleTimeout ahead, or
+// because a deployment has changed what the end is. It returns the end, and whether it is earlier than the stored one.
+func (c *cookie) moves(r *Record, now time.Time, permanent bool) (end time.Time, due, earlier bool) {
+	end = c.expiry(r.Created, now, permanent)
+	slack := time.Second // an end that Lifetime sets is the same each time
+	if c.IdleTimeout > 0 && (c.IdleTimeout/10 < slack || end.Equal(now.Add(c.IdleTimeout))) {
+		slack = c.IdleTimeout / 10
+	}
+	ahead := end.Sub(r.Expires)
+	return end, ahead.Abs() >= slack, -ahead >= slack
 }
 
 // alive reports whether a record that a backend returned has not ended. Lifetime counts as it is configured now, so that

@@ -24,7 +24,7 @@ const (
 	EventMiss    EventKind = "miss"    // a well-formed cookie names no session
 	EventCreate  EventKind = "create"  // a new session was saved
 	EventSave    EventKind = "save"    // changes were saved
-	EventTouch   EventKind = "touch"   // an idle timeout was moved
+	EventTouch   EventKind = "touch"   // the end of a session was moved, by its use or by a changed config
 	EventRenew   EventKind = "renew"   // a session got a new id, because the program asked for it
 	EventRotate  EventKind = "rotate"  // a session got a new id, because of its age
 	EventDestroy EventKind = "destroy" // a session was removed

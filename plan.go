@@ -74,7 +74,7 @@ func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 	due := make([]*part, 0, 8)
 	for i := range s.parts {
 		p := &s.parts[i]
-		if p.state == loaded && (again || !s.sent || !p.tried) && (p.unsaved() || p.ages() && p.rec != nil) {
+		if p.state == loaded && (again || !s.sent || !p.tried) && (p.unsaved() || p.ages() && p.rec != nil || p.touchDue(time.Time{})) {
 			due = append(due, p)
 		}
 	}
@@ -262,9 +262,10 @@ func (v *save) planCreate(changed []RawField, now time.Time) {
 // planUpdate plans a change of the record that is there.
 func (v *save) planUpdate(changed []RawField, permanent bool, now time.Time) {
 	p := v.part
-	c := &Change{Now: now, Seen: p.rec, Expires: p.expiry(p.rec.Created, now, permanent), Set: changed}
+	c := &Change{Now: now, Seen: p.rec, Set: changed}
+	c.Expires, _, c.Exact = p.moves(p.rec, now, permanent)
 	if p.quiet && len(p.rec.Fields) > 0 && permanent == p.rec.Permanent {
-		c.Expires = p.rec.Expires
+		c.Expires, c.Exact = p.rec.Expires, false
 	}
 	absent := func(f RawField) bool { return f.Value == nil }
 	if slices.ContainsFunc(changed, absent) {
@@ -291,7 +292,7 @@ func (v *save) planUpdate(changed []RawField, permanent bool, now time.Time) {
 	v.main = &call{part: p, op: opUpdate, sessionName: p.name, change: c, patient: true}
 }
 
-// planTouch moves the idle expiry, once it is due by a tenth of the timeout. With verify it asks in any case whether the
+// planTouch moves the end of the record, if it is due. With verify it asks in any case whether the
 // session still lives: before a cookie is sent again, because the id of one that has ended must not take the place of a
 // newer one in the browser, and before a cookie is sent that is bound to it.
 func (v *save) planTouch(now time.Time, verify bool) {
@@ -299,21 +300,36 @@ func (v *save) planTouch(now time.Time, verify bool) {
 	if !verify && !p.touchDue(now) && !p.misfiled() {
 		return
 	}
-	end := p.expiry(p.rec.Created, now, p.permanent)
-	if p.quiet {
-		end = p.rec.Expires
+	c := &Change{Now: now, Seen: p.rec}
+	c.Expires, _, c.Exact = p.moves(p.rec, now, p.permanent)
+	if p.quiet || !p.used {
+		c.Expires, c.Exact = p.rec.Expires, false
 	}
 	v.touch = true
 	v.needed = v.needed || p.refilled
 	v.send = p.rewrite && p.used || p.maxAge(p.permanent) > 0
-	v.main = &call{part: p, op: opUpdate, sessionName: p.name, patient: verify || v.needed,
-		change: &Change{Now: now, Seen: p.rec, Expires: end}}
+	v.main = &call{part: p, op: opUpdate, sessionName: p.name, patient: verify || v.needed, change: c}
 }
 
-// touchDue reports whether the idle expiry of the record is to be moved.
+// touchDue reports whether the end of the record is to be moved. Where a cookie does not age, no time plays a part in that.
 func (p *part) touchDue(now time.Time) bool {
-	return p.IdleTimeout > 0 && p.used && !p.quiet && p.rec != nil &&
-		p.expiry(p.rec.Created, now, p.permanent).Sub(p.rec.Expires) >= p.IdleTimeout/10
+	if !p.used || p.quiet || p.rec == nil || p.sealer != nil {
+		return false
+	}
+	_, due, _ := p.moves(p.rec, now, p.permanent)
+	return due
+}
+
+// expires is when the session ends: as it is stored, or earlier if the config says so now.
+func (p *part) expires(now time.Time) time.Time {
+	if p.sealer != nil {
+		return p.rec.Expires
+	}
+	end := p.ends(p.rec)
+	if moved, _, earlier := p.moves(p.rec, now, p.rec.Permanent); earlier && !p.quiet {
+		end = moved
+	}
+	return end
 }
 
 // rotationDue reports whether the session is to get another id because of its age.

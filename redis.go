@@ -327,9 +327,12 @@ func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 		args := append(redisArgs(redisSet, c.key, 2+2*len(u.Set)), u.Now.UnixMilli(), u.Expires.UnixMilli())
 		return newQuiet(ctx, redisFields(args, u.Set))
 	}
-	flag := ""
+	flag, exact := "", ""
 	if u.Permanent != nil {
 		flag = redisFlag(*u.Permanent)
+	}
+	if u.Exact && u.Seen != nil {
+		exact = strconv.FormatInt(u.Seen.Expires.UnixMilli(), 10) + " " + redisFlag(u.Seen.Permanent)
 	}
 	owner := ""
 	if u.Owner != nil {
@@ -342,8 +345,8 @@ func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 	if sets+len(u.Delete) > 0 {
 		sets++ // the time of the save
 	}
-	args := redisArgs(redisUpdate, c.key, 8+2*len(u.Match)+2*sets+len(u.Delete))
-	args = append(args, u.Now.UnixMilli(), u.Now.Add(EmptyGrace).UnixMilli(), u.Expires.UnixMilli(), flag, owner,
+	args := redisArgs(redisUpdate, c.key, 9+2*len(u.Match)+2*sets+len(u.Delete))
+	args = append(args, u.Now.UnixMilli(), u.Now.Add(EmptyGrace).UnixMilli(), u.Expires.UnixMilli(), flag, exact, owner,
 		len(u.Match), sets, len(u.Delete))
 	for i := range u.Match {
 		args = append(args, (*nameArg)(&u.Match[i]), (*matchArg)(&u.Match[i]))
@@ -403,7 +406,7 @@ func (c *call) redisScript() *redisScript {
 		return redisCreate
 	case opUpdate:
 		u := c.change
-		if len(u.Match)+len(u.Delete) == 0 && u.Permanent == nil && u.Owner == nil && len(u.Set) > 0 && len(u.Set) <= redisFew {
+		if len(u.Match)+len(u.Delete) == 0 && u.Permanent == nil && u.Owner == nil && !u.Exact && len(u.Set) > 0 && len(u.Set) <= redisFew {
 			return redisSet
 		}
 		return redisUpdate

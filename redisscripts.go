@@ -67,19 +67,25 @@ return (empty and 'refilled ' or 'saved ') .. text
 // redisFew is how many fields a redisSet may set.
 const redisFew = 100
 
-// redisUpdate: KEYS record; ARGV now, the longest expiry of an empty record, expiry, the flag of permanence or "", "@" and the
-// owner or "", the number of fields to match, to set and to delete, then their names, the first two with their values. A value to match is
-// preceded by "=", "" stands for absent. With anything to set or delete, the first to set is ":saved". See Change for the
-// rules.
+// redisUpdate: KEYS record; ARGV now, the longest expiry of an empty record, expiry, the flag of permanence or "", the
+// expiry and flag with which an earlier expiry holds or "", "@" and the owner or "", the number of fields to match, to set and to delete, then their
+// names, the first two with their values. A value to match is preceded by "=", "" stands for absent. With anything to set or
+// delete, the first to set is ":saved". See Change for the rules.
 var redisUpdate = newRedisScript(redisLive + `
-local expires = tonumber(ARGV[3])
-local i, matches, sets, deletes = 9, tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local expires, flag, exact, owner = tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
+local i, matches, sets, deletes = 10, tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 for _ = 1, matches do
   local value = redis.call('HGET', key, ARGV[i])
   if (value and '=' .. value or '') ~= ARGV[i + 1] then return 'conflict' end
   i = i + 2
 end
 local before = redis.call('HLEN', key) - 3
+local since, was, rest
+if flag ~= '' or exact ~= '' or owner ~= '' then
+  since, was, rest = string.match(redis.call('HGET', key, ':record') or '', '^(%S+ %S+ )(%S+)(.*)$')
+  if not since then return 'gone' end
+end
+local forced = before == 0 or flag ~= '' or expires > stored or exact ~= '' and exact == text .. ' ' .. was
 local last = i + 2 * sets - 1
 local d, lastDelete = last + 1, last + deletes
 while d <= lastDelete do
@@ -90,18 +96,16 @@ while i <= last do
   redis.call('HSET', key, unpack(ARGV, i, math.min(i + 999, last)))
   i = math.min(i + 1000, last + 1)
 end
-if ARGV[4] ~= '' or ARGV[5] ~= '' then
-  local record = redis.call('HGET', key, ':record')
-  if ARGV[4] ~= '' then record = string.gsub(record, '^(%S+ %S+ )%S+', '%1' .. ARGV[4]) end
-  if ARGV[5] ~= '' then record = string.gsub(record, ' @%S*', '') .. (ARGV[5] ~= '@' and ' ' .. ARGV[5] or '') end
-  redis.call('HSET', key, ':record', record)
+if flag ~= '' or owner ~= '' then
+  if owner ~= '' then rest = string.gsub(rest, ' @%S*', '') .. (owner ~= '@' and ' ' .. owner or '') end
+  redis.call('HSET', key, ':record', since .. (flag ~= '' and flag or was) .. rest)
 end
 local after = before + math.max(sets - 1, 0) -- or as good as
 if deletes > 0 then after = redis.call('HLEN', key) - 3 end
 local moved = nil
 if after == 0 then
   if tonumber(ARGV[2]) < stored then moved = ARGV[2] end
-elseif before == 0 or ARGV[4] ~= '' or expires > stored then
+elseif forced then
   moved = ARGV[3]
 end
 if moved then -- in this order, as above, because a full Redis takes no script that begins with HSET

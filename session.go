@@ -577,13 +577,14 @@ func (s *Session) IsNew(cookie string) bool {
 	return inspect(s, cookie, func(p *part) bool { return !p.found || p.epoch > 0 })
 }
 
-// Expires returns when the session of the cookie ends as it is stored, or the zero time when it is not stored.
+// Expires returns when the session of the cookie ends, or the zero time when it is not stored: as it is stored, or earlier
+// if a deployment has made that earlier.
 func (s *Session) Expires(cookie string) time.Time {
 	return inspect(s, cookie, func(p *part) time.Time {
 		if p.rec == nil {
 			return time.Time{}
 		}
-		return p.rec.Expires
+		return p.expires(wallNow())
 	})
 }
 

@@ -66,10 +66,11 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 		}
 		now := wallNow()
 		c := &call{part: p, op: opUpdate, sessionName: t.name, patient: true, change: &Change{
-			Set: []RawField{{name, data}}, Expires: p.expiry(seen.Created, now, seen.Permanent), Now: now, Seen: seen,
+			Set: []RawField{{name, data}}, Now: now, Seen: seen,
 		}}
+		c.change.Expires, _, c.change.Exact = p.moves(seen, now, seen.Permanent)
 		if t.quiet && len(seen.Fields) > 0 {
-			c.change.Expires = seen.Expires
+			c.change.Expires, c.change.Exact = seen.Expires, false
 		}
 		if err := p.fileChange(c.change); err != nil {
 			return failed(err)

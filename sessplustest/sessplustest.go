@@ -263,7 +263,7 @@ var promises = []promise{
 			e.breach("a touch made %+v of %+v", got, r)
 		}
 	}},
-	{"ExpiresForward", "A save moves the expiry, too, but an Expires that is earlier than the stored one has no effect.", func(e *env) {
+	{"ExpiresForward", "A save moves the expiry, too, but without Exact an Expires that is earlier than the stored one has no effect.", func(e *env) {
 		r := e.create(record("a", "1", "b", "2"))
 		want := r.Expires
 		for _, moved := range []time.Duration{-time.Minute, time.Hour} {
@@ -280,6 +280,58 @@ var promises = []promise{
 				}
 			}
 		}
+	}},
+	{"Exact", "With Exact an earlier Expires holds, too, be it for a save or a touch.", func(e *env) {
+		e.create(record("a", "1", "b", "2"))
+		for _, on := range []bool{false, true} {
+			c := change(e.load())
+			c.Permanent = &on
+			e.update(c)
+			for _, c := range []*sessplus.Change{
+				{}, {Set: fields("a", "3")}, {Delete: []string{"c"}}, {Set: fields("a", "1"), Delete: []string{"c"}}, {Match: fields("a", "1")},
+			} {
+				seen := e.load()
+				c.Now, c.Seen, c.Exact = time.Now(), seen, true
+				for _, moved := range []time.Duration{time.Minute, -2 * time.Minute} {
+					want := seen.Expires.Add(moved)
+					c.Expires = want
+					if result := e.update(c); !near(result.Expires, want) {
+						e.breach("an Exact Update with an Expires %v later answers %v, want %v", moved, result.Expires, want)
+					}
+					got := e.load()
+					if !near(got.Expires, want) || got.Permanent != on {
+						e.breach("after an Exact Update with an Expires %v later it is %v, want %v", moved, got.Expires, want)
+					}
+					seen = got
+					c.Seen = got
+				}
+			}
+		}
+		e.holds("a", "1", "b", "2")
+	}},
+	{"ExactStale", "Exact has no effect when the expiry or the flag of the record is no longer what Seen says, or with no Seen.", func(e *env) {
+		r := e.create(record("a", "1"))
+		seen := e.load()
+		on := true
+		c := change(r)
+		c.Permanent = &on // which leaves the expiry as it is
+		e.update(c)
+		want := e.load()
+		moved := *want
+		moved.Expires, moved.Version = moved.Expires.Add(-10*time.Millisecond), ""
+		for i, stale := range []*sessplus.Record{seen, &moved, nil} {
+			for _, set := range [][]sessplus.RawField{nil, fields("a", fmt.Sprint(i))} {
+				c := change(r)
+				c.Exact, c.Seen, c.Set, c.Expires = true, stale, set, r.Expires.Add(-time.Minute)
+				if result := e.update(c); !near(result.Expires, want.Expires) {
+					e.breach("%d: an Update answers %v, want %v", i, result.Expires, want.Expires)
+				}
+				if got := e.load(); !near(got.Expires, want.Expires) || !got.Permanent {
+					e.breach("%d: an Update made %+v of %+v", i, got, want)
+				}
+			}
+		}
+		e.holds("a", "2")
 	}},
 	{"Permanent", "With Permanent the flag and the expiry are replaced, whether that is earlier or later.", func(e *env) {
 		r := e.create(record("a", "1"))
@@ -688,10 +740,10 @@ func history(e *env) {
 			if rng.IntN(3) > 0 {
 				c := randomChange(rng, model, now)
 				c.Seen = known
-				done = append(done, fmt.Sprintf("Update: set %s, delete %q, match %s, permanent %v", text(c.Set), c.Delete, text(c.Match), c.Permanent != nil))
+				done = append(done, fmt.Sprintf("Update: set %s, delete %q, match %s, permanent %v, exact %v", text(c.Set), c.Delete, text(c.Match),
+					c.Permanent != nil, c.Exact))
 				var result, wanted sessplus.Result
 				result, got = e.Update(e.ctx, e.key, c)
-				c.Seen = nil
 				wanted, want = c.Apply(model)
 				if got == nil && want == nil && (result.Empty != wanted.Empty || result.Refilled != wanted.Refilled || !near(result.Expires, wanted.Expires)) {
 					e.breach("seed %d, after %s\nUpdate answers %+v, want %+v", seed, strings.Join(done, "\n"), result, wanted)
@@ -753,6 +805,7 @@ func randomChange(rng *rand.Rand, model *sessplus.Record, now time.Time) *sesspl
 			}
 		}
 	}
+	c.Exact = rng.IntN(2) == 0
 	if rng.IntN(8) == 0 {
 		on := rng.IntN(2) == 0
 		c.Permanent = &on
