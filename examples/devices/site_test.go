@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -74,6 +76,17 @@ func TestFormFromBeforeARotation(t *testing.T) {
 	}
 	laptop.submit("/logout", "device", laptop.device(1))
 	laptop.shows("Safari on iPhone is logged out.")
+	phone.open()
+	phone.isLoggedOut()
+
+	// Nor does it matter that the request which does it gets another id itself.
+	phone.submit("/login", "name", "Ann")
+	time.Sleep(25 * time.Millisecond)
+	laptop.submit("/role", "role", "guest")
+	laptop.shows(`id="role">guest<`)
+	time.Sleep(25 * time.Millisecond)
+	laptop.submit("/logout/others")
+	laptop.shows("One other device is logged out.", `id="role">guest<`)
 	phone.open()
 	phone.isLoggedOut()
 }
@@ -231,6 +244,15 @@ func TestBackendDown(t *testing.T) {
 	down()
 	o.loads = false
 	b.devices("Firefox on Linux")
+}
+
+// A session that ends while its request is under way: the page says so, as at the next request.
+func TestSessionThatEndsMeanwhile(t *testing.T) {
+	w := httptest.NewRecorder()
+	fail(w, httptest.NewRequest("POST", "/role", nil), fmt.Errorf("saving: %w", sessplus.ErrSessionGone))
+	if w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/" {
+		t.Errorf("status %d, Location %q; want 303 and /", w.Code, w.Header().Get("Location"))
+	}
 }
 
 func TestDeviceName(t *testing.T) {
