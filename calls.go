@@ -33,6 +33,7 @@ type call struct {
 	took   time.Duration
 
 	entries []string // of the index of Redis
+	filed   string   // under which owner that has the record, and since when, if an update has moved its expiry
 
 	asked   string // the key that an ending began with
 	patient bool   // waits while somebody else has taken the record
@@ -124,6 +125,16 @@ func endedBy(err error) *EndedError {
 	var e *EndedError
 	errors.As(err, &e)
 	return e
+}
+
+// nextKey returns the key of what the record has become that was ended, as the error says, or "".
+func nextKey(err error) string {
+	ended := endedBy(err)
+	if ended == nil {
+		return ""
+	}
+	key, _, _ := strings.Cut(ended.Next, " ")
+	return key
 }
 
 // maxHops is how often a record may have been renewed or rotated within EndGrace for its first id to lead to it. Who does

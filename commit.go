@@ -136,11 +136,11 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 	var calls []*call
 	for _, v := range saves {
 		calls = append(calls, v.deletes...)
+		if v.take != nil && err == nil { // first, so that who sees the new record sees what is to become of the old one, see once
+			calls = append(calls, v.take)
+		}
 		if v.main != nil && err == nil {
 			calls = append(calls, v.main)
-		}
-		if v.take != nil && err == nil {
-			calls = append(calls, v.take)
 		}
 	}
 	done := false

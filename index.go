@@ -40,7 +40,7 @@ func (m *Manager) Sessions(ctx context.Context, cookie, user string) ([]Info, er
 	if err != nil {
 		return nil, c.listError(err)
 	}
-	list = slices.DeleteFunc(list, func(r KeyedRecord) bool { return r.replaced(list) })
+	list, _ = once(list)
 	slices.SortFunc(list, func(a, b KeyedRecord) int {
 		return cmp.Or(c.lastUse(b.Record).Compare(c.lastUse(a.Record)), b.since().Compare(a.since()), strings.Compare(a.Key, b.Key))
 	})
@@ -100,7 +100,12 @@ func (m *Manager) RevokeAll(ctx context.Context, cookie, user string, except ...
 		}
 		list = slices.DeleteFunc(list, func(r KeyedRecord) bool { return slices.Contains(spared, r.Key) })
 	}
-	return m.revoke(ctx, c, list)
+	list, replacing := once(list)
+	n, err := m.revoke(ctx, c, list)
+	if err == nil {
+		_, err = m.revoke(ctx, c, replacing)
+	}
+	return n, err
 }
 
 // Edit calls change with the session of the cookie that the handle names, outside of any request of its visitor, and saves
@@ -128,7 +133,7 @@ func (m *Manager) Edit(ctx context.Context, cookie, handle string, change func(s
 		return &Error{Cookie: cookie, Op: op, Err: err}
 	}
 	switch {
-	case errors.Is(load.err, ErrNoRecord) || load.err == nil && !c.alive(load.record, time.Now()):
+	case errors.Is(load.err, ErrNoRecord) || load.err == nil && (!c.alive(load.record, time.Now()) || len(load.record.Fields) == 0):
 		return &Error{Cookie: cookie, Op: op, Err: ErrSessionGone}
 	case load.err != nil:
 		return &Error{Cookie: cookie, Op: op, Err: load.err}
@@ -169,8 +174,10 @@ func (c *cookie) keyOf(handle, op string) (string, error) {
 	if err != nil || len(b) != sha256.Size || handle != strings.ToLower(handle) {
 		return "", &Error{Cookie: c.CookieName, Op: op, Err: errors.New("the handle is malformed: Session.Handle and Info.Handle give one")}
 	}
-	return c.KeyPrefix + c.CookieName + ":" + handle, nil
+	return c.recordKey(handle), nil
 }
+
+func (c *cookie) recordKey(handle string) string { return c.KeyPrefix + c.CookieName + ":" + handle }
 
 func (c *cookie) listError(err error) error {
 	if err == nil {
@@ -217,13 +224,23 @@ func (m *Manager) owned(ctx context.Context, c *cookie, user string, now time.Ti
 	}), err
 }
 
-// replaced reports whether r is about to end because another record of the list, which is the same session, was made in its
-// place.
-func (r KeyedRecord) replaced(list []KeyedRecord) bool {
-	now := time.Now()
-	return r.taken(now) && slices.ContainsFunc(list, func(o KeyedRecord) bool {
-		return o.Key != r.Key && !o.taken(now) && o.Device == r.Device && !o.since().Before(r.Mark.At.Add(-TakeGrace))
-	})
+// once splits the list into records of which each is another session, and those that are about to take the place of one of
+// them. Until that one has ended, what is done to it concerns its successor as well, which nobody knows yet.
+func once(list []KeyedRecord) (sessions, successors []KeyedRecord) {
+	var taken []string
+	for _, r := range list {
+		if r.Mark != nil {
+			taken = append(taken, r.Mark.Token)
+		}
+	}
+	for _, r := range list {
+		if slices.Contains(taken, handle(r.Key)) {
+			successors = append(successors, r)
+		} else {
+			sessions = append(sessions, r)
+		}
+	}
+	return sessions, successors
 }
 
 // since is when the record was made, under the id that it has.
@@ -291,30 +308,32 @@ func (m *Manager) revoke(ctx context.Context, c *cookie, list []KeyedRecord) (en
 	return ended, nil
 }
 
-// successors returns the keys, and those of what renewals and rotations have made of them. It waits for those under way.
+// successors returns the keys, and those of all that renewals and rotations have made of their records, or are about to.
 func (m *Manager) successors(ctx context.Context, c *cookie, keys []string) ([]string, error) {
 	s := m.beside(ctx)
 	all := slices.Clone(keys)
-	for until := time.Now().Add(m.timeout); ; time.Sleep(takenPause) {
+	for len(keys) > 0 {
 		calls := make([]*call, len(keys))
 		for i, key := range keys {
-			calls[i] = &call{part: &s.parts[c.index], op: opLoad, sessionName: sessionName{key: key}}
+			calls[i] = &call{part: &s.parts[c.index], op: opLoad, sessionName: sessionName{key: key}, still: true}
 		}
 		if err := s.runFor(ctx, calls); err != nil {
 			return nil, err
 		}
-		wait := false
+		keys = nil
 		for _, call := range calls {
-			if call.err != nil && !errors.Is(call.err, ErrNoRecord) {
+			next := nextKey(call.err)
+			switch {
+			case next != "" && !slices.Contains(all, next):
+				all, keys = append(all, next), append(keys, next)
+			case call.err != nil && !errors.Is(call.err, ErrNoRecord):
 				return nil, call.err
+			case call.err == nil && call.record.Mark != nil:
+				all = append(all, c.recordKey(call.record.Mark.Token))
 			}
-			wait = wait || call.err == nil && call.record.taken(time.Now())
-			all = append(all, call.key)
-		}
-		if !wait || time.Now().After(until) {
-			return all, nil
 		}
 	}
+	return all, nil
 }
 
 // maxDevice is how much of a User-Agent a record keeps, in bytes.
@@ -362,7 +381,11 @@ func (c *cookie) ownerOf(user string) string {
 // owner is the [Record.Owner] that the part's session is to have, with IndexBy.
 func (p *part) owner() (owner string, err error) {
 	e, _ := p.entries.find(p.IndexBy)
-	return p.ownerBy(e.value)
+	owner, err = p.ownerBy(e.value)
+	if err != nil && !e.dirty() { // as it is stored it names nobody, and is not for this request to mend
+		return p.rec.Owner, nil
+	}
+	return owner, err
 }
 
 // ownerBy is the [Record.Owner] for an encoded value of the IndexBy field.

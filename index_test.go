@@ -61,53 +61,53 @@ func handleOf(c *crowd, client *http.Client) (handle string) {
 }
 
 // SPEC 10.1: live sessions of that user, and no others, the last used first.
-func TestSessionsOfAUser(t *testing.T) {
-	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
-		config := indexed(b)
-		config.RotateEvery = 50 * time.Millisecond
-		m := newManager(t, nil, config)
-		c := newCrowd(t, m)
-		first, second := c.logIn(42), c.logIn("42")
-		other := c.logIn("ann")
-		want := func(what string, user string, clients ...*http.Client) {
-			t.Helper()
-			expected := []string{}
-			for _, client := range clients {
-				expected = append(expected, handleOf(c, client))
-			}
-			got := handles(t, m, user)
-			slices.Sort(expected)
-			slices.Sort(got)
-			if !slices.Equal(got, expected) {
-				t.Errorf("%s: Sessions(%q) = %q, want %q", what, user, got, expected)
-			}
+func TestSessionsOfAUser(t *testing.T) { onEveryBackend(t, sessionsOfAUser) }
+
+func sessionsOfAUser(t *testing.T, b sessplus.Backend) {
+	config := indexed(b)
+	config.RotateEvery = 50 * time.Millisecond
+	m := newManager(t, nil, config)
+	c := newCrowd(t, m)
+	first, second := c.logIn(42), c.logIn("42")
+	other := c.logIn("ann")
+	want := func(what string, user string, clients ...*http.Client) {
+		t.Helper()
+		expected := []string{}
+		for _, client := range clients {
+			expected = append(expected, handleOf(c, client))
 		}
-		want("a number and its text are one user", "42", first, second)
-		want("another user", "ann", other)
-		want("nobody", "")
-		want("a user without sessions", "4")
-		c.mustAsk(first, func(s *sessplus.Session) { s.Set("n", 1) })
-		if got := handles(t, m, "42"); got[0] != handleOf(c, first) {
-			t.Errorf("Sessions = %q, want the one saved last first", got)
+		got := handles(t, m, user)
+		slices.Sort(expected)
+		slices.Sort(got)
+		if !slices.Equal(got, expected) {
+			t.Errorf("%s: Sessions(%q) = %q, want %q", what, user, got, expected)
 		}
-		c.mustAsk(first, func(s *sessplus.Session) { s.Renew() })
-		want("a renewed one is listed once", "42", first, second)
-		time.Sleep(60 * time.Millisecond)
-		c.mustAsk(second, func(s *sessplus.Session) { s.Get("user_id") })
-		want("a rotated one is listed once", "42", first, second)
-		c.mustAsk(second, func(s *sessplus.Session) { s.Set("user_id", "ann") })
-		want("whose field has changed", "42", first)
-		want("whose field has changed", "ann", other, second)
-		c.mustAsk(second, func(s *sessplus.Session) { s.Delete("user_id"); s.Set("n", 1) })
-		want("whose field was deleted", "ann", other)
-		c.mustAsk(other, func(s *sessplus.Session) { s.Destroy() })
-		want("a destroyed one", "ann")
-		c.mustAsk(first, func(s *sessplus.Session) { s.Clear() })
-		want("an emptied one", "42")
-		name := sessplus.Field[string]("user_id")
-		c.mustAsk(second, func(s *sessplus.Session) { name.Update(s, func(string) string { return "eve" }) })
-		want("an updated field", "eve", second)
-	})
+	}
+	want("a number and its text are one user", "42", first, second)
+	want("another user", "ann", other)
+	want("nobody", "")
+	want("a user without sessions", "4")
+	c.mustAsk(first, func(s *sessplus.Session) { s.Set("n", 1) })
+	if got := handles(t, m, "42"); got[0] != handleOf(c, first) {
+		t.Errorf("Sessions = %q, want the one saved last first", got)
+	}
+	c.mustAsk(first, func(s *sessplus.Session) { s.Renew() })
+	want("a renewed one is listed once", "42", first, second)
+	time.Sleep(60 * time.Millisecond)
+	c.mustAsk(second, func(s *sessplus.Session) { s.Get("user_id") })
+	want("a rotated one is listed once", "42", first, second)
+	c.mustAsk(second, func(s *sessplus.Session) { s.Set("user_id", "ann") })
+	want("whose field has changed", "42", first)
+	want("whose field has changed", "ann", other, second)
+	c.mustAsk(second, func(s *sessplus.Session) { s.Delete("user_id"); s.Set("n", 1) })
+	want("whose field was deleted", "ann", other)
+	c.mustAsk(other, func(s *sessplus.Session) { s.Destroy() })
+	want("a destroyed one", "ann")
+	c.mustAsk(first, func(s *sessplus.Session) { s.Clear() })
+	want("an emptied one", "42")
+	name := sessplus.Field[string]("user_id")
+	c.mustAsk(second, func(s *sessplus.Session) { name.Update(s, func(string) string { return "eve" }) })
+	want("an updated field", "eve", second)
 }
 
 // SPEC 10.1, 10.6: what is told of a session.

@@ -215,11 +215,18 @@ func (m *memory) End(_ context.Context, key string, e *Ending) (*Record, error) 
 }
 
 func (m *memory) Owned(ctx context.Context, owner string) (list []KeyedRecord, err error) {
-	var all []string
-	m.owners.with(owner, func(keys map[string]map[string]struct{}) { all = slices.Collect(maps.Keys(keys[owner])) })
-	for _, key := range all {
-		if r, err := m.Load(ctx, key); err == nil && r.Owner == owner { // as it is now
-			list = append(list, KeyedRecord{key, r})
+	known := make(map[string]struct{})
+	m.owners.with(owner, func(keys map[string]map[string]struct{}) { maps.Copy(known, keys[owner]) })
+	for all := slices.Collect(maps.Keys(known)); len(all) > 0; all = all[1:] {
+		r, err := m.Load(ctx, all[0])
+		if err == nil && r.Owner == owner { // as it is now
+			list = append(list, KeyedRecord{all[0], r})
+		}
+		if next := nextKey(err); next != "" {
+			if _, found := known[next]; !found { // made since
+				known[next] = struct{}{}
+				all = append(all, next)
+			}
 		}
 	}
 	return list, ctx.Err()

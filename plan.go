@@ -1,7 +1,6 @@
 package sessplus
 
 import (
-	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"slices"
@@ -246,14 +245,14 @@ func (v *save) planCreate(changed []RawField, now time.Time) {
 		call
 		Record
 	})
-	made.Record = Record{Created: now, Saved: now, Expires: p.expiry(now, now, p.permanent), Permanent: p.permanent, Fields: fields}
+	made.Record = Record{Created: now, Saved: now, Expires: p.expiry(now, now, p.permanent), Permanent: p.permanent, Fields: fields, owned: now}
 	made.call = call{part: p, op: opCreate, sessionName: name, record: &made.Record}
 	v.main = &made.call
 	v.renews = p.renew
 	if p.rec != nil {
 		v.permanent = p.rec.Permanent
 		v.take = &call{part: p, op: opEnd, sessionName: p.name, ending: &Ending{
-			Step: StepTake, Token: rand.Text(), Now: now, Seen: p.rec,
+			Step: StepTake, Token: handle(name.key), Now: now, Seen: p.rec,
 		}}
 	}
 	p.renew = false // again, if the save fails

@@ -488,7 +488,9 @@ var errNoReply = errors.New("redis gave no answer")
 // redisAnswer takes the reply to the command into the call.
 func (c *call) redisAnswer(cmd redis.Cmder) {
 	if err := cmd.Err(); err != nil {
-		c.err = redisError(err)
+		if c.err = redisError(err); c.op >= opIndex && errors.Is(c.err, ErrNoRecord) {
+			c.err = errors.New("redis: the key of the index of a user's sessions holds something else")
+		}
 		return
 	}
 	if once, ok := cmd.(onceCmd); ok {
@@ -554,6 +556,7 @@ func (c *call) redisState(reply string) {
 	}
 	c.result = Result{Empty: state == "empty", Refilled: state == "refilled"}
 	if rest != "" {
+		rest, c.filed, _ = strings.Cut(rest, " @")
 		c.result.Expires, _ = redisTime(rest)
 	}
 }
@@ -585,11 +588,13 @@ func (b *redisBackend) doAll(request context.Context, timeout time.Duration, cal
 // make makes the calls in one round trip, and in more where a server does not know a script yet or is not there for a
 // moment.
 func (b *redisBackend) make(ctx context.Context, calls []*call) {
-	if list := indexedCalls(calls); list != nil {
+	list := indexedCalls(calls)
+	if list == nil {
+		b.makePlain(ctx, calls)
+	} else {
 		b.makeIndexed(ctx, calls, list)
-		return
 	}
-	b.makePlain(ctx, calls)
+	b.indexLate(ctx, calls, list)
 }
 
 func (b *redisBackend) makePlain(ctx context.Context, calls []*call) {

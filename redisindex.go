@@ -5,6 +5,7 @@ package sessplus
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -69,7 +70,10 @@ func (c *call) indexRecord() (r Record) {
 		r = Record{Owner: c.record.Owner, Saved: c.record.Saved, Expires: c.record.Expires, owned: c.record.since()}
 	case c.op != opUpdate:
 	case u.Owner != nil:
-		r = Record{Owner: *u.Owner, Saved: u.Now, Expires: u.Expires, owned: u.Now}
+		r = Record{Owner: *u.Owner, Saved: u.Now, Expires: u.Now.Add(EndGrace), owned: u.Now} // until its answer tells more
+		if u.Expires.After(r.Expires) {
+			r.Expires = u.Expires
+		}
 		if u.Seen != nil && u.Seen.Expires.After(r.Expires) {
 			r.Expires = u.Seen.Expires
 		}
@@ -102,20 +106,48 @@ func (b *redisBackend) makeIndexed(ctx context.Context, calls []*call, list []in
 	if len(beside) > 0 {
 		b.makePlain(ctx, beside)
 	}
-	var late []*call
-	for _, i := range list {
-		if e := i.call.result.Expires; i.call.err == nil && e.After(i.entry.record.Expires) {
-			i.entry.record.Expires = e // others have moved it further
-			late = append(late, i.entry)
-		}
-	}
-	if len(late) > 0 {
-		b.makePlain(ctx, late)
-	}
 	for _, c := range calls {
 		if c.err == nil {
 			c.err = unindexed(c, list)
 		}
+	}
+}
+
+// indexLate notes what has turned out to be otherwise than the calls had it, because others have changed the record or moved
+// its expiry further.
+func (b *redisBackend) indexLate(ctx context.Context, calls []*call, list []indexed) {
+	var late []indexed
+	for _, c := range calls {
+		if c.op != opUpdate || c.err != nil {
+			continue
+		}
+		i := slices.IndexFunc(list, func(i indexed) bool { return i.call == c })
+		var entry *call
+		if i >= 0 {
+			entry = list[i].entry
+		}
+		if c.filed != "" {
+			at, owner, _ := strings.Cut(c.filed, ":")
+			since, _ := redisTime(at)
+			if entry == nil || entry.key != owner || entry.record.owned.UnixMilli() != since.UnixMilli() {
+				entry = &call{op: opIndex, sessionName: sessionName{key: owner}, asked: c.key, record: &Record{Saved: c.change.Now, owned: since}}
+			}
+		}
+		if entry != nil && c.result.Expires.After(entry.record.Expires) {
+			entry.record.Expires = c.result.Expires
+			late = append(late, indexed{c, entry})
+		}
+	}
+	if late == nil {
+		return
+	}
+	entries := make([]*call, len(late))
+	for i := range late {
+		entries[i] = late[i].entry
+	}
+	b.makePlain(ctx, entries)
+	for _, i := range late {
+		i.call.err = i.entry.err
 	}
 }
 
@@ -137,26 +169,43 @@ func (b *redisBackend) Owned(ctx context.Context, owner string) ([]KeyedRecord, 
 	if index.err != nil {
 		return nil, index.err
 	}
+	entries := make(map[string][]string, len(index.entries)) // by key, of which one may have had this owner several times
+	keys := make([]string, 0, len(index.entries))
+	ask := func(key string) {
+		if _, known := entries[key]; !known {
+			keys = append(keys, key)
+			entries[key] = nil
+		}
+	}
+	for _, entry := range index.entries {
+		_, key, _ := strings.Cut(entry, " ")
+		ask(key)
+		entries[key] = append(entries[key], entry)
+	}
 	var list []KeyedRecord
 	var stale []string
-	loads := make([]*call, 0, min(len(index.entries), redisOwnedAtOnce))
-	for entries := index.entries; len(entries) > 0; {
-		some := entries[:min(len(entries), redisOwnedAtOnce)]
-		entries = entries[len(some):]
-		loads = loads[:0]
-		for _, entry := range some {
-			_, key, _ := strings.Cut(entry, " ")
-			loads = append(loads, &call{op: opLoad, sessionName: sessionName{key: key}})
+	now := time.Now()
+	for len(keys) > 0 {
+		loads := make([]*call, min(len(keys), redisOwnedAtOnce))
+		for i := range loads {
+			loads[i] = &call{op: opLoad, sessionName: sessionName{key: keys[i]}}
 		}
+		keys = keys[len(loads):]
 		b.make(&redisContext{ctx, ctx, b}, loads)
-		for i, c := range loads {
+		for _, c := range loads {
 			switch {
 			case c.err == nil && c.record.Owner == owner:
 				list = append(list, KeyedRecord{c.key, c.record})
 			case c.err != nil && !errors.Is(c.err, ErrNoRecord):
 				return nil, c.err
-			case c.neverOwned(some[i], time.Now()):
-				stale = append(stale, some[i])
+			}
+			if next := nextKey(c.err); next != "" {
+				ask(next) // it may be younger than the list of entries
+			}
+			for _, entry := range entries[c.key] {
+				if c.unfiled(owner, entry, now) {
+					stale = append(stale, entry)
+				}
 			}
 		}
 	}
@@ -166,14 +215,17 @@ func (b *redisBackend) Owned(ctx context.Context, owner string) ([]KeyedRecord, 
 	return list, nil
 }
 
-// neverOwned reports whether no record can come up any more for an entry that names none of the owner: one that is about to be
-// made, or whose end may be undone, still can.
-func (c *call) neverOwned(entry string, now time.Time) bool {
+// unfiled reports whether no record belongs to the entry, nor can one any more: one that is about to be made, or whose end may
+// be undone, still can. Where the owner has the record by a later entry, this one is from before another had it.
+func (c *call) unfiled(owner, entry string, now time.Time) bool {
 	if ended := endedBy(c.err); ended != nil {
 		return ended.forGood
 	}
 	text, _, _ := strings.Cut(entry, " ")
 	since, ok := redisTime(text)
+	if c.err == nil && c.record.Owner == owner {
+		return since.UnixMilli() < c.record.owned.UnixMilli()
+	}
 	return !ok || now.Sub(since) > EndGrace
 }
 

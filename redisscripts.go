@@ -36,6 +36,9 @@ if redis.call('EXISTS', KEYS[1]) == 0 and redis.call('TIME')[1] * 1000 > ARGV[2]
 return 'created'
 `)
 
+// What redisSet and redisUpdate answer is a state, and the expiry of the record. If they have moved that, what follows is " @"
+// and the owner as the record has it, if any: others may have changed it since the caller saw it.
+
 // redisLive is how the scripts that change a record begin: unless it is one, and nobody has taken it, they answer why.
 const redisLive = `
 local key, now = KEYS[1], tonumber(ARGV[1])
@@ -60,6 +63,7 @@ if empty or tonumber(ARGV[2]) > stored then
   text = ARGV[2]
   redis.call('HSET', key, ':expires', text)
   redis.call('PEXPIREAT', key, text)
+  text = text .. (string.match(redis.call('HGET', key, ':record') or '', ' @%S+') or '')
 end
 return (empty and 'refilled ' or 'saved ') .. text
 `)
@@ -112,9 +116,11 @@ if moved then -- in this order, as above, because a full Redis takes no script t
   redis.call('PEXPIREAT', key, moved)
   redis.call('HSET', key, ':expires', moved)
 end
+local filed = ''
+if moved then filed = string.match(rest or redis.call('HGET', key, ':record') or '', ' @%S+') or '' end
 local state = 'saved '
 if after == 0 then state = 'empty ' elseif before == 0 then state = 'refilled ' end
-return state .. (moved or text)
+return state .. (moved or text) .. filed
 `)
 
 // redisEnd: KEYS record; ARGV now, the step ("take", "release" or "end"), the token or "-", when a take lapses, when an end is

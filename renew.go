@@ -1,7 +1,6 @@
 package sessplus
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -134,6 +133,8 @@ func (s *Session) amend(renewed, saves []*save) {
 		v := saveOf(c.part.cookie, saves)
 		switch {
 		case v.void:
+		case errors.Is(c.err, ErrNoRecord): // it was revoked before it was announced
+			v.err = v.part.saveError(ErrSessionGone)
 		case c.err != nil:
 			v.err = v.part.saveError(c.err)
 		case c.result.Empty:
@@ -213,9 +214,10 @@ func (s *Session) rotate(saves []*save) {
 		return
 	}
 	step := func(v *save, e Ending) *call { return v.part.step(v.name.key, e) }
-	takes := make([]*call, len(due))
+	names, takes := make([]sessionName, len(due)), make([]*call, len(due))
 	for i, v := range due {
-		takes[i] = step(v, Ending{Step: StepTake, Token: rand.Text()})
+		names[i] = v.part.nameOf(newID())
+		takes[i] = step(v, Ending{Step: StepTake, Token: handle(names[i].key)})
 	}
 	s.run(takes)
 	var creates, ends []*call
@@ -231,9 +233,8 @@ func (s *Session) rotate(saves []*save) {
 		}
 		r := takes[i].record.clone()
 		r.Mark, r.Version, r.Rotated = nil, "", wallNow()
-		r.Origin = v.origin
-		name := v.part.nameOf(newID())
-		v.rotated = &call{part: v.part, op: opCreate, sessionName: name, record: r}
+		r.Origin, r.owned = v.origin, r.Rotated
+		v.rotated = &call{part: v.part, op: opCreate, sessionName: names[i], record: r}
 		creates = append(creates, v.rotated)
 	}
 	s.run(creates)

@@ -703,6 +703,224 @@ var promises = []promise{
 			e.breach("the calls took %v", took)
 		}
 	}},
+	{"OwnedCreate", "Owned returns the records with exactly this Owner, each once, as Load does, with their keys.", indexed(func(e *env) {
+		ann, keys := e.key+"@ann", make(map[string][]string)
+		owners := []string{ann, ann, ann + "x", ann[:len(ann)-1], ann + "*", strings.ToUpper(ann), "", "@", "{ann}" + e.key, e.key + "/a:b#c%20[d]"}
+		for i, owner := range owners {
+			x := e.with(fmt.Sprint(e.key, "o", i))
+			r := record("n", fmt.Sprint(i))
+			r.Owner, r.Device, r.Permanent = owner, fmt.Sprint("Browser/", i, " (é; @x #y)"), i == 1
+			x.create(r)
+			if got := x.holds("n", fmt.Sprint(i)); got.Owner != owner || got.Device != r.Device {
+				e.breach("Load = Owner %q and Device %q, want %q and %q", got.Owner, got.Device, owner, r.Device)
+			}
+			keys[owner] = append(keys[owner], x.key)
+		}
+		for owner, keys := range keys {
+			if owner != "" && owner != "@" { // which others may have used before
+				e.owns(owner, keys...)
+			}
+		}
+		e.owns(e.key + "@nobody")
+		e.owns(ann+"*", keys[ann+"*"]...)
+	})},
+	{"OwnedUpdate", "An Update with Owner moves the record to that owner, \"\" to none, and back again; without, it keeps its owner.", indexed(func(e *env) {
+		ann, eve := e.key+"@ann", e.key+"@eve"
+		other := record("b", "2")
+		other.Owner = ann
+		e.with(e.key + "other").create(other)
+		r := e.create(record("a", "1"))
+		e.owns(ann, e.key+"other")
+		was := r
+		for i, owner := range []string{ann, eve, ann, "", eve, eve, ann} {
+			c := change(r)
+			c.Now = c.Now.Add(time.Duration(i) * time.Millisecond)
+			c.Owner, c.Seen = &owner, []*sessplus.Record{nil, was, e.load()}[i%3]
+			if i%2 == 0 {
+				c.Set = fields("a", fmt.Sprint(i))
+			}
+			was = e.load()
+			e.update(c)
+			if got := e.load().Owner; got != owner {
+				e.breach("after an Update with the Owner %q it is %q", owner, got)
+			}
+			want := map[string][]string{ann: {e.key + "other"}}
+			if want[owner] = append(want[owner], e.key); owner != "" {
+				e.owns(owner, want[owner]...)
+			}
+			for _, o := range []string{ann, eve} {
+				e.owns(o, want[o]...)
+			}
+		}
+		for name, alter := range map[string]func(c *sessplus.Change){
+			"a touch":                  func(c *sessplus.Change) { c.Expires = r.Expires.Add(time.Hour) },
+			"a save":                   func(c *sessplus.Change) { c.Set = fields("c", "3") },
+			"the loss of a field":      func(c *sessplus.Change) { c.Delete = []string{"c"} },
+			"a permanence":             func(c *sessplus.Change) { c.Permanent, c.Expires = new(true), r.Expires.Add(24*time.Hour) },
+			"the end of permanence":    func(c *sessplus.Change) { c.Permanent = new(false) },
+			"a change that is refused": func(c *sessplus.Change) { c.Match, c.Owner = fields("a", "x"), new(eve) },
+		} {
+			c := change(r)
+			alter(c)
+			if _, err := e.Update(e.ctx, e.key, c); err != nil && c.Match == nil {
+				e.breach("%s: %v", name, err)
+			}
+			if got := e.load().Owner; got != ann {
+				e.breach("after %s the Owner is %q", name, got)
+			}
+			e.owns(ann, e.key, e.key+"other")
+			e.owns(eve)
+		}
+	})},
+	{"OwnedLives", "Owned returns a record for as long as it lives, however an Update has moved its expiry, and whatever Seen was.", indexed(func(e *env) {
+		moves := []func(seen, created *sessplus.Record) *sessplus.Change{
+			func(seen, r *sessplus.Record) *sessplus.Change { return &sessplus.Change{Seen: seen} },
+			func(seen, r *sessplus.Record) *sessplus.Change {
+				return &sessplus.Change{Set: fields("b", "2"), Seen: seen}
+			},
+			func(seen, r *sessplus.Record) *sessplus.Change { return &sessplus.Change{Set: fields("b", "2")} },
+			func(seen, r *sessplus.Record) *sessplus.Change {
+				return &sessplus.Change{Permanent: new(true), Seen: r}
+			},
+			func(seen, r *sessplus.Record) *sessplus.Change {
+				return &sessplus.Change{Delete: []string{"b"}, Seen: r}
+			},
+		}
+		var last time.Time
+		var owners, keys []string
+		for i, move := range moves {
+			for j := range 2 {
+				x := e.with(fmt.Sprintf("%sl%d-%d", e.key, i, j))
+				ann := x.key + "@ann"
+				r := record("a", "1")
+				r.Owner, r.Expires = ann, time.Now().Add(1500*time.Millisecond)
+				if j > 0 {
+					r.Owner = ""
+				}
+				x.create(r)
+				seen := x.load()
+				if j > 0 { // and this is not seen
+					c := change(r)
+					c.Owner = &ann
+					x.update(c)
+				}
+				c := move(seen, r)
+				c.Now, c.Expires = time.Now(), r.Expires.Add(time.Hour)
+				x.update(c)
+				owners, keys, last = append(owners, ann), append(keys, x.key), r.Expires
+			}
+		}
+		gone := e.with(e.key + "gone")
+		r := record("a", "1")
+		r.Owner, r.Expires = e.key+"@ann", last
+		gone.create(r)
+		time.Sleep(time.Until(last) + 100*time.Millisecond)
+		for i, owner := range owners {
+			e.owns(owner, keys[i])
+		}
+		e.owns(e.key + "@ann")
+	})},
+	{"OwnedEnds", "Owned returns a record that is taken, and none that has ended or expired; one whose end was undone is there again.", indexed(func(e *env) {
+		ann := e.key + "@ann"
+		r := record("a", "1")
+		r.Owner = ann
+		e.create(r)
+		e.end(take("t"))
+		if list := e.owns(ann, e.key); list[0].Mark == nil || list[0].Mark.Token != "t" {
+			e.breach("Owned gives the Mark %v of a record that was taken by t", list[0].Mark)
+		}
+		e.end(end("t", e.key+"next"))
+		e.owns(ann)
+		e.owns(ann)
+		e.end(release("t"))
+		e.owns(ann, e.key)
+		next := e.with(e.key + "next") // as a rotation does
+		e.end(take("t"))
+		next.create(r)
+		e.owns(ann, e.key, next.key)
+		e.end(end("t", next.key))
+		e.owns(ann, next.key)
+		next.end(end("", ""))
+		e.owns(ann)
+	})},
+	{"OwnedCopies", "The records that Owned returns are the caller's.", indexed(func(e *env) {
+		r := record("a", "1")
+		r.Owner = e.key + "@ann"
+		e.create(r)
+		list := e.owns(r.Owner, e.key)
+		list[0].Fields[0] = sessplus.RawField{Name: "x", Value: []byte("9")}
+		list[0].Owner = "x"
+		e.holds("a", "1")
+		e.owns(r.Owner, e.key)
+	})},
+	{"OwnedTogether", "A record whose Create, or Update to an Owner, has returned is not missing, whatever happens beside it.", indexed(func(e *env) {
+		ann, eve := e.key+"@ann", e.key+"@eve"
+		const n = 24
+		var all []string
+		for i := range n {
+			all = append(all, fmt.Sprint(e.key, "t", i))
+		}
+		e.together(n, func(i int) {
+			r := record("n", fmt.Sprint(i))
+			r.Owner = ann
+			if i%2 > 0 {
+				r.Owner = ""
+			}
+			if err := e.Create(e.ctx, all[i], r); err != nil {
+				e.Errorf("Create: %v", err)
+				return
+			}
+			if i%2 > 0 {
+				c := change(r)
+				c.Owner = &ann
+				if _, err := e.Update(e.ctx, all[i], c); err != nil {
+					e.Errorf("Update: %v", err)
+					return
+				}
+			}
+			list, err := e.Backend.(sessplus.Indexer).Owned(e.ctx, ann)
+			if err != nil || !slices.ContainsFunc(list, func(r sessplus.KeyedRecord) bool { return r.Key == all[i] }) {
+				e.Errorf("Owned lacks a record that has this Owner, %v\nbreaks the promise: %s", err, e.rule)
+			}
+		})
+		e.owns(ann, all...)
+		e.together(n, func(i int) {
+			switch i % 3 {
+			case 0:
+				if _, err := e.End(e.ctx, all[i], end("", "")); err != nil {
+					e.Errorf("End: %v", err)
+				}
+			case 1:
+				c := change(record())
+				c.Owner = &eve
+				if _, err := e.Update(e.ctx, all[i], c); err != nil {
+					e.Errorf("Update: %v", err)
+				}
+			}
+		})
+		var stay, moved []string
+		for i := range n {
+			switch i % 3 {
+			case 1:
+				moved = append(moved, all[i])
+			case 2:
+				stay = append(stay, all[i])
+			}
+		}
+		e.owns(ann, stay...)
+		e.owns(eve, moved...)
+	})},
+	{"OwnedContext", "Owned returns an error soon after its context is done.", indexed(func(e *env) {
+		r := record("a", "1")
+		r.Owner = e.key + "@ann"
+		e.create(r)
+		ctx, cancel := context.WithCancel(e.ctx)
+		cancel()
+		start := time.Now()
+		if list, err := e.Backend.(sessplus.Indexer).Owned(ctx, r.Owner); err == nil || time.Since(start) > 2*time.Second {
+			e.breach("Owned = %d records, %v, after %v", len(list), err, time.Since(start))
+		}
+	})},
 	{"NoSecrets", "No error text contains a field's value.", func(e *env) {
 		secret := []byte("s3cr3t-value")
 		r := e.create(record("a", "1"))
@@ -716,12 +934,55 @@ var promises = []promise{
 	}},
 }
 
+// indexed is a promise of an Indexer. Other backends need not keep it.
+func indexed(test func(e *env)) func(e *env) {
+	return func(e *env) {
+		if _, ok := e.Backend.(sessplus.Indexer); !ok {
+			e.Skip("the backend is no Indexer, which only IndexBy needs")
+		}
+		test(e)
+	}
+}
+
+// with returns the env for another key.
+func (e *env) with(key string) *env {
+	other := *e
+	other.key = key
+	return &other
+}
+
+// owns fails unless the owner has exactly the records of these keys, as Load returns them.
+func (e *env) owns(owner string, keys ...string) []sessplus.KeyedRecord {
+	e.Helper()
+	list, err := e.Backend.(sessplus.Indexer).Owned(e.ctx, owner)
+	if err != nil {
+		e.breach("Owned: %v", err)
+	}
+	got := make([]string, len(list))
+	for i, r := range list {
+		got[i] = r.Key
+		if loaded, err := e.Load(e.ctx, r.Key); err != nil || text(loaded.Fields) != text(r.Fields) || r.Owner != owner || r.Device != loaded.Device ||
+			!near(r.Created, loaded.Created) || !near(r.Saved, loaded.Saved) || !near(r.Expires, loaded.Expires) || r.Permanent != loaded.Permanent {
+			e.breach("Owned(%q) gives %+v, where Load gives %+v, %v", owner, r.Record, loaded, err)
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(keys)
+	if !slices.Equal(got, keys) {
+		e.breach("Owned(%q) gives the keys %q, want %q", owner, got, keys)
+	}
+	return list
+}
+
 // history applies random changes and steps to the backend and, with Change.Apply and Ending.Apply, to a record in memory.
 // It compares the two after each (SPEC 13.2).
 func history(e *env) {
+	rule := e.rule
 	seed := uint64(time.Now().UnixNano())
 	rng := rand.New(rand.NewPCG(seed, 0))
 	base := e.key
+	_, indexes := e.Backend.(sessplus.Indexer)
+	owners := []string{base + "@ann", base + "@eve"}
 	var done []string // what led here
 	for round := range 6 {
 		e.key = fmt.Sprint(base, "h", round)
@@ -740,8 +1001,11 @@ func history(e *env) {
 			if rng.IntN(3) > 0 {
 				c := randomChange(rng, model, now)
 				c.Seen = known
-				done = append(done, fmt.Sprintf("Update: set %s, delete %q, match %s, permanent %v, exact %v", text(c.Set), c.Delete, text(c.Match),
-					c.Permanent != nil, c.Exact))
+				if indexes && rng.IntN(4) == 0 {
+					c.Owner = &[]string{"", owners[0], owners[1]}[rng.IntN(3)]
+				}
+				done = append(done, fmt.Sprintf("Update: set %s, delete %q, match %s, permanent %v, exact %v, owner %v", text(c.Set), c.Delete,
+					text(c.Match), c.Permanent != nil, c.Exact, c.Owner != nil))
 				var result, wanted sessplus.Result
 				result, got = e.Update(e.ctx, e.key, c)
 				wanted, want = c.Apply(model)
@@ -766,12 +1030,26 @@ func history(e *env) {
 			case dead && errors.As(err, new(*sessplus.EndedError)):
 			case dead || err != nil:
 				e.breach("seed %d, after %s\nLoad = %v, want an EndedError: %v", seed, strings.Join(done, "\n"), err, dead)
-			case text(r.Fields) != text(model.Fields) || !near(r.Expires, model.Expires) || !near(r.Saved, model.Saved) || r.Permanent != model.Permanent:
+			case text(r.Fields) != text(model.Fields) || !near(r.Expires, model.Expires) || !near(r.Saved, model.Saved) || r.Permanent != model.Permanent || r.Owner != model.Owner:
 				e.breach("seed %d, after %s\nLoad = %+v, want %+v", seed, strings.Join(done, "\n"), r, model)
 			default:
 				seen = r
 			}
+			if !indexes || rng.IntN(4) > 0 {
+				continue
+			}
+			for _, owner := range owners {
+				var keys []string
+				if model.Owner == owner && !dead {
+					keys = []string{e.key}
+				}
+				done = append(done, fmt.Sprintf("Owned(%q)", owner))
+				e.rule = strings.Join(append(done, rule), "\n")
+				e.owns(owner, keys...)
+				e.rule = rule
+			}
 		}
+		e.End(e.ctx, e.key, end("", "")) // or its owner had it in the next round
 	}
 }
 
