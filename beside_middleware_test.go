@@ -97,7 +97,7 @@ func TestLoadForAFramework(t *testing.T) {
 			c.s.Set("user", "nobody")
 			return errors.New("a handler that fails")
 		})
-		res = visit(func(c *frameContext) error {
+		visit(func(c *frameContext) error {
 			if got := c.s.GetString("user"); got != "ann" {
 				t.Errorf("user = %q: something was saved without Save", got)
 			}
@@ -168,7 +168,7 @@ func TestLoadInAnOutage(t *testing.T) {
 	f, _ := redisBehindProxy(t)
 	m := newManager(t, &sessplus.Options{Timeout: 200 * time.Millisecond}, sessplus.Config{CookieName: "session", Backend: f.backend})
 	w := httptest.NewRecorder()
-	s, r, err := m.Load(w, httptest.NewRequest("GET", "/", nil))
+	s, _, err := m.Load(w, httptest.NewRequest("GET", "/", nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +186,7 @@ func TestLoadInAnOutage(t *testing.T) {
 	}
 	f.proxy.set(proxyHang)
 	f.proxy.cut()
-	r = httptest.NewRequest("GET", "/", nil)
+	r := httptest.NewRequest("GET", "/", nil)
 	r.Header.Set("Cookie", w.Result().Cookies()[0].String())
 	if s, _, err := m.Load(w, r); !errors.Is(err, sessplus.ErrUnavailable) || s != nil {
 		t.Errorf("Load while Redis is down: %v, %v", s, err)

@@ -19,18 +19,15 @@ import (
 // stripping puts a proxy before the crowd that passes on no cookie but those, as Firebase Hosting does.
 func stripping(c *crowd, names ...string) {
 	target, _ := url.Parse(c.URL)
-	p := httputil.NewSingleHostReverseProxy(target)
-	direct := p.Director
-	p.Director = func(r *http.Request) {
-		direct(r)
-		kept := r.Cookies()
-		r.Header.Del("Cookie")
-		for _, k := range kept {
+	p := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(target)
+		r.Out.Header.Del("Cookie")
+		for _, k := range r.In.Cookies() {
 			if slices.Contains(names, k.Name) {
-				r.AddCookie(k)
+				r.Out.AddCookie(k)
 			}
 		}
-	}
+	}}
 	srv := httptest.NewServer(p)
 	c.Cleanup(srv.Close)
 	c.URL = srv.URL
