@@ -267,4 +267,3 @@ func (b *Backend) check(ctx context.Context) error {
 type faultError struct{ text string }
 
 func (e *faultError) Error() string { return e.text }
-

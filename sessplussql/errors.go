@@ -55,6 +55,8 @@ func (b *Backend) explain(ctx context.Context, err error) (again bool, told erro
 	switch {
 	case err == errStale:
 		return true, say("%w", err)
+	case err == sessplus.ErrTooLarge:
+		return false, say("%w for the server's max_allowed_packet", err)
 	case errors.As(err, &fault):
 		return false, say("%w", fault)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), ctx.Err() != nil:

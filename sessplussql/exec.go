@@ -67,10 +67,31 @@ func (b *Backend) exec(ctx context.Context, text string, args ...any) (int64, er
 		result, err = s.ExecContext(ctx, args...)
 	}
 	if err != nil {
-		return 0, err
+		return 0, b.oversized(ctx, err, args)
 	}
 	return result.RowsAffected()
 }
+
+// oversized returns an ErrTooLarge in place of an error of MySQL with which it ends a connection that sends it more than it
+// takes. Drivers see only that it has ended.
+func (b *Backend) oversized(ctx context.Context, err error, args []any) error {
+	size, limit := 0, 0
+	for _, arg := range args {
+		if value, ok := arg.([]byte); ok {
+			size += len(value)
+		}
+	}
+	if number := mysqlNumber(err); b.dialect != MySQL || size < leastPacket || number != 0 && number != 1105 {
+		return err
+	}
+	if b.db.QueryRowContext(ctx, "SELECT @@max_allowed_packet").Scan(&limit) != nil || size < limit-leastPacket/2 {
+		return err
+	}
+	return sessplus.ErrTooLarge
+}
+
+// leastPacket is what every server takes that nobody has set to less than its default.
+const leastPacket = 64 << 10
 
 // enter waits until it is the turn of a change. SQLite has one writer at a time; who waits for the lock of the file does so
 // by asking again and again, and the unlucky one for longer than the busy timeout.
@@ -86,9 +107,10 @@ func (b *Backend) enter(ctx context.Context) (leave func(), err error) {
 	}
 }
 
-// A session of statements is one transaction. Its statements have the context, which those of sql.Tx that end it have not: a
-// COMMIT to a server that hangs would wait for ever.
+// A transaction is one on a connection. All of its statements have the context, also the one that ends it, which that of a
+// sql.Tx has not: a COMMIT to a server that hangs would wait for ever.
 type transaction struct {
+	*Backend
 	ctx  context.Context
 	conn *sql.Conn
 }
@@ -96,7 +118,7 @@ type transaction struct {
 func (t *transaction) exec(text string, args ...any) (int64, error) {
 	result, err := t.conn.ExecContext(t.ctx, text, args...)
 	if err != nil {
-		return 0, err
+		return 0, t.oversized(t.ctx, err, args)
 	}
 	return result.RowsAffected()
 }
@@ -112,7 +134,7 @@ func (b *Backend) inTransaction(ctx context.Context, f func(t *transaction) erro
 	if err != nil {
 		return err
 	}
-	t := &transaction{ctx, conn}
+	t := &transaction{b, ctx, conn}
 	done := false
 	defer func() {
 		if !done { // the connection goes, and the transaction with it
@@ -209,7 +231,9 @@ func (b *Backend) complete(ctx context.Context, key string, s *state, r *sessplu
 }
 
 // values is the list of parameters of an insert.
-func (s *state) values(key string) []any { return []any{key, s.version, s.expires, text(s.mark), []byte(s.data)} }
+func (s *state) values(key string) []any {
+	return []any{key, s.version, s.expires, text(s.mark), []byte(s.data)}
+}
 
 // text is NULL for "".
 func text(s string) any {

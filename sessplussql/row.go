@@ -260,4 +260,3 @@ func parseMark(text string) *sessplus.Mark {
 	}
 	return m
 }
-

@@ -57,6 +57,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -81,6 +82,9 @@ type Backend struct {
 	text    statements
 	gate    chan struct{} // of SQLite: whoever changes something is in it
 
+	seed    maphash.Seed
+	meeting [64]atomic.Int32 // how many wait to change a record that has changed, by the hash of its key
+
 	checked  atomic.Bool
 	mu       sync.Mutex // guards prepared
 	prepared map[string]*sql.Stmt
@@ -89,7 +93,7 @@ type Backend struct {
 // New returns a backend that keeps records in the database. o may be nil. What is wrong with the arguments, or with the
 // settings of the database, is the error of [Backend.CreateTables] and of every other call.
 func New(db *sql.DB, d Dialect, o *Options) *Backend {
-	b := &Backend{db: db, dialect: d, table: "sessions", prepared: make(map[string]*sql.Stmt)}
+	b := &Backend{db: db, dialect: d, table: "sessions", seed: maphash.MakeSeed(), prepared: make(map[string]*sql.Stmt)}
 	if o != nil && o.Table != "" {
 		b.table = o.Table
 	}
@@ -171,12 +175,30 @@ func (b *Backend) Update(ctx context.Context, key string, c *sessplus.Change) (s
 		return err
 	}}
 	s, err := b.change(ctx, key, ch)
+	if errors.Is(err, sessplus.ErrConflict) {
+		b.spread(ctx, key)
+	}
 	if err != nil {
 		return sessplus.Result{}, err
 	}
 	result.Version = s.String()
 	return result, nil
 }
+
+// spread lets those who meet at a record again and again come back one after the other, the slower the more they are. If all
+// of 64 tried at once what only one of them can do, the database would be busy with the refusals.
+func (b *Backend) spread(ctx context.Context, key string) {
+	meeting := &b.meeting[maphash.String(b.seed, key)%uint64(len(b.meeting))]
+	n := meeting.Add(1)
+	defer meeting.Add(-1)
+	select {
+	case <-ctx.Done():
+	case <-time.After(rand.N(time.Duration(n) * spreadTime)):
+	}
+}
+
+// spreadTime is about as long as it takes to load a record and to change it, over HTTP.
+const spreadTime = 3 * time.Millisecond
 
 // End implements [sessplus.Backend].
 func (b *Backend) End(ctx context.Context, key string, e *sessplus.Ending) (*sessplus.Record, error) {
