@@ -39,7 +39,7 @@ func (s *site) Write(p []byte) (int, error) {
 	return s.log.Write(p)
 }
 
-func newSite(t testing.TB, b sessplus.Backend) *site {
+func newSite(t testing.TB, b sessplus.Backend, timeout time.Duration) *site {
 	t.Helper()
 	s := &site{}
 	m, err := sessplus.New([]sessplus.Config{{CookieName: "session", Backend: b, IdleTimeout: time.Hour}}, &sessplus.Options{
@@ -112,7 +112,7 @@ func (s *site) must(t testing.TB, c *http.Client, path, want string) {
 // SPEC 4.1, 4.5: 64 clients of one session lose nothing.
 func TestManyClientsOfOneSession(t *testing.T) {
 	onEach(t, func(t *testing.T, d *database) {
-		s, c := newSite(t, d.backend), visitor()
+		s, c := newSite(t, d.backend, 0), visitor()
 		s.must(t, c, "/login?name=ann", "")
 		var wg sync.WaitGroup
 		for i := range 64 {
@@ -156,7 +156,7 @@ func TestSQLiteManyClients(t *testing.T) {
 		if err := b.CreateTables(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		sites = append(sites, newSite(t, b))
+		sites = append(sites, newSite(t, b, 0))
 	}
 	var wg sync.WaitGroup
 	for i := range 64 {
@@ -193,7 +193,7 @@ func TestRestartOnSQLite(t *testing.T) {
 		if err := b.CreateTables(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		s := newSite(t, b)
+		s := newSite(t, b, timeout)
 		if i == 0 {
 			s.must(t, c, "/login?name=ann", "")
 		}
@@ -266,7 +266,7 @@ func TestFaults(t *testing.T) {
 		if err := b.CreateTables(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		s := newSite(t, b)
+		s := newSite(t, b, timeout)
 		c := visitor()
 		s.must(t, c, "/login?name=ann", "")
 		s.must(t, c, "/set?name=n&value=s3cr3t", "")
@@ -317,7 +317,7 @@ func TestKilledUnderLoad(t *testing.T) {
 		if err := b.CreateTables(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		s := newSite(t, b)
+		s := newSite(t, b, timeout)
 		var stop atomic.Bool
 		var wg sync.WaitGroup
 		var good, bad atomic.Int64

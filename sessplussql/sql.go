@@ -170,13 +170,14 @@ func (b *Backend) Create(ctx context.Context, key string, r *sessplus.Record) er
 // Update implements [sessplus.Backend].
 func (b *Backend) Update(ctx context.Context, key string, c *sessplus.Change) (sessplus.Result, error) {
 	var result sessplus.Result
+	start := time.Now()
 	ch := change{seen: c.Seen, match: c.Match, apply: func(r *sessplus.Record) (err error) {
 		result, err = c.Apply(r)
 		return err
 	}}
 	s, err := b.change(ctx, key, ch)
 	if errors.Is(err, sessplus.ErrConflict) {
-		b.spread(ctx, key)
+		b.spread(ctx, key, time.Since(start))
 	}
 	if err != nil {
 		return sessplus.Result{}, err
@@ -185,20 +186,23 @@ func (b *Backend) Update(ctx context.Context, key string, c *sessplus.Change) (s
 	return result, nil
 }
 
-// spread lets those who meet at a record again and again come back one after the other, the slower the more they are. If all
-// of 64 tried at once what only one of them can do, the database would be busy with the refusals.
-func (b *Backend) spread(ctx context.Context, key string) {
+// spread lets those who meet at a record again and again come back one after the other, the slower the more they are and the
+// longer it took. If all of 64 tried at once what only one of them can do, the database would be busy with the refusals.
+func (b *Backend) spread(ctx context.Context, key string, took time.Duration) {
 	meeting := &b.meeting[maphash.String(b.seed, key)%uint64(len(b.meeting))]
 	n := meeting.Add(1)
 	defer meeting.Add(-1)
 	select {
 	case <-ctx.Done():
-	case <-time.After(rand.N(time.Duration(n) * spreadTime)):
+	case <-time.After(rand.N(min(time.Duration(n)*max(2*took, leastSpread), mostSpread))):
 	}
 }
 
-// spreadTime is about as long as it takes to load a record and to change it, over HTTP.
-const spreadTime = 3 * time.Millisecond
+// Who has met others pauses for at most mostSpread, and for at most leastSpread if that was only one who was quick.
+const (
+	leastSpread = 3 * time.Millisecond
+	mostSpread  = 500 * time.Millisecond
+)
 
 // End implements [sessplus.Backend].
 func (b *Backend) End(ctx context.Context, key string, e *sessplus.Ending) (*sessplus.Record, error) {
