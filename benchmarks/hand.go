@@ -57,7 +57,7 @@ func openHand(e *env, s scenario) *app {
 	case inMemory:
 		return handMemory(s)
 	case inSQLite, inPostgres:
-		return handSQL(e, s)
+		return handSQL(e, s, 0)
 	}
 	return nil
 }

@@ -198,6 +198,7 @@ var otherWays = []library{
 	{"hand-skip", openHandSkip},
 	{"hand-all", openHandAll},
 	{"hand-blind", openHandBlind},
+	{"hand-bounded", openHandBounded},
 	{"sessplus-whole", openSessplusWhole},
 }
 

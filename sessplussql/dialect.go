@@ -17,10 +17,7 @@ const (
 	MySQL              // MySQL 5.7 or MariaDB 10.3, or newer
 )
 
-// SQLiteDSN opens the file sessions.db in the working directory with modernc.org/sqlite, and with the settings that a
-// [Backend] needs. Take its settings for another file.
-const SQLiteDSN = "file:sessions.db?" + sqliteSettings
-
+// sqliteSettings are those that errors advise, as modernc.org/sqlite takes them.
 const sqliteSettings = "_pragma=busy_timeout(1000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)"
 
 // String returns the name of the database.
@@ -44,16 +41,18 @@ type statements struct {
 	schema []string
 	probe  string // fails unless the tables are as the schema makes them
 
-	load, loadApart              string
-	insert, touch, stamp, update string
-	insertApart, dropApart       string // with %s for what depends on the number of rows
-	clearApart, remove           string
-	expired                      string
+	load, loadApart        string
+	insert                 string
+	update                 string // with %s for the other columns, and not numbered yet
+	insertApart, dropApart string // with %s for what depends on the number of rows
+	clearApart, remove     string
+	expired                string
 
 	begin string
 }
 
-// names replaces the placeholders of a statement: {t} and {f} are the tables.
+// statements puts the names into the texts. The columns owner and device are NULL: they are there for the index of a user's
+// sessions, so that it will need no migration.
 func (d Dialect) statements(table string) statements {
 	quote := `"`
 	if d == MySQL {
@@ -66,9 +65,7 @@ func (d Dialect) statements(table string) statements {
 		load:        "SELECT version, expires, mark, data FROM {t} WHERE id = ?",
 		loadApart:   "SELECT t.version, f.name, f.value FROM {f} f JOIN {t} t ON t.id = f.id WHERE f.id = ?",
 		insert:      "INSERT INTO {t} (id, version, expires, mark, data) VALUES (?, ?, ?, ?, ?)",
-		touch:       "UPDATE {t} SET version = ?, expires = ? WHERE id = ? AND version = ?",
-		stamp:       "UPDATE {t} SET version = ?, expires = ?, mark = ? WHERE id = ? AND version = ?",
-		update:      "UPDATE {t} SET version = ?, expires = ?, mark = ?, data = ? WHERE id = ? AND version = ?",
+		update:      "UPDATE {t} SET version = ?%s WHERE id = ? AND version = ?",
 		insertApart: "INSERT INTO {f} (id, name, value) VALUES %s ON CONFLICT (id, name) DO UPDATE SET value = EXCLUDED.value",
 		dropApart:   "DELETE FROM {f} WHERE id = ? AND name IN (%s)",
 		clearApart:  "DELETE FROM {f} WHERE id = ?",
@@ -150,10 +147,11 @@ func (d Dialect) statements(table string) statements {
 	for i, text := range s.schema {
 		s.schema[i] = r.Replace(text)
 	}
-	for _, text := range []*string{&s.probe, &s.load, &s.loadApart, &s.insert, &s.touch, &s.stamp, &s.update, &s.insertApart,
-		&s.dropApart, &s.clearApart, &s.remove, &s.expired} {
+	for _, text := range []*string{&s.probe, &s.load, &s.loadApart, &s.insert, &s.insertApart, &s.dropApart,
+		&s.clearApart, &s.remove, &s.expired} {
 		*text = d.numbered(r.Replace(*text))
 	}
+	s.update = r.Replace(s.update)
 	return s
 }
 

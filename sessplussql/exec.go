@@ -46,6 +46,10 @@ func (b *Backend) query(ctx context.Context, text string, args ...any) (*sql.Row
 	if s == nil {
 		return b.db.QueryContext(ctx, text, args...)
 	}
+	if b.dialect == SQLite && ctx.Err() == nil && b.db.Stats().MaxOpenConnections == 0 {
+		// To read waits for nobody, neither for a connection nor for a writer, and watching over it would cost twice as much.
+		ctx = context.WithoutCancel(ctx)
+	}
 	return s.QueryContext(ctx, args...)
 }
 
@@ -277,17 +281,21 @@ func (b *Backend) some(n int64, err error) (bool, error) {
 
 // update makes the row after of what was before, or is errStale.
 func (b *Backend) update(ctx context.Context, key string, before, after *state, d difference) error {
-	statement := b.text.touch
-	args := []any{after.version, after.expires}
-	if after.mark != before.mark || after.data != before.data {
-		statement = b.text.stamp
+	set, args := "", []any{after.version}
+	if after.expires != before.expires { // which SQLite would otherwise write to the index all the same
+		set += ", expires = ?"
+		args = append(args, after.expires)
+	}
+	if after.mark != before.mark {
+		set += ", mark = ?"
 		args = append(args, text(after.mark))
 	}
 	if after.data != before.data {
-		statement = b.text.update
+		set += ", data = ?"
 		args = append(args, []byte(after.data))
 	}
 	args = append(args, key, before.version)
+	statement := b.dialect.numbered(fmt.Sprintf(b.text.update, set))
 	rows := len(d.put) + len(d.drop)
 	changed := false
 	var err error

@@ -1,7 +1,7 @@
 // Package sessplussql keeps the sessions of sessplus in the SQL database that a program has already: SQLite, PostgreSQL,
 // or MySQL and MariaDB, through database/sql.
 //
-//	db, err := sql.Open("sqlite", sessplussql.SQLiteDSN)
+//	db, err := sql.Open("sqlite", "file:sessions.db?_pragma=busy_timeout(1000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)")
 //	if err != nil {
 //		log.Fatal(err)
 //	}
@@ -31,8 +31,7 @@
 // timeout, both of which the first call checks. It should be shorter than [sessplus.Options.Timeout]. The changes of one
 // [Backend] queue up in the process, in turn, and only those of others meet the lock of the file. With synchronous(NORMAL)
 // a change is not flushed to the disk at once: a crash of the program loses nothing, one of the machine the last changes.
-//
-//	file:sessions.db?_pragma=busy_timeout(1000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)
+// The DSN above has all of this.
 //
 // PostgreSQL and MySQL: let the pool keep as many idle connections as it has busy ones (SetMaxIdleConns, whose default is
 // 2), because a new connection costs more than a session's whole request. Give it the primary: a replica lags behind, and
