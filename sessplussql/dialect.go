@@ -209,7 +209,8 @@ func (b *Backend) CreateTables(ctx context.Context) error {
 		defer leave()
 		for _, statement := range b.text.schema {
 			_, err := b.db.ExecContext(ctx, statement)
-			if code := stateOf(err); code == "23505" || code == "42P07" {
+			switch stateOf(err) {
+			case "23505", "42P07", "42710":
 				return errStale // another machine makes them at the same time
 			}
 			if err != nil {
