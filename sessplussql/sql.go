@@ -81,8 +81,8 @@ type Backend struct {
 	text    statements
 	gate    chan struct{} // of SQLite: whoever changes something is in it
 
-	seed    maphash.Seed
-	meeting [64]atomic.Int32 // how many wait to change a record that has changed, by the hash of its key
+	seed   maphash.Seed
+	crowds [64]atomic.Int32 // by the hash of a key
 
 	checked  atomic.Bool
 	mu       sync.Mutex // guards prepared
@@ -188,13 +188,18 @@ func (b *Backend) Update(ctx context.Context, key string, c *sessplus.Change) (s
 // spread lets those who meet at a record again and again come back one after the other, the slower the more they are and the
 // longer it took. If all of 64 tried at once what only one of them can do, the database would be busy with the refusals.
 func (b *Backend) spread(ctx context.Context, key string, took time.Duration) {
-	meeting := &b.meeting[maphash.String(b.seed, key)%uint64(len(b.meeting))]
-	n := meeting.Add(1)
-	defer meeting.Add(-1)
+	crowd := b.crowd(key)
+	n := crowd.Add(1)
+	defer crowd.Add(-1)
 	select {
 	case <-ctx.Done():
 	case <-time.After(rand.N(min(time.Duration(n)*max(2*took, leastSpread), mostSpread))):
 	}
+}
+
+// crowd counts those who pause because of a record.
+func (b *Backend) crowd(key string) *atomic.Int32 {
+	return &b.crowds[maphash.String(b.seed, key)%uint64(len(b.crowds))]
 }
 
 // Who has met others pauses for at most mostSpread, and for at most leastSpread if that was only one who was quick.
@@ -241,7 +246,8 @@ type change struct {
 // since. To make it again then does no harm but for a compare-and-set, which might be done twice.
 func (b *Backend) change(ctx context.Context, key string, c change) (*state, error) {
 	var before, after *state
-	if c.seen != nil && c.seen.Version != "" {
+	crowd := len(c.match) > 0 && b.crowd(key).Load() > 0 // then it is cheaper to see first that somebody was faster
+	if c.seen != nil && c.seen.Version != "" && !crowd {
 		before = parseState(c.seen.Version)
 	}
 	hint := before != nil // before is what the caller knew, and may be old
