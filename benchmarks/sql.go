@@ -63,8 +63,8 @@ func (e *env) scsSQL(p place) scs.Store {
 	return postgresstore.NewWithCleanupInterval(db, 0)
 }
 
-// handSQL keeps a user as one blob, with prepared statements. A change writes the blob that the request has read, so that of two
-// at the same time one is lost. A statement may take as long as within, if that is not 0.
+// handSQL keeps a user as one blob, with prepared statements. A change writes the blob that the request has read, so
+// that of two at the same time one is lost. A statement may take as long as within, if that is not 0.
 func handSQL(e *env, s scenario, within time.Duration) *app {
 	db := e.sql(s.place)
 	blob := "BYTEA"
@@ -142,8 +142,8 @@ func handSQL(e *env, s scenario, within time.Duration) *app {
 	}
 }
 
-// openHandBounded is "hand" with a bound on how long a statement takes, which the databases' drivers watch over with a goroutine.
-// The requests of a real server have a context that can end, and cost as much without one.
+// openHandBounded is "hand" with a bound on how long a statement takes, which the databases' drivers watch over with a
+// goroutine. The requests of a real server have a context that can end, and cost as much without one.
 func openHandBounded(e *env, s scenario) *app {
 	if s.place != inSQLite && s.place != inPostgres {
 		return nil

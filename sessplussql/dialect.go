@@ -51,8 +51,8 @@ type statements struct {
 	begin string
 }
 
-// statements puts the names into the texts. The columns owner and device are NULL: they are there for the index of a user's
-// sessions, so that it will need no migration.
+// statements puts the names into the texts. The columns owner and device are NULL: they are there for the index of a
+// user's sessions, so that it will need no migration.
 func (d Dialect) statements(table string) statements {
 	quote := `"`
 	if d == MySQL {
@@ -192,8 +192,8 @@ func (d Dialect) repeated(text string, n, first int) string {
 	return b.String()
 }
 
-// Schema returns the statements that make the tables, for a migration tool. Each ends with a semicolon. They leave alone
-// what is there already.
+// Schema returns the statements that make the tables, for a migration tool. Each ends with a semicolon. They leave
+// alone what is there already.
 func (b *Backend) Schema() string {
 	return strings.Join(b.text.schema, ";\n\n") + ";\n"
 }

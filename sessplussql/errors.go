@@ -13,8 +13,8 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// The texts of databases quote what they complain about, so none of them goes into an error. Drivers are known by what their
-// errors can be asked, because importing them would link all three into every program.
+// The texts of databases quote what they complain about, so none of them goes into an error. Drivers are known by what
+// their errors can be asked, because importing them would link all three into every program.
 
 // stateOf returns the SQLSTATE of an error of PostgreSQL, or "".
 func stateOf(err error) string {

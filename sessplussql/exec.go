@@ -12,8 +12,8 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// statement returns the prepared statement of a text, or nil if the driver prepares by itself, as pgx does. SQLite would
-// otherwise parse it anew each time, and MySQL's driver make a round trip for it.
+// statement returns the prepared statement of a text, or nil if the driver prepares by itself, as pgx does. SQLite
+// would otherwise parse it anew each time, and MySQL's driver make a round trip for it.
 func (b *Backend) statement(ctx context.Context, text string) (*sql.Stmt, error) {
 	if b.dialect == PostgreSQL {
 		return nil, nil
@@ -47,7 +47,8 @@ func (b *Backend) query(ctx context.Context, text string, args ...any) (*sql.Row
 		return b.db.QueryContext(ctx, text, args...)
 	}
 	if b.dialect == SQLite && ctx.Err() == nil && b.db.Stats().MaxOpenConnections == 0 {
-		// To read waits for nobody, neither for a connection nor for a writer, and watching over it would cost twice as much.
+		// To read waits for nobody, neither for a connection nor for a writer, and watching over it would cost twice as
+		// much.
 		ctx = context.WithoutCancel(ctx)
 	}
 	return s.QueryContext(ctx, args...)
@@ -76,8 +77,8 @@ func (b *Backend) exec(ctx context.Context, text string, args ...any) (int64, er
 	return result.RowsAffected()
 }
 
-// oversized returns an ErrTooLarge in place of an error of MySQL with which it ends a connection that sends it more than it
-// takes. Drivers see only that it has ended.
+// oversized returns an ErrTooLarge in place of an error of MySQL with which it ends a connection that sends it more
+// than it takes. Drivers see only that it has ended.
 func (b *Backend) oversized(ctx context.Context, err error, args []any) error {
 	size, limit := 0, 0
 	for _, arg := range args {
@@ -97,8 +98,8 @@ func (b *Backend) oversized(ctx context.Context, err error, args []any) error {
 // leastPacket is what every server takes that nobody has set to less than its default.
 const leastPacket = 64 << 10
 
-// enter waits until it is the turn of a change. SQLite has one writer at a time; who waits for the lock of the file does so
-// by asking again and again, and the unlucky one for longer than the busy timeout.
+// enter waits until it is the turn of a change. SQLite has one writer at a time; who waits for the lock of the file
+// does so by asking again and again, and the unlucky one for longer than the busy timeout.
 func (b *Backend) enter(ctx context.Context) (leave func(), err error) {
 	if b.gate == nil {
 		return func() {}, nil
@@ -111,8 +112,8 @@ func (b *Backend) enter(ctx context.Context) (leave func(), err error) {
 	}
 }
 
-// A transaction is one on a connection. All of its statements have the context, also the one that ends it, which that of a
-// sql.Tx has not: a COMMIT to a server that hangs would wait for ever.
+// A transaction is one on a connection. All of its statements have the context, also the one that ends it, which that
+// of a sql.Tx has not: a COMMIT to a server that hangs would wait for ever.
 type transaction struct {
 	*Backend
 	ctx  context.Context
@@ -185,7 +186,8 @@ func (b *Backend) read(ctx context.Context, key string) (*state, error) {
 	return &s, rows.Close()
 }
 
-// complete fills in the values that have rows of their own. It is errStale if r, made of s, is not what is stored any more.
+// complete fills in the values that have rows of their own. It is errStale if r, made of s, is not what is stored any
+// more.
 func (b *Backend) complete(ctx context.Context, key string, s *state, r *sessplus.Record) error {
 	missing := make(map[string]int)
 	for i, f := range r.Fields {
@@ -362,8 +364,8 @@ func (b *Backend) putApart(t *transaction, key string, d difference) error {
 	return nil
 }
 
-// together makes a change of a record's row, whose key is a parameter of that number, and the difference in other rows in one
-// statement of PostgreSQL. It reports whether it was made.
+// together makes a change of a record's row, whose key is a parameter of that number, and the difference in other rows
+// in one statement of PostgreSQL. It reports whether it was made.
 func (b *Backend) together(ctx context.Context, statement string, args []any, key int, d difference) (bool, error) {
 	var s strings.Builder
 	fmt.Fprintf(&s, "WITH t AS (%s RETURNING id)", statement)
@@ -409,8 +411,8 @@ const (
 	sweepTime = 30 * time.Second
 )
 
-// Sweep removes what has expired, and returns how many records it has removed. It does so in steps of 500 records, each a
-// short transaction, until nothing is left or ctx is done; several machines may sweep at the same time.
+// Sweep removes what has expired, and returns how many records it has removed. It does so in steps of 500 records, each
+// a short transaction, until nothing is left or ctx is done; several machines may sweep at the same time.
 func (b *Backend) Sweep(ctx context.Context) (int, error) {
 	total := 0
 	for {

@@ -258,8 +258,8 @@ func onEachFault(t *testing.T, test func(t *testing.T, f faulty)) {
 	})
 }
 
-// SPEC 6.1, 6.2, 6.3, 6.9: while the database is away nobody is logged out, every answer comes within the Timeout, and all is
-// as it was when it is back.
+// SPEC 6.1, 6.2, 6.3, 6.9: while the database is away nobody is logged out, every answer comes within the Timeout, and
+// all is as it was when it is back.
 func TestFaults(t *testing.T) {
 	onEachFault(t, func(t *testing.T, f faulty) {
 		b := sessplussql.New(f.db(t), f.dialect, &sessplussql.Options{Table: "faults_" + f.name})
@@ -310,7 +310,8 @@ func TestFaults(t *testing.T) {
 	})
 }
 
-// SPEC 6.1: a server that is killed under load, and starts again, loses nothing that was confirmed, and logs nobody out.
+// SPEC 6.1: a server that is killed under load, and starts again, loses nothing that was confirmed, and logs nobody
+// out.
 func TestKilledUnderLoad(t *testing.T) {
 	onEachFault(t, func(t *testing.T, f faulty) {
 		b := sessplussql.New(f.db(t), f.dialect, &sessplussql.Options{Table: "load_" + f.name})

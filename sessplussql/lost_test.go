@@ -13,8 +13,8 @@ import (
 	"github.com/sessplus/sessplus/sessplussql"
 )
 
-// A cutter passes on what goes to a server and comes back. Once it is armed, it passes on what holds the word, and then ends
-// the connection in place of the answer.
+// A cutter passes on what goes to a server and comes back. Once it is armed, it passes on what holds the word, and then
+// ends the connection in place of the answer.
 type cutter struct {
 	net.Listener
 	mu   sync.Mutex
@@ -187,7 +187,8 @@ func TestDeadlock(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// This transaction has the large field, the change gets the record and waits for the field, and this one wants the record.
+			// This transaction has the large field, the change gets the record and waits for the field, and this one
+			// wants the record.
 			if _, err := tx.Exec("UPDATE " + d.table + "_fields SET value = value WHERE id = 'a'"); err != nil {
 				t.Fatal(err)
 			}

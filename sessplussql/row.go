@@ -12,8 +12,8 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// A state is what the row of a record holds. As text it is the record's Version: a request that changes the record builds
-// on the row that it has read, whatever has become of the Record in the meantime.
+// A state is what the row of a record holds. As text it is the record's Version: a request that changes the record
+// builds on the row that it has read, whatever has become of the Record in the meantime.
 type state struct {
 	version int64  // another one with each change, and drawn at random: it tells the states of all records apart
 	expires int64  // milliseconds
@@ -51,9 +51,9 @@ func (s *state) same(o *state) bool {
 	return s.expires == o.expires && s.mark == o.mark && s.data == o.data
 }
 
-// The column data holds, after a byte for the format: flags, the times Created and Saved, and for a record that was rotated
-// Rotated and Origin; then for each field its name, one more than the length of its value, and the value. A length of zero
-// stands for a field that has a row of its own.
+// The column data holds, after a byte for the format: flags, the times Created and Saved, and for a record that was
+// rotated Rotated and Origin; then for each field its name, one more than the length of its value, and the value. A
+// length of zero stands for a field that has a row of its own.
 const format = 1
 
 const (
@@ -158,8 +158,8 @@ type difference struct {
 	all  bool // drop are all that there are
 }
 
-// The fields of a record may take inlineBytes of its row. When they take more, the largest get rows of their own, but for
-// those with a value of at most smallBytes, for which a row costs more than it saves.
+// The fields of a record may take inlineBytes of its row. When they take more, the largest get rows of their own, but
+// for those with a value of at most smallBytes, for which a row costs more than it saves.
 const (
 	inlineBytes = 2 << 10
 	smallBytes  = 128

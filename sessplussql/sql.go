@@ -1,7 +1,8 @@
-// Package sessplussql keeps the sessions of sessplus in the SQL database that a program has already: SQLite, PostgreSQL,
-// or MySQL and MariaDB, through database/sql.
+// Package sessplussql keeps the sessions of sessplus in the SQL database that a program has already: SQLite,
+// PostgreSQL, or MySQL and MariaDB, through database/sql.
 //
-//	db, err := sql.Open("sqlite", "file:sessions.db?_pragma=busy_timeout(1000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)")
+//	db, err := sql.Open("sqlite", "file:sessions.db"+
+//		"?_pragma=busy_timeout(1000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)")
 //	if err != nil {
 //		log.Fatal(err)
 //	}
@@ -16,8 +17,9 @@
 //
 // # Expired records
 //
-// Whether a record has expired is told by the clock of the program, when the record is loaded or changed. [Backend.Sweep]
-// removes the rows of expired ones. The package starts no goroutine, so the program calls it now and then:
+// Whether a record has expired is told by the clock of the program, when the record is loaded or changed.
+// [Backend.Sweep] removes the rows of expired ones. The package starts no goroutine, so the program calls it now and
+// then:
 //
 //	go func() {
 //		for range time.Tick(10 * time.Minute) {
@@ -28,27 +30,28 @@
 // # Settings
 //
 // SQLite: the file must be in WAL mode, in which readers do not wait for a writer, and each connection must have a busy
-// timeout, both of which the first call checks. It should be shorter than [sessplus.Options.Timeout]. The changes of one
-// [Backend] queue up in the process, in turn, and only those of others meet the lock of the file. With synchronous(NORMAL)
-// a change is not flushed to the disk at once: a crash of the program loses nothing, one of the machine the last changes.
-// The DSN above has all of this.
+// timeout, both of which the first call checks. It should be shorter than [sessplus.Options.Timeout]. The changes of
+// one [Backend] queue up in the process, in turn, and only those of others meet the lock of the file. With
+// synchronous(NORMAL) a change is not flushed to the disk at once: a crash of the program loses nothing, one of the
+// machine the last changes. The DSN above has all of this.
 //
-// PostgreSQL and MySQL: let the pool keep as many idle connections as it has busy ones (SetMaxIdleConns, whose default is
-// 2), because a new connection costs more than a session's whole request. Give it the primary: a replica lags behind, and
-// a session that was ended must not be found there. After a failover target_session_attrs=read-write (pgx) and
-// rejectReadOnly=true (go-sql-driver) keep the pool from a server that has become a replica.
+// PostgreSQL and MySQL: let the pool keep as many idle connections as it has busy ones (SetMaxIdleConns, whose default
+// is 2), because a new connection costs more than a session's whole request. Give it the primary: a replica lags
+// behind, and a session that was ended must not be found there. After a failover target_session_attrs=read-write (pgx)
+// and rejectReadOnly=true (go-sql-driver) keep the pool from a server that has become a replica.
 //
-// MySQL: a value, with what is changed together with it, must be shorter than the server's max_allowed_packet, 16 MiB by
-// default; a longer one is [sessplus.ErrTooLarge].
+// MySQL: a value, with what is changed together with it, must be shorter than the server's max_allowed_packet, 16 MiB
+// by default; a longer one is [sessplus.ErrTooLarge].
 //
 // # How records are kept
 //
 // A record is one row, with its small fields in one column. A change is one UPDATE that asks for the version of the row
-// that the request has loaded, so it is one round trip; if somebody else was faster, the row is read again and the change
-// applied to it. No lock is held between statements. That makes a change half as expensive as a row for each field would
-// (measured on all three databases), because a transaction of two statements is four round trips. Fields that would make
-// the row longer than 2 KB have rows of their own in a second table: a change of a small field does not write them, a load
-// is a second round trip, and a change of such a field is one statement on PostgreSQL and a short transaction elsewhere.
+// that the request has loaded, so it is one round trip; if somebody else was faster, the row is read again and the
+// change applied to it. No lock is held between statements. That makes a change half as expensive as a row for each
+// field would (measured on all three databases), because a transaction of two statements is four round trips. Fields
+// that would make the row longer than 2 KB have rows of their own in a second table: a change of a small field does not
+// write them, a load is a second round trip, and a change of such a field is one statement on PostgreSQL and a short
+// transaction elsewhere.
 package sessplussql
 
 import (
@@ -68,8 +71,8 @@ import (
 
 // Options are optional settings of a [Backend].
 type Options struct {
-	// Table is the name of the table, and the prefix of every other name that is made; "" is "sessions". It consists of at
-	// most 40 ASCII letters, digits and underscores.
+	// Table is the name of the table, and the prefix of every other name that is made; "" is "sessions". It consists of
+	// at most 40 ASCII letters, digits and underscores.
 	Table string
 }
 
@@ -185,8 +188,9 @@ func (b *Backend) Update(ctx context.Context, key string, c *sessplus.Change) (s
 	return result, nil
 }
 
-// spread lets those who meet at a record again and again come back one after the other, the slower the more they are and the
-// longer it took. If all of 64 tried at once what only one of them can do, the database would be busy with the refusals.
+// spread lets those who meet at a record again and again come back one after the other, the slower the more they are
+// and the longer it took. If all of 64 tried at once what only one of them can do, the database would be busy with the
+// refusals.
 func (b *Backend) spread(ctx context.Context, key string, took time.Duration) {
 	crowd := b.crowd(key)
 	n := crowd.Add(1)
@@ -239,11 +243,11 @@ type change struct {
 	apply func(r *sessplus.Record) error // what it does to r counts even if it returns an EndedError
 }
 
-// change writes what c makes of the record, and returns the row as it is then. It writes at once if the row is still as it
-// was when the caller loaded it, and else reads it first, until nobody else writes in between.
+// change writes what c makes of the record, and returns the row as it is then. It writes at once if the row is still as
+// it was when the caller loaded it, and else reads it first, until nobody else writes in between.
 //
-// When the answer to a write is lost, the version of the row tells whether it was made, unless somebody else has written
-// since. To make it again then does no harm but for a compare-and-set, which might be done twice.
+// When the answer to a write is lost, the version of the row tells whether it was made, unless somebody else has
+// written since. To make it again then does no harm but for a compare-and-set, which might be done twice.
 func (b *Backend) change(ctx context.Context, key string, c change) (*state, error) {
 	var before, after *state
 	crowd := len(c.match) > 0 && b.crowd(key).Load() > 0 // then it is cheaper to see first that somebody was faster
@@ -293,7 +297,8 @@ func refusal(err error) bool {
 	return errors.Is(err, sessplus.ErrNoRecord) || errors.Is(err, sessplus.ErrConflict) || errors.Is(err, sessplus.ErrTaken)
 }
 
-// apply makes the change to the row as it was before, if it still is so, and returns what was, or was to be, made of it.
+// apply makes the change to the row as it was before, if it still is so, and returns what was, or was to be, made of
+// it.
 func (b *Backend) apply(ctx context.Context, key string, before *state, hint bool, c change) (after *state, wrote bool, err error) {
 	r, err := before.record()
 	if err != nil {
@@ -329,8 +334,8 @@ const callTime = 5 * time.Second
 // errStale asks for another try: somebody else has changed the row.
 var errStale = errors.New("others were faster")
 
-// call makes sure once that the settings are right, and then calls f until it succeeds or another try would not help, or
-// ctx is done.
+// call makes sure once that the settings are right, and then calls f until it succeeds or another try would not help,
+// or ctx is done.
 func (b *Backend) call(ctx context.Context, key string, within time.Duration, f func(ctx context.Context) error) error {
 	if len(key) > maxKey {
 		return fmt.Errorf("%s: a key is longer than %d bytes", b, maxKey)

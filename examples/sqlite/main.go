@@ -1,4 +1,5 @@
-// Command sqlite counts a visitor's visits in a session that is kept in a SQLite file, so that a restart logs nobody out.
+// Command sqlite counts a visitor's visits in a session that is kept in a SQLite file, so that a restart logs nobody
+// out.
 //
 //	cd examples/sqlite && SESSION_DB=sessions.db go run .
 package main
@@ -28,7 +29,8 @@ const (
 	Visits sessplus.Field[int]    = "visits"
 )
 
-// settings are what SQLite needs for sessions: readers that do not wait for a writer, and writers that wait for each other.
+// settings are what SQLite needs for sessions: readers that do not wait for a writer, and writers that wait for each
+// other.
 const settings = "?_pragma=busy_timeout(1000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)"
 
 func main() {

@@ -21,8 +21,8 @@ type SQLServer struct {
 	ready   []string // that succeeds when it answers
 }
 
-// NewPostgres starts a PostgreSQL server with an empty database "postgres" and user "postgres", and further settings in the
-// form name=value. It ends with the test.
+// NewPostgres starts a PostgreSQL server with an empty database "postgres" and user "postgres", and further settings in
+// the form name=value. It ends with the test.
 func NewPostgres(t testing.TB, settings ...string) *SQLServer {
 	t.Helper()
 	s := StartPostgres(t, t.TempDir(), settings...)
@@ -30,7 +30,8 @@ func NewPostgres(t testing.TB, settings ...string) *SQLServer {
 	return s
 }
 
-// StartPostgres starts a server as NewPostgres does, with its data in the directory. It ends with the tests of the package.
+// StartPostgres starts a server as NewPostgres does, with its data in the directory. It ends with the tests of the
+// package.
 func StartPostgres(t testing.TB, dir string, settings ...string) *SQLServer {
 	t.Helper()
 	bin := postgresBin()
@@ -71,8 +72,8 @@ func postgresBin() string {
 	return filepath.Dir(p)
 }
 
-// unprivileged is the beginning of a command that runs as somebody else than root, whom PostgreSQL refuses, and who gets the
-// directory and may go there.
+// unprivileged is the beginning of a command that runs as somebody else than root, whom PostgreSQL refuses, and who
+// gets the directory and may go there.
 func unprivileged(t testing.TB, dir string) []string {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -98,8 +99,8 @@ func unprivileged(t testing.TB, dir string) []string {
 	return []string{"setpriv", "--reuid", u.Uid, "--regid", u.Gid, "--clear-groups", "--pdeathsig", "KILL"}
 }
 
-// NewMariaDB starts a MariaDB server with an empty database "test" and user "root", and further arguments of its command
-// line. It ends with the test.
+// NewMariaDB starts a MariaDB server with an empty database "test" and user "root", and further arguments of its
+// command line. It ends with the test.
 func NewMariaDB(t testing.TB, args ...string) *SQLServer {
 	t.Helper()
 	s := StartMariaDB(t, t.TempDir(), args...)
@@ -107,7 +108,8 @@ func NewMariaDB(t testing.TB, args ...string) *SQLServer {
 	return s
 }
 
-// StartMariaDB starts a server as NewMariaDB does, with its data in the directory. It ends with the tests of the package.
+// StartMariaDB starts a server as NewMariaDB does, with its data in the directory. It ends with the tests of the
+// package.
 func StartMariaDB(t testing.TB, dir string, args ...string) *SQLServer {
 	t.Helper()
 	server, err := exec.LookPath("mariadbd")
