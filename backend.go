@@ -283,7 +283,7 @@ type Result struct {
 	Empty    bool      // the record has no field now
 	Refilled bool      // it had none before and has one now
 	Expires  time.Time // of the record, as it is now
-	Version  string    // the new Record.Version, if the backend uses it
+	Version  string    // the new Record.Version, if the backend uses it and the record was as Seen; else ""
 }
 
 // Apply makes the change to r, which it alters, or returns the error of [Backend.Update] and leaves r alone. It is the rule

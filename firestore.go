@@ -403,12 +403,13 @@ func (b *firestoreBackend) Update(ctx context.Context, key string, c *Change) (r
 			return err
 		}
 		if id != "" && snap.Data()[docUpdate] == id {
-			result = Result{Expires: r.Expires, Version: r.Version}
+			result = Result{Expires: r.Expires}
 			return nil
 		}
 		_, err = write(r)
 		return err
 	})
+	result.Version = "" // what the caller knows of the record is not what it was
 	return result, err
 }
 

@@ -459,3 +459,29 @@ func TestLaterSaveOfAFieldWinsWhole(t *testing.T) {
 		}
 	})
 }
+
+// SPEC 3.4, 4.1: whether a field is the last one is decided where the record is, also by the second save of a request that
+// has not seen what others added before its first.
+func TestSecondSaveOfARequestKnowsOfOthersFields(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "session", Backend: b}))
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("a", 1) })
+		slow := c.begin(c.client, func(s *sessplus.Session) {
+			s.Set("b", 1)
+			if err := s.Save(); err != nil {
+				t.Error(err)
+			}
+			s.Delete("a")
+			s.Delete("b")
+		})
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("x", 1) })
+		if r := slow.finish(); r.StatusCode != 200 || len(r.setCookies("session")) > 0 {
+			t.Errorf("the answer: %d, %q; want 200 and no cookie", r.StatusCode, r.setCookies("session"))
+		}
+		c.mustAsk(c.client, func(s *sessplus.Session) {
+			if left := time.Until(s.Expires("session")); !s.Has("x") || left < time.Hour {
+				t.Errorf("x is there: %v, and the session ends in %v, want a day", s.Has("x"), left)
+			}
+		})
+	})
+}

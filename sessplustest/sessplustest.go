@@ -921,6 +921,26 @@ var promises = []promise{
 			e.breach("Owned = %d records, %v, after %v", len(list), err, time.Since(start))
 		}
 	})},
+	{"StaleSeen", "What an Update finds is decided by the record, also after one with a Seen that had become stale.", func(e *env) {
+		e.create(record("a", "1"))
+		seen := e.load()
+		c := change(seen)
+		c.Set = fields("x", "1")
+		e.update(c)
+		c = change(seen)
+		c.Seen, c.Set = seen, fields("b", "1")
+		result := e.update(c)
+		known := *seen
+		known.Fields, known.Version, known.Expires = fields("a", "1", "b", "1"), result.Version, result.Expires
+		c = change(seen)
+		c.Seen, c.Delete = &known, []string{"a", "b"}
+		if result = e.update(c); result.Empty {
+			e.breach("Update says that the record is empty, which still has x")
+		}
+		if got := e.holds("x", "1"); !near(got.Expires, seen.Expires) {
+			e.breach("Update has moved the expiry to %v, want %v", got.Expires, seen.Expires)
+		}
+	}},
 	{"NoSecrets", "No error text contains a field's value.", func(e *env) {
 		secret := []byte("s3cr3t-value")
 		r := e.create(record("a", "1"))
