@@ -456,6 +456,9 @@ func (c *Change) update(r *Record, result Result) {
 		}
 	}
 	r.Expires, r.Version = result.Expires, result.Version
+	if c.Seen == nil { // the change was made to what has become of r, whose other fields nobody has seen
+		r.Version = ""
+	}
 }
 
 // keepLines makes the Set-Cookie lines of a save, which take the place of those of an earlier commit. When the commit failed

@@ -47,7 +47,7 @@ func onEveryIndexer(t *testing.T, test func(t *testing.T, b *watchedIndexer)) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) { test(t, &watchedIndexer{Indexer: b.(sessplus.Indexer)}) })
 }
 
-const rotates = 300 * time.Millisecond // in tests that want a rotation at a certain time
+const rotates = 40 * time.Millisecond // in tests that want a rotation at a certain time
 
 // due waits until a session that has just got its id is to be rotated.
 func due() { time.Sleep(rotates + 10*time.Millisecond) }
