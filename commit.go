@@ -275,6 +275,9 @@ func (c *call) astray() bool {
 func (s *Session) endBound(saves []*save) []*save {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.w == nil {
+		return saves // an Edit sees no cookies
+	}
 	for _, b := range saves {
 		if !b.written || b.touch || !b.main.result.Empty {
 			continue

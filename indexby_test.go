@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sessplus/sessplus"
+	"github.com/sessplus/sessplus/internal/servers"
 )
 
 // SPEC 10.1: sessions from before there was an IndexBy, or with another, are listed from their next use on.
@@ -106,6 +107,12 @@ func TestIndexByWithOtherSettings(t *testing.T) {
 			return nil
 		}); !errors.Is(err, sessplus.ErrSessionGone) {
 			t.Errorf("Edit beside a revocation: %v, want ErrSessionGone also with DropIfGone", err)
+		}
+		empty := c.logIn("ann")
+		c.mustAsk(empty, func(s *sessplus.Session) { s.Set("color", "red") })
+		j.kinds("bound")
+		if err := m.Edit(t.Context(), "session", handleOf(c, empty), func(s *sessplus.Session) error { s.Clear(); return nil }); err != nil {
+			t.Error(err)
 		}
 		if kinds := j.kinds("bound"); len(kinds) > 0 {
 			t.Errorf("of a cookie that an edit has nothing to do with there were the events %q", kinds)
@@ -275,4 +282,23 @@ func TestEventsFromOutside(t *testing.T) {
 		m.RevokeAll(t.Context(), "session", "ann")
 		hears("RevokeAll", "destroy "+second+" 0")
 	})
+}
+
+// SPEC 10.4: of a session that was ended nothing is left which a list would read, and pay for.
+func TestFirestoreListReadsNoEndedDocument(t *testing.T) {
+	client := servers.Firestore(t)
+	m := newManager(t, nil, indexed(sessplus.Firestore(client, "sessions")))
+	c := newCrowd(t, m)
+	c.logIn("ann")
+	c.mustAsk(c.logIn("ann"), func(s *sessplus.Session) { s.Destroy() })
+	if n, err := m.RevokeAll(t.Context(), "session", "ann"); n != 1 || err != nil {
+		t.Fatalf("RevokeAll = %d, %v; want 1", n, err)
+	}
+	docs, err := client.Collection("sessions").Where("owner", "==", ownerOf("ann")).Documents(t.Context()).GetAll()
+	if err != nil || len(docs) > 0 {
+		t.Errorf("%d documents have the owner, %v", len(docs), err)
+	}
+	if docs, err = client.Collection("sessions").Documents(t.Context()).GetAll(); err != nil || len(docs) < 2 {
+		t.Errorf("there are %d documents, %v; want the tombstones", len(docs), err)
+	}
 }
