@@ -130,7 +130,7 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 	var calls []*call
 	for _, v := range saves {
 		calls = append(calls, v.deletes...)
-		if v.take != nil && err == nil { // first, so that who sees the new record sees what is to become of the old one, see once
+		if v.take != nil && err == nil { // first: who sees the new record sees that the old one is taken
 			calls = append(calls, v.take)
 		}
 		if v.main != nil && err == nil {

@@ -96,7 +96,8 @@ func TestRevokeAllSparesASessionThatMovesOn(t *testing.T) {
 	})
 }
 
-// SPEC 10.1, SPEC 10.2: in the midst of a renewal or rotation a session is listed once, and what is done with it then holds.
+// SPEC 10.1, SPEC 10.2: in the midst of a renewal or rotation a session is listed once, and what is done with it then
+// holds.
 func TestListInTheMidstOfARenewal(t *testing.T) {
 	onEveryIndexer(t, func(t *testing.T, b *watchedIndexer) {
 		config := indexed(b)
