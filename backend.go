@@ -53,9 +53,11 @@ type Backend interface {
 type Indexer interface {
 	Backend
 
-	// Owned returns all records that have this [Record.Owner], which is not "", and are neither expired nor ended, with
-	// their keys and in no order. A record whose Create, or whose Update to this Owner, has returned is not missing, even
-	// if the process that made it has died since. Owned may be slow; it is for a page that lists a user's sessions.
+	// Owned returns all records that have this [Record.Owner], which is not "", and are neither expired nor ended,
+	// with their keys and in no order, each once, and with its Mark if it is taken. A record whose Create, or whose
+	// Update to this Owner, has returned is not missing, even if the process that made it has died since. In the
+	// place of one that is ended during the call stands what it has become, as [Ending.Next] says. Owned may be slow;
+	// it is for a page that lists a user's sessions.
 	Owned(ctx context.Context, owner string) ([]KeyedRecord, error)
 }
 
@@ -168,7 +170,7 @@ const TakeGrace = 3 * time.Second
 // at once takes no Token, and wins over a renewal that has not ended it yet.
 type Ending struct {
 	Step  EndStep   // what to do
-	Token string    // of who takes the record, printable ASCII; "" ends it whoever has taken it
+	Token string    // of who takes the record, printable ASCII; "" ends it whoever has it. It names what comes next
 	Next  string    // printable ASCII and spaces, at most 1,024 bytes: what the record has become, for [EndedError]
 	Now   time.Time // what counts as now
 	Seen  *Record   // the record as the caller last knew it, with its Version; may be nil

@@ -136,7 +136,7 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 	var calls []*call
 	for _, v := range saves {
 		calls = append(calls, v.deletes...)
-		if v.take != nil && err == nil { // first, so that who sees the new record sees what is to become of the old one, see once
+		if v.take != nil && err == nil { // first: who sees the new record sees that the old one is taken
 			calls = append(calls, v.take)
 		}
 		if v.main != nil && err == nil {
@@ -281,6 +281,9 @@ func (c *call) astray() bool {
 func (s *Session) endBound(saves []*save) []*save {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.w == nil {
+		return saves // an Edit sees no cookies
+	}
 	for _, b := range saves {
 		if !b.written || b.touch || !b.main.result.Empty {
 			continue
@@ -462,6 +465,9 @@ func (c *Change) update(r *Record, result Result) {
 		}
 	}
 	r.Expires, r.Version = result.Expires, result.Version
+	if c.Seen == nil { // the change was made to what has become of r, whose other fields nobody has seen
+		r.Version = ""
+	}
 }
 
 // keepLines makes the Set-Cookie lines of a save, which take the place of those of an earlier commit. When the commit failed

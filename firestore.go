@@ -233,6 +233,9 @@ func firestoreUpdates(c *Change, before, after *Record) []firestore.Update {
 		c = &Change{}
 		if after.Fields == nil && before.Fields != nil {
 			add(firestore.Delete, docFields)
+			if before.Owner != "" { // or every list would read what is left of it
+				add(firestore.Delete, docOwner)
+			}
 		}
 	}
 	if after.Mark != before.Mark && after.Mark != nil {

@@ -1,6 +1,7 @@
 package sessplus_test
 
 import (
+	"crypto/sha256"
 	"errors"
 	"flag"
 	"fmt"
@@ -104,8 +105,9 @@ func (s *sharedSession) descends(cookie string, from []string) bool {
 // A historian makes random requests and writes down what became of them.
 type historian struct {
 	*testing.T
-	url   string // where sessions live for an hour
-	soon  string // and where not
+	url   string               // where sessions live for an hour
+	soon  string               // and where not
+	users [2]*sessplus.Manager // theirs, to list, end and edit sessions from outside
 	begun time.Time
 	tried struct {
 		sync.Mutex
@@ -152,6 +154,46 @@ func (h *historian) request(s *sharedSession, cookie, kind, field, value string)
 	}
 	return res.StatusCode, string(text), setCookie, nil
 }
+
+// manage does from outside of any request what is no kind of request, and answers as a handler would.
+func (h *historian) manage(s *sharedSession, cookie, kind, field, value string) (status int, body string, ok bool) {
+	m, ctx, handle := h.users[0], h.Context(), handleFrom(cookie)
+	if s.soon > 0 {
+		m = h.users[1]
+	}
+	var err error
+	switch kind {
+	case "edit":
+		err = m.Edit(ctx, "session", handle, func(s *sessplus.Session) error { s.Set(field, value); return nil })
+	case "editupdate":
+		err = m.Edit(ctx, "session", handle, func(s *sessplus.Session) error {
+			_, err := sessplus.Field[int]("counter").Update(s, func(n int) int { return n + 1 })
+			return err
+		})
+	case "revoke":
+		err = m.Revoke(ctx, "session", handle)
+	case "revokeall":
+		_, err = m.RevokeAll(ctx, "session", s.name)
+	case "revokeothers":
+		_, err = m.RevokeAll(ctx, "session", s.name, handle)
+	case "list":
+		var infos []sessplus.Info
+		infos, err = m.Sessions(ctx, "session", s.name)
+		body = strconv.Itoa(len(infos))
+	default:
+		return 0, "", false
+	}
+	switch {
+	case err == nil:
+		return http.StatusOK, body, true
+	case errors.Is(err, sessplus.ErrSessionGone):
+		return http.StatusConflict, err.Error(), true
+	}
+	return http.StatusServiceUnavailable, err.Error(), true
+}
+
+// handleFrom is the handle of the session that a cookie names.
+func handleFrom(cookie string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(cookie))) }
 
 // historyHandler does what a request asks for, to a session that there must be.
 func historyHandler(w http.ResponseWriter, r *http.Request) {
@@ -209,30 +251,37 @@ func (h *historian) act(s *sharedSession, rng *rand.Rand, n int) {
 	if ended {
 		return
 	}
-	kinds := []string{"get", "get", "set", "set", "set", "set", "delete", "pop", "update", "update", "crash", "savecrash", "fail", "renew"}
+	kinds := []string{"get", "get", "set", "set", "set", "set", "delete", "pop", "update", "update", "crash", "savecrash", "fail", "renew",
+		"edit", "edit", "editupdate", "revokeothers", "list"}
 	kind := kinds[rng.IntN(len(kinds))]
 	if kind == "renew" && (s.ends > 0 || rng.IntN(4) > 0) {
 		kind = "set"
 	}
 	if n > 40 && rng.IntN(150) == 0 {
-		kind = "destroy"
+		kind = []string{"destroy", "revoke", "revokeall"}[rng.IntN(3)]
 	}
-	if kind == "renew" || kind == "destroy" {
+	ends := kind == "destroy" || kind == "revoke" || kind == "revokeall"
+	if kind == "renew" || ends {
 		s.mu.Lock()
 		root := s.root(cookie)
 		if s.ending[root] == 0 {
 			s.ending[root] = h.now()
 		}
-		if kind == "destroy" {
+		if ends {
 			s.destroying = append(s.destroying, root)
 		}
 		s.mu.Unlock()
 	}
 	op := &operation{field: fmt.Sprintf("f%d", rng.IntN(4)), kind: kind, start: h.now()}
-	if kind == "set" || kind == "crash" || kind == "savecrash" || kind == "fail" {
+	if kind == "set" || kind == "edit" || kind == "crash" || kind == "savecrash" || kind == "fail" {
 		op.value = fmt.Sprintf("%s-%d", s.name, rng.Uint64())
 	}
-	status, body, set, err := h.request(s, cookie, kind, op.field, op.value)
+	var set string
+	var err error
+	status, body, outside := h.manage(s, cookie, kind, op.field, op.value)
+	if !outside {
+		status, body, set, err = h.request(s, cookie, kind, op.field, op.value)
+	}
 	op.end = h.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -256,7 +305,7 @@ func (h *historian) act(s *sharedSession, rng *rand.Rand, n int) {
 		return
 	default:
 		op.acked = true
-		if s.ends > 0 && op.start > s.ends {
+		if s.ends > 0 && op.start > s.ends && !strings.HasPrefix(kind, "revoke") && body != "0" {
 			h.Errorf("%s: %s succeeded %v after the session's end", s.name, kind, op.start-s.ends)
 		}
 	}
@@ -283,9 +332,16 @@ func (h *historian) act(s *sharedSession, rng *rand.Rand, n int) {
 			s.history = append(s.history, &read)
 			op.value = ""
 		}
-	case "update":
+	case "update", "editupdate":
 		if op.acked {
 			s.counted++
+		}
+		return
+	case "revokeothers":
+		return
+	case "list":
+		if body == "0" && len(s.destroying) == 0 && s.ends == 0 {
+			h.Errorf("no session of %s is listed", s.name)
 		}
 		return
 	case "renew":
@@ -300,7 +356,7 @@ func (h *historian) act(s *sharedSession, rng *rand.Rand, n int) {
 			s.ended = s.descends(set, s.destroys) // one that ran beside it came later, and has ended what the id had become
 		}
 		return
-	case "destroy":
+	case "destroy", "revoke", "revokeall":
 		if op.acked {
 			s.bury(cookie)
 			s.destroys = append(s.destroys, s.root(cookie))
@@ -335,8 +391,9 @@ func (s *sharedSession) explain(field, value string, start, end time.Duration) e
 	return fmt.Errorf("%s of %s is %q at %v, which no order of the operations explains", field, s.name, value, end)
 }
 
-// Random operations of many clients leave a state that some order of the acknowledged ones explains, per field: nothing
-// is lost, nothing comes back, nothing leaks, also while ids rotate (SPEC 3.12, SPEC 4.1, SPEC 4.2, SPEC 4.4, SPEC 4.5, SPEC 5.6).
+// Random operations of many clients leave a state that some order of the acknowledged ones explains, per field:
+// nothing is lost, nothing comes back, nothing leaks, also while ids rotate and while sessions are edited and revoked
+// from outside (SPEC 3.12, SPEC 4.1, SPEC 4.2, SPEC 4.4, SPEC 4.5, SPEC 5.6, SPEC 10.2, SPEC 10.3).
 func TestHistory(t *testing.T) {
 	sizes := map[string]int{"memory": 150, "redis": 100, "firestore": 15} // operations of each client
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
@@ -363,15 +420,17 @@ func checkHistory(t *testing.T, b sessplus.Backend, seed uint64, size int) {
 		}
 		http.Error(w, err.Error(), status)
 	}}
-	site := func(life time.Duration) *httptest.Server {
-		m := newManager(t, opts, sessplus.Config{CookieName: "session", Backend: b, Lifetime: life, RotateEvery: rotate})
+	site := func(life time.Duration, users **sessplus.Manager) *httptest.Server {
+		m := newManager(t, opts, sessplus.Config{CookieName: "session", Backend: b, Lifetime: life, RotateEvery: rotate, IndexBy: "owner"})
+		*users = m
 		srv := httptest.NewUnstartedServer(m.Handler(http.HandlerFunc(historyHandler)))
 		srv.Config.ErrorLog = log.New(io.Discard, "", 0)
 		srv.Start()
 		t.Cleanup(srv.Close)
 		return srv
 	}
-	h := &historian{T: t, url: site(time.Hour).URL, soon: site(short).URL, begun: time.Now()}
+	h := &historian{T: t, begun: time.Now()}
+	h.url, h.soon = site(time.Hour, &h.users[0]).URL, site(short, &h.users[1]).URL
 	h.tried.count = make(map[string]int)
 
 	var all []*sharedSession
@@ -419,7 +478,16 @@ func checkHistory(t *testing.T, b sessplus.Backend, seed uint64, size int) {
 			if status, _, _, err := h.request(s, s.cookie, "get", "f0", ""); err != nil || status != http.StatusUnauthorized {
 				t.Errorf("%s has ended, and is answered %d, %v", s.name, status, err)
 			}
+			if status, _, _ := h.manage(s, s.cookie, "edit", "f0", "late"); status != http.StatusConflict {
+				t.Errorf("%s has ended, and an edit is answered %d", s.name, status)
+			}
+			if _, n, _ := h.manage(s, s.cookie, "list", "", ""); n != "0" {
+				t.Errorf("%s has ended, and has %s sessions", s.name, n)
+			}
 			continue
+		}
+		if infos, err := h.users[0].Sessions(t.Context(), "session", s.name); err != nil || len(infos) != 1 || infos[0].Handle != handleFrom(s.cookie) {
+			t.Errorf("%s has the sessions %v, %v, want one", s.name, infos, err)
 		}
 		for i := range 4 {
 			field := fmt.Sprintf("f%d", i)

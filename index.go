@@ -224,8 +224,8 @@ func (m *Manager) owned(ctx context.Context, c *cookie, user string, now time.Ti
 	}), err
 }
 
-// once splits the list into records of which each is another session, and those that are about to take the place of one of
-// them. Until that one has ended, what is done to it concerns its successor as well, which nobody knows yet.
+// once splits the list into records of which each is another session, and those that are about to take the place of
+// one of them. Until that one has ended, what is done to it concerns its successor as well, which nobody knows yet.
 func once(list []KeyedRecord) (sessions, successors []KeyedRecord) {
 	var taken []string
 	for _, r := range list {
@@ -308,7 +308,8 @@ func (m *Manager) revoke(ctx context.Context, c *cookie, list []KeyedRecord) (en
 	return ended, nil
 }
 
-// successors returns the keys, and those of all that renewals and rotations have made of their records, or are about to.
+// successors returns the keys, and those of all that renewals and rotations have made of their records, or are about
+// to.
 func (m *Manager) successors(ctx context.Context, c *cookie, keys []string) ([]string, error) {
 	s := m.beside(ctx)
 	all := slices.Clone(keys)

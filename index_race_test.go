@@ -47,7 +47,7 @@ func onEveryIndexer(t *testing.T, test func(t *testing.T, b *watchedIndexer)) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) { test(t, &watchedIndexer{Indexer: b.(sessplus.Indexer)}) })
 }
 
-const rotates = 300 * time.Millisecond // in tests that want a rotation at a certain time
+const rotates = 40 * time.Millisecond // in tests that want a rotation at a certain time
 
 // due waits until a session that has just got its id is to be rotated.
 func due() { time.Sleep(rotates + 10*time.Millisecond) }
@@ -96,7 +96,8 @@ func TestRevokeAllSparesASessionThatMovesOn(t *testing.T) {
 	})
 }
 
-// SPEC 10.1, SPEC 10.2: in the midst of a renewal or rotation a session is listed once, and what is done with it then holds.
+// SPEC 10.1, SPEC 10.2: in the midst of a renewal or rotation a session is listed once, and what is done with it then
+// holds.
 func TestListInTheMidstOfARenewal(t *testing.T) {
 	onEveryIndexer(t, func(t *testing.T, b *watchedIndexer) {
 		config := indexed(b)

@@ -113,8 +113,8 @@ func (b *redisBackend) makeIndexed(ctx context.Context, calls []*call, list []in
 	}
 }
 
-// indexLate notes what has turned out to be otherwise than the calls had it, because others have changed the record or moved
-// its expiry further.
+// indexLate notes what has turned out to be otherwise than the calls had it, because others have changed the record
+// or moved its expiry further.
 func (b *redisBackend) indexLate(ctx context.Context, calls []*call, list []indexed) {
 	var late []indexed
 	for _, c := range calls {
@@ -215,8 +215,9 @@ func (b *redisBackend) Owned(ctx context.Context, owner string) ([]KeyedRecord, 
 	return list, nil
 }
 
-// unfiled reports whether no record belongs to the entry, nor can one any more: one that is about to be made, or whose end may
-// be undone, still can. Where the owner has the record by a later entry, this one is from before another had it.
+// unfiled reports whether no record belongs to the entry, nor can one any more: one that is about to be made, or
+// whose end may be undone, still can. Where the owner has the record by a later entry, this one is from before
+// another had it.
 func (c *call) unfiled(owner, entry string, now time.Time) bool {
 	if ended := endedBy(c.err); ended != nil {
 		return ended.forGood

@@ -36,8 +36,8 @@ if redis.call('EXISTS', KEYS[1]) == 0 and redis.call('TIME')[1] * 1000 > ARGV[2]
 return 'created'
 `)
 
-// What redisSet and redisUpdate answer is a state, and the expiry of the record. If they have moved that, what follows is " @"
-// and the owner as the record has it, if any: others may have changed it since the caller saw it.
+// What redisSet and redisUpdate answer is a state, and the expiry of the record. If they have moved that, what
+// follows is " @" and the owner as the record has it, if any: others may have changed it since the caller saw it.
 
 // redisLive is how the scripts that change a record begin: unless it is one, and nobody has taken it, they answer why.
 const redisLive = `

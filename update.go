@@ -170,7 +170,9 @@ func (s *Session) updated(t target, name string, data []byte, c *call) bool {
 	}
 	s.put(name, data)
 	p.entries.at(name).keeps(data)
-	p.rec = c.change.Seen
+	if seen := c.change.Seen; seen != nil { // else the record is what has become of that one
+		p.rec = seen
+	}
 	c.change.update(p.rec, c.result)
 	// The browser keeps the cookie for as long as the record lives, and dropped it if another request had emptied that.
 	p.rewrite = p.rewrite || c.result.Refilled || p.maxAge(p.permanent) > 0 || t.moved || c.moved
