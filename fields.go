@@ -164,7 +164,7 @@ func (m *Manager) Describe() []FieldRoute {
 	var list []FieldRoute
 	for i, c := range m.cookies {
 		r := FieldRoute{
-			Cookie: c.CookieName, Backend: backendName(c.Backend), Rule: c.Fields.String(),
+			Cookie: c.CookieName, Backend: c.store, Rule: c.Fields.String(),
 			Lifetime: c.lifetime(false), Visibility: VisibleNever,
 		}
 		if c.sealer != nil {
