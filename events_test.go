@@ -131,7 +131,7 @@ func TestEvents(t *testing.T) {
 		s.with(func(s *sessplus.Session) { s.Get("user"); s.Destroy() })
 		j.expect(t, "Destroy", b, load, e{Kind: sessplus.EventDestroy, Handle: handle})
 
-		forger := (&crowd{site: s}).withCookies(map[string]string{"s": "AB"})
+		forger := (&crowd{site: s}).withCookies(map[string]string{"s": "="})
 		s.visitAs(forger, func(_ http.ResponseWriter, r *http.Request) { sessplus.Get(r).Get("user") })
 		j.expect(t, "a malformed cookie", b, e{Kind: sessplus.EventReject, Reason: "malformed"})
 	})
@@ -355,7 +355,7 @@ func TestEventsOfRejectedCookies(t *testing.T) {
 	}
 	s := newSite(t, newManager(t, j.options(0), own))
 	for reason, text := range map[string]string{
-		"malformed": "AB", // stray bits
+		"malformed": "=",
 		"forged":    value(own, []sessplus.KeyPair{sessplus.GenerateKeyPair()}, 1),
 		"expired":   dated(-48 * time.Hour),
 		"future":    dated(48 * time.Hour),
