@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// An Event tells [Options.OnEvent] what happened to one session. There is one for each load, save and end of a session,
-// however many goroutines waited for it, and one for each cookie that was refused. None but Handle is of a visitor, and
-// none but Handle and Err of many values.
+// An Event tells [Options.OnEvent] what happened to one session. There is one for each load, save and end of a
+// session, however many goroutines waited for it, and one for each cookie that was refused. Kind, Op, Cookie, Backend
+// and Reason have few values, so metrics can be counted by them.
 type Event struct {
 	Kind     EventKind     // what happened
-	Op       EventKind     // what was done: Kind, but EventLoad for EventMiss, what was tried for EventError, "" for EventReject
+	Op       EventKind     // what was done: Kind, or EventLoad of EventMiss, what failed of EventError, "" of EventReject
 	Cookie   string        // the CookieName of the config; "" for an error that concerns none
 	Backend  string        // what Describe calls the config's backend
-	Handle   string        // of the session, as in Info; "" for a secure cookie and where no session is known; never the id
+	Handle   string        // of the session, as in Info; "" for a secure cookie or where none is known; never the id
 	Start    time.Time     // of the backend call; zero where there was none
 	Duration time.Duration // of the backend call, with those that shared its round trip; 0 where there was none
 	Fields   int           // read, or set and deleted
@@ -31,15 +31,15 @@ const (
 	EventMiss    EventKind = "miss"    // a well-formed cookie names no session
 	EventCreate  EventKind = "create"  // a new session was saved
 	EventSave    EventKind = "save"    // changes were saved
-	EventTouch   EventKind = "touch"   // an idle timeout was moved, or the backend was asked whether a session still lives
+	EventTouch   EventKind = "touch"   // an idle timeout was moved, or the backend was asked if a session still lives
 	EventRenew   EventKind = "renew"   // a session got a new id, because the program asked for it
 	EventRotate  EventKind = "rotate"  // a session got a new id, because of its age
 	EventDestroy EventKind = "destroy" // a session was removed
 	EventReject  EventKind = "reject"  // a cookie was refused; each one is told, where the log sums them up
-	EventError   EventKind = "error"   // a call failed, or something was not saved: Err matches ErrSessionGone if the session had ended
+	EventError   EventKind = "error"   // a call failed, or something was not saved, as when the session had ended
 )
 
-// rejectReason is the [Event.Reason] of a cookie that is no session. There are few, so metrics can be counted by them.
+// rejectReason is the [Event.Reason] of a cookie that is no session.
 func rejectReason(err error) string {
 	for _, r := range rejectReasons {
 		if errors.Is(err, r.err) {
@@ -62,7 +62,8 @@ var rejectReasons = []struct {
 	{errSplit, "split"},     // over more cookies than MaxChunks
 }
 
-// event reports to the program, if it listens: the call that was made, or nil, and the fields that were read or written.
+// event reports to the program, if it listens: the call that was made, or nil, and the fields that were read or
+// written.
 func (s *Session) event(c *cookie, kind EventKind, made *call, fields []RawField) {
 	if s.m.onEvent == nil {
 		return

@@ -23,8 +23,8 @@ func (j *journal) heard() []sessplus.Event {
 	return list
 }
 
-// expect compares the events since the last time with those wanted, of the cookie s in b: in all that does not differ from
-// run to run, and in whether there was a call.
+// expect compares the events since the last time with those wanted, of the cookie s in b: in all that does not differ
+// from run to run, and in whether there was a call.
 func (j *journal) expect(t *testing.T, step string, b sessplus.Backend, want ...sessplus.Event) {
 	t.Helper()
 	got := j.heard()
@@ -230,8 +230,8 @@ func breakable(t *testing.T, test func(t *testing.T, b sessplus.Backend, down fu
 	})
 }
 
-// failures returns what failed, as "OP: COOKIE", and fails the test unless each error is one of kind and, with a session,
-// names it.
+// failures returns what failed, as "OP: COOKIE", and fails the test unless each error is one of kind and, with a
+// session, names it.
 func (j *journal) failures(t *testing.T, kind error, handle string) (list []string) {
 	t.Helper()
 	for _, e := range j.heard() {

@@ -10,10 +10,11 @@
 //
 // # Spans
 //
-// Each call of a backend is a span below the request's, if the program has started one (as otelhttp does) in the context
-// that the middleware gets. It is named "OPERATION COOKIE", as in "load session", and follows the semantic conventions for
-// databases: db.system.name, db.operation.name, db.query.summary, error.type. Calls that share a round trip have a span
-// each, of the same length. A renewal, which takes several calls, is one span. A secure cookie is no call.
+// Each call of a backend is a span below the request's, if the program has started one (as otelhttp does) in the
+// context that the middleware gets. It is named "OPERATION COOKIE", as in "load session", and follows the semantic
+// conventions for databases: db.system.name, db.operation.name, db.query.summary, error.type. Calls that share a
+// round trip have a span each, of the same length. A renewal, which takes several calls, is one span. A secure cookie
+// is no call.
 //
 // # Metrics
 //
@@ -27,10 +28,10 @@
 // # Attributes
 //
 // Spans and metrics have sessplus.cookie (the CookieName), sessplus.backend (as Manager.Describe calls it),
-// sessplus.operation (load, create, save, touch, renew, rotate, destroy) and sessplus.outcome: ok, miss (there is no such
-// session), gone (it has ended, so the changes are lost), unavailable (the backend did not answer) or failed. All of these
-// come from the configs and from short lists: a metric has at most 7 × 5 series for each config, in practice about ten.
-// Nothing of a visitor is in a span or a metric: no handle, id, key, name or value of a field.
+// sessplus.operation (load, create, save, touch, renew, rotate, destroy) and sessplus.outcome: ok, miss (there is no
+// such session), gone (it has ended, so the changes are lost), unavailable (the backend did not answer) or failed.
+// All of these come from the configs and from short lists: a metric has at most 7 × 5 series for each config, in
+// practice about ten. Nothing of a visitor is in a span or a metric: no handle, id, key, name or value of a field.
 package otelsessplus
 
 import (
@@ -55,8 +56,8 @@ type Options struct {
 	MeterProvider  metric.MeterProvider // nil: otel.GetMeterProvider()
 }
 
-// New returns a function for [sessplus.Options.OnEvent]. o may be nil. The function is safe for concurrent use and may serve
-// several Managers. The error is that of a provider that refuses an instrument.
+// New returns a function for [sessplus.Options.OnEvent]. o may be nil. The function is safe for concurrent use and
+// may serve several Managers. The error is that of a provider that refuses an instrument.
 func New(o *Options) (onEvent func(context.Context, sessplus.Event), err error) {
 	if o == nil {
 		o = &Options{}

@@ -10,14 +10,15 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// With returns a copy of r with the cookies of a session that has these fields, as a browser would send it after a login:
+// With returns a copy of r with the cookies of a session that has these fields, as a browser would send it after a
+// login:
 //
 //	r := sessplustest.With(t, mgr, httptest.NewRequest("GET", "/account", nil), map[string]any{"user_id": 42})
 //
-// The fields are set and saved as a handler would do it, in whatever backends the manager has, so that the sessions are
-// those of the program in all respects. If r has cookies of a session, that session is changed. The cookies are added
-// whatever their Domain, Path and Secure attributes say. A field that no config owns, and whatever else a handler could not
-// save, fails the test.
+// The fields are set and saved as a handler would do it, in whatever backends the manager has, so that the sessions
+// are those of the program in all respects. If r has cookies of a session, that session is changed. The cookies are
+// added whatever their Domain, Path and Secure attributes say. A field that no config owns, and whatever else a
+// handler could not save, fails the test.
 func With(t testing.TB, m *sessplus.Manager, r *http.Request, fields map[string]any) *http.Request {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -39,9 +40,9 @@ func With(t testing.TB, m *sessplus.Manager, r *http.Request, fields map[string]
 //
 //	w, fields := sessplustest.Serve(t, mgr, handler, r)
 //
-// h may have the middleware in it already, as a router does that was given it with Use. The types of the values are those
-// of [sessplus.Session.Get]. A session that cannot be read afterwards fails the test; to try what a program does without a
-// backend, call [sessplus.Manager.Handler].
+// h may have the middleware in it already, as a router does that was given it with Use. The types of the values are
+// those of [sessplus.Session.Get]. A session that cannot be read afterwards fails the test; to try what a program
+// does without a backend, call [sessplus.Manager.Handler].
 func Serve(t testing.TB, m *sessplus.Manager, h http.Handler, r *http.Request) (*httptest.ResponseRecorder, map[string]any) {
 	t.Helper()
 	w := httptest.NewRecorder()

@@ -1,5 +1,5 @@
-// Package frameworks_test shows how a program with net/http, chi, echo or gin has the middleware, and how a test gives it a
-// logged-in user.
+// Package frameworks_test shows how a program with net/http, chi, echo or gin has the middleware, and how a test
+// gives it a logged-in user.
 package frameworks_test
 
 import (
