@@ -11,7 +11,7 @@ import (
 // and Reason have few values, so metrics can be counted by them.
 type Event struct {
 	Kind     EventKind     // what happened
-	Op       EventKind     // what was done: Kind, or EventLoad of EventMiss, what failed of EventError, "" of EventReject
+	Op       EventKind     // what was done or failed: Kind, but EventLoad for EventMiss, "" for EventReject
 	Cookie   string        // the CookieName of the config; "" for an error that concerns none
 	Backend  string        // what Describe calls the config's backend
 	Handle   string        // of the session, as in Info; "" for a secure cookie or where none is known; never the id

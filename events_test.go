@@ -268,7 +268,7 @@ func TestEventsOfFailures(t *testing.T) {
 			{"Reload", "load: s", func(s *sessplus.Session) { s.Reload() }},
 		} {
 			up := false
-			for until := time.Now().Add(20 * time.Second); !up && time.Now().Before(until); { // gRPC dials once a second
+			for until := time.Now().Add(20 * time.Second); !up && time.Now().Before(until); { // gRPC waits a second
 				s.client = s.visitor()
 				s.with(func(s *sessplus.Session) {
 					s.Set("n", 1)

@@ -20,7 +20,7 @@
 //
 //	sessplus.operations          counter    {operation}  what was done to sessions, secure cookies included
 //	sessplus.operation.duration  histogram  s            of the calls of backends
-//	sessplus.io                  counter    By           names and values of fields, by sessplus.direction: read or write
+//	sessplus.io                  counter    By           of fields, by sessplus.direction: read or write
 //	sessplus.rejected_cookies    counter    {cookie}     cookies that were refused, by sessplus.reason
 //
 // The mean number of loads under way at one time is the rate of the sum of sessplus.operation.duration.
