@@ -22,7 +22,6 @@ type batcher interface {
 // A call is one call of a Backend for one cookie of a request, with its answer.
 type call struct {
 	part        *part
-	op          op
 	sessionName // of the record; without the id where that plays no part
 
 	record *Record // to create, or the answer of a load or a take
@@ -30,15 +29,17 @@ type call struct {
 	ending *Ending
 	result Result
 	err    error
+	began  int64 // in Unix nanoseconds, 0 if it was not made
 	took   time.Duration
 
 	entries []string // of the index of Redis
 	filed   string   // under which owner that has the record, and since when, if an update has moved its expiry
 
 	asked   string // the key that an ending began with
-	patient bool   // waits while somebody else has taken the record
-	still   bool   // does not go on to what the record has become
-	moved   bool   // it went on, and has the name of what the record has become
+	op      op
+	patient bool // waits while somebody else has taken the record
+	still   bool // does not go on to what the record has become
+	moved   bool // it went on, and has the name of what the record has become
 	hops    uint8
 }
 
@@ -245,7 +246,7 @@ func (s *Session) runGroup(calls []*call) {
 	}
 	took := time.Since(start)
 	for _, c := range calls {
-		c.took = took
+		c.began, c.took = start.UnixNano(), took
 		switch err := c.err; {
 		case err == nil, errors.Is(err, ErrNoRecord), errors.Is(err, ErrConflict), errors.Is(err, ErrTaken),
 			errors.Is(err, ErrRecordExists), errors.Is(err, ErrTooLarge):

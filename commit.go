@@ -25,6 +25,7 @@ func (s *Session) commit(last, again bool) (fatal, soft error) {
 	for _, v := range saves {
 		s.report(v)
 	}
+	s.reportMistake(saves, err)
 	if late && fatal != nil {
 		s.m.log.ErrorContext(s.ctx, "sessplus: changes after the response headers were not saved", "error", fatal)
 	}
@@ -531,27 +532,25 @@ func (c *cookie) cookieText(name sessionName) string {
 func (s *Session) report(v *save) {
 	c := v.part.cookie
 	for _, d := range v.deletes {
-		kind := EventDestroy
-		if d.err != nil && !errors.Is(d.err, ErrNoRecord) {
-			kind = EventError
+		if d.err == nil || errors.Is(d.err, ErrNoRecord) && !d.astray() {
+			s.event(c, EventDestroy, d, nil)
+		} else {
+			s.failed(c, EventDestroy, d, v.err)
 		}
-		s.event(c, kind, d, nil)
 	}
 	switch {
 	case v.touch && v.err == nil && v.main.err != nil:
 		if !errors.Is(v.main.err, ErrNoRecord) && !errors.Is(v.main.err, ErrTaken) {
 			s.warn("sessplus: the end of a session could not be moved", "cookie", c.CookieName, "error", v.main.err)
-			s.event(c, EventError, v.main, nil)
+			s.failed(c, EventTouch, v.main, v.main.err)
 		}
 	case v.err != nil:
 		if !v.fails() {
 			s.warn("sessplus: changes of a session were not saved", "cookie", c.CookieName, "error", v.err)
 		}
-		failed := &call{err: v.err}
-		if v.main != nil {
-			failed.key, failed.took = v.main.key, v.main.took
+		if !v.undead { // else it is that of a delete
+			s.failed(c, v.kind(), v.main, v.err)
 		}
-		s.event(c, EventError, failed, nil)
 	case v.written && (v.main != nil || v.part.sealer != nil):
 		fields := v.changed
 		if v.creates() {
@@ -563,9 +562,26 @@ func (s *Session) report(v *save) {
 				"a visitor who stays there gets another one with each request, unless a proxy in front changes paths", "cookie", c.CookieName, "path", c.Path)
 		}
 	}
+	if v.late != nil {
+		s.failed(c, v.kind(), nil, v.late)
+	}
 	if v.rotated != nil {
 		s.event(c, EventRotate, v.rotated, v.rotated.record.Fields)
 	}
+}
+
+// reportMistake tells the events of an error for which a commit has saved nothing, unless it is that of a save.
+func (s *Session) reportMistake(saves []*save, err error) {
+	if err == nil || slices.ContainsFunc(saves, func(v *save) bool { return v.err == err }) {
+		return
+	}
+	var c *cookie
+	if at := (*Error)(nil); errors.As(err, &at) {
+		if p := s.part(at.Cookie); p != nil {
+			c = p.cookie
+		}
+	}
+	s.failed(c, EventSave, nil, err)
 }
 
 // kind is what a save that succeeded is called.

@@ -165,6 +165,7 @@ type cookie struct {
 	signer  *signer // with SignID, else nil
 	boundTo *cookie // with BoundTo, else nil
 	codec   Codec   // of the Manager
+	store   string  // the name of its backend
 	packed  bool    // its value rides in Options.SingleCookie
 
 	scope, hostScope, flags, secureFlags string // attributes of the Set-Cookie lines for it
@@ -330,7 +331,7 @@ func newCookie(index int, c Config, keys []KeyPair) *cookie {
 	setDefault(&c.KeyPrefix, defaultKeyPrefix)
 	setDefault(&c.MaxChunks, 1)
 	c.Fields.names = slices.Clone(c.Fields.names)
-	k := &cookie{Config: c, index: index}
+	k := &cookie{Config: c, index: index, store: backendName(c.Backend)}
 	k.prepareLines()
 	if c.Backend == SecureCookie() {
 		k.sealer = newSealer(c.Keys)

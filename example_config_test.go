@@ -60,7 +60,7 @@ func ExampleConfig() {
 	// sessplus.Manager(__Host-session) <nil>
 }
 
-// Describe tells who owns what, for a person or a test to read.
+// Describe tells who owns what. Printed, it is a table for the log of a program that starts.
 func ExampleManager_Describe() {
 	mgr, err := sessplus.New([]sessplus.Config{
 		{CookieName: "csrf", Fields: sessplus.Include("csrf_token"), MaxAge: time.Hour},
@@ -71,14 +71,13 @@ func ExampleManager_Describe() {
 		fmt.Println(err)
 		return
 	}
-	for _, route := range mgr.Describe() {
-		fmt.Println(route)
-	}
+	fmt.Println(mgr.Describe())
 	// Output:
-	// csrf: "csrf_token" in secure cookie, encrypted, 1h0m0s
-	// session: "cart" in memory, server-side, 24h0m0s
-	// session: "user_id" in memory, server-side, 24h0m0s
-	// data: (auto) in secure cookie, encrypted, 720h0m0s
+	// COOKIE   FIELD         BACKEND        VISIBILITY   LIFETIME
+	// csrf     "csrf_token"  secure cookie  encrypted    1h0m0s
+	// session  "cart"        memory         server-side  24h0m0s
+	// session  "user_id"     memory         server-side  24h0m0s
+	// data     (auto)        secure cookie  encrypted    720h0m0s
 }
 
 // A field may have several owners: Set reaches all of them, and the last one is read.

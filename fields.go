@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"text/tabwriter"
 	"time"
 	"unicode/utf8"
 )
@@ -146,25 +147,47 @@ const (
 
 // String is the route as one line of text.
 func (r FieldRoute) String() string {
-	field := "(" + r.Rule + ")"
-	if r.Field != "" {
-		field = fmt.Sprintf("%q", r.Field)
+	return fmt.Sprintf("%s: %s in %s, %s, %s", r.Cookie, r.field(), r.Backend, r.Visibility, r.Lifetime)
+}
+
+func (r FieldRoute) field() string {
+	if r.Field == "" {
+		return "(" + r.Rule + ")"
 	}
-	return fmt.Sprintf("%s: %s in %s, %s, %s", r.Cookie, field, r.Backend, r.Visibility, r.Lifetime)
+	return fmt.Sprintf("%q", r.Field)
+}
+
+// FieldRoutes is a []FieldRoute that prints as a table.
+type FieldRoutes []FieldRoute
+
+// String is a table with a line for each route, for the log of a program that starts.
+func (l FieldRoutes) String() string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprint(w, "COOKIE\tFIELD\tBACKEND\tVISIBILITY\tLIFETIME")
+	for _, r := range l {
+		lifetime := "no absolute end"
+		if r.Lifetime >= 0 {
+			lifetime = r.Lifetime.String()
+		}
+		fmt.Fprintf(w, "\n%s\t%s\t%s\t%s\t%s", r.Cookie, r.field(), r.Backend, r.Visibility, lifetime)
+	}
+	w.Flush() // a Builder returns no error
+	return b.String()
 }
 
 // Describe lists who owns what, for a person or a test to read: per config, in the order of the configs, a line for
-// each field that it owns by name, and one for the others if it owns any.
-func (m *Manager) Describe() []FieldRoute {
+// each field that it owns by name, and one for the others if it owns any. Printed, it is a table.
+func (m *Manager) Describe() FieldRoutes {
 	names := make([]string, 0, len(m.routes.named))
 	for name := range m.routes.named {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	var list []FieldRoute
+	var list FieldRoutes
 	for i, c := range m.cookies {
 		r := FieldRoute{
-			Cookie: c.CookieName, Backend: backendName(c.Backend), Rule: c.Fields.String(),
+			Cookie: c.CookieName, Backend: c.store, Rule: c.Fields.String(),
 			Lifetime: c.lifetime(false), Visibility: VisibleNever,
 		}
 		if c.sealer != nil {

@@ -132,6 +132,7 @@ func (m *Manager) Edit(ctx context.Context, cookie, handle string, change func(s
 	if err := s.runFor(ctx, []*call{load}); err != nil {
 		return &Error{Cookie: cookie, Op: op, Err: err}
 	}
+	s.loaded(load, time.Now())
 	switch {
 	case errors.Is(load.err, ErrNoRecord) || load.err == nil && (!c.alive(load.record, time.Now()) || len(load.record.Fields) == 0):
 		return &Error{Cookie: cookie, Op: op, Err: ErrSessionGone}
@@ -213,7 +214,12 @@ func (m *Manager) owned(ctx context.Context, c *cookie, user string, now time.Ti
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
+	start := time.Now()
 	list, err := c.Backend.(Indexer).Owned(ctx, owner)
+	if err != nil {
+		made := &call{began: start.UnixNano(), took: time.Since(start)}
+		m.beside(ctx).failed(c, EventLoad, made, c.listError(err))
+	}
 	return slices.DeleteFunc(list, func(r KeyedRecord) bool {
 		i := slices.IndexFunc(r.Fields, func(f RawField) bool { return f.Name == c.IndexBy })
 		if i < 0 || !c.alive(r.Record, now) {
@@ -328,6 +334,7 @@ func (m *Manager) successors(ctx context.Context, c *cookie, keys []string) ([]s
 			case next != "" && !slices.Contains(all, next):
 				all, keys = append(all, next), append(keys, next)
 			case call.err != nil && !errors.Is(call.err, ErrNoRecord):
+				s.event(c, EventError, call, nil)
 				return nil, call.err
 			case call.err == nil && call.record.Mark != nil:
 				all = append(all, c.recordKey(call.record.Mark.Token))

@@ -188,22 +188,19 @@ func (p *part) answered(s *Session, c *call, now time.Time) {
 		} else if c.err != ErrNoRecord {
 			s.warn("sessplus: a record cannot be read, and counts as no session", "cookie", p.CookieName, "error", c.err)
 		}
-		s.event(p.cookie, EventMiss, c, nil)
 	case c.err != nil:
 		p.err = &Error{Cookie: p.CookieName, Op: "load", Err: c.err}
 		if p.Optional {
 			s.warn("sessplus: a session could not be loaded, and its fields are absent", "cookie", p.CookieName, "error", p.err)
 		}
-		s.event(p.cookie, EventError, c, nil)
 	case !p.alive(c.record, now):
-		s.event(p.cookie, EventMiss, c, nil)
 	default:
 		p.gone = false
 		p.moved(c)
 		p.take(s.m, c.record)
 		s.tellForeign(p.cookie, p.foreign)
-		s.event(p.cookie, EventLoad, c, c.record.Fields)
 	}
+	s.loaded(c, now)
 }
 
 // moved takes the name under which a call has found the session. If it has been rotated, the browser is to hear of it.
@@ -319,7 +316,12 @@ func (s *Session) Reload() error {
 	if len(failed) > 0 {
 		s.load(failed)
 	}
-	s.unlocked(func() { s.run(calls) })
+	s.unlocked(func() {
+		s.run(calls)
+		for _, c := range calls {
+			s.loaded(c, time.Now())
+		}
+	})
 	var errs []error
 	for _, p := range failed {
 		if p.err != nil {

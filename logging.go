@@ -26,7 +26,7 @@ func (s *Session) reject(p *part, reason error) {
 		}
 		s.warn(msg, attrs...)
 	}
-	s.event(p.cookie, EventReject, nil, nil)
+	s.rejected(p.cookie, reason)
 }
 
 // A rejection is what lines about rejected cookies are counted by.

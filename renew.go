@@ -227,7 +227,7 @@ func (s *Session) rotate(saves []*save) {
 		case errors.Is(err, ErrNoRecord), errors.Is(err, ErrTaken):
 			continue // another request was faster, and this one's cookie is good for a while
 		default:
-			s.notRotated(v, err)
+			s.notRotated(v, takes[i], err)
 			ends = append(ends, step(v, Ending{Step: StepRelease, Token: takes[i].ending.Token}))
 			continue
 		}
@@ -257,14 +257,14 @@ func (s *Session) rotate(saves []*save) {
 		switch {
 		case v.rotated == nil:
 		case v.rotated.err != nil:
-			s.notRotated(v, v.rotated.err)
+			s.notRotated(v, v.rotated, v.rotated.err)
 			v.rotated = nil
 		case c.err == nil:
 		case errors.Is(c.err, ErrNoRecord): // the session has ended meanwhile
 			undone = append(undone, c.part.endCall(v.rotated.key))
 			v.rotated = nil
 		default: // it may have happened: the old record comes back before the new one goes
-			s.notRotated(v, c.err)
+			s.notRotated(v, c, c.err)
 			releases = append(releases, step(v, Ending{Step: StepRelease, Token: c.ending.Token}))
 		}
 	}
@@ -279,8 +279,9 @@ func (s *Session) rotate(saves []*save) {
 	s.run(undone)
 }
 
-func (s *Session) notRotated(v *save, err error) {
+func (s *Session) notRotated(v *save, made *call, err error) {
 	s.warn("sessplus: the id of a session could not be rotated", "cookie", v.part.CookieName, "error", err)
+	s.failed(v.part.cookie, EventRotate, made, err)
 }
 
 // sealID hides the new id of a rotated session in the record of its old one, so that only who has the old id can read it: by

@@ -563,7 +563,7 @@ func TestDescribe(t *testing.T) {
 		{"rest", "secure cookie", "", "auto", 30 * day, sessplus.VisibleEncrypted},
 		{"plan", "firestore", "plan", `include "plan"`, time.Hour, sessplus.VisibleNever},
 	}
-	got := m.Describe()
+	var got []r = m.Describe() // as programs may have it
 	if !slices.Equal(got, want) {
 		t.Errorf("Describe:\ngot  %q\nwant %q", got, want)
 	}
@@ -572,6 +572,20 @@ func TestDescribe(t *testing.T) {
 			if !strings.Contains(route.String(), part) {
 				t.Errorf("String = %q does not say %q", route, part)
 			}
+		}
+	}
+	lines := strings.Split(m.Describe().String(), "\n")
+	if len(lines) != 1+len(want) {
+		t.Fatalf("the table has %d lines, want a head and %d: %q", len(lines), len(want), lines)
+	}
+	for i, parts := range [][]string{{"COOKIE", "LIFETIME"}, {"csrf", `"token"`, "signed", "1h0m0s"}, 4: {"mem", "no absolute end"}, 7: {"rest", "(auto)"}} {
+		for _, part := range parts {
+			if strings.Index(lines[i], part) < 0 || part != parts[0] && strings.Index(lines[i], parts[0]) != 0 {
+				t.Errorf("line %d of the table is %q, want %q in it", i, lines[i], parts)
+			}
+		}
+		if at := strings.Index(lines[0], "BACKEND"); i > 0 && lines[i][at-1] != ' ' {
+			t.Errorf("line %d of the table is not aligned: %q", i, lines[i])
 		}
 	}
 }

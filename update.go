@@ -45,6 +45,7 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 	}
 	t, err := s.target(name)
 	if err != nil {
+		s.failed(t.part.cookie, EventSave, nil, err)
 		return err
 	}
 	p, known, seen := t.part, t.known, t.rec
@@ -58,7 +59,11 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 		s.put(name, data)
 		return nil
 	}
-	failed := func(err error) error { return &Error{Cookie: p.CookieName, Op: "update", Err: err} }
+	failed := func(made *call, err error) error {
+		err = &Error{Cookie: p.CookieName, Op: "update", Err: err}
+		s.failed(p.cookie, EventSave, made, err)
+		return err
+	}
 	for deadline := time.Now().Add(s.m.timeout); ; {
 		data, err := change(known)
 		if err != nil {
@@ -73,7 +78,7 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 			c.change.Expires, c.change.Exact = seen.Expires, false
 		}
 		if err := p.fileChange(c.change); err != nil {
-			return failed(err)
+			return failed(nil, err)
 		}
 		if !t.set {
 			c.change.Match = []RawField{{name, known}}
@@ -84,29 +89,29 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 			t.name = c.sessionName
 			s.event(p.cookie, EventSave, c, c.change.Set)
 			if !s.updated(t, name, data, c) {
-				return failed(ErrHeadersSent)
+				return failed(nil, ErrHeadersSent)
 			}
 			return nil
 		case errors.Is(c.err, ErrNoRecord):
 			s.lost(t)
-			return failed(ErrSessionGone)
+			return failed(c, ErrSessionGone)
 		case !errors.Is(c.err, ErrConflict):
-			s.event(p.cookie, EventError, c, nil)
 			s.doubts(t, name)
-			return failed(c.err)
+			return failed(c, c.err)
 		case now.After(deadline):
-			return failed(fmt.Errorf("%w: others were faster: %w", ErrUnavailable, context.DeadlineExceeded))
+			return failed(c, fmt.Errorf("%w: others were faster: %w", ErrUnavailable, context.DeadlineExceeded))
 		}
 		time.Sleep(rand.N(5 * time.Millisecond)) // so that many do not meet again
 		l := &call{part: p, op: opLoad, sessionName: c.sessionName}
 		s.run([]*call{l})
+		s.loaded(l, time.Now())
 		t.name, t.moved = l.sessionName, t.moved || c.moved || l.moved
 		switch {
 		case errors.Is(l.err, ErrNoRecord):
 			s.lost(t)
-			return failed(ErrSessionGone)
+			return failed(l, ErrSessionGone)
 		case l.err != nil:
-			return failed(l.err)
+			return failed(nil, l.err) // the load has been told
 		}
 		seen, known = l.record, nil
 		for _, f := range seen.Fields {
@@ -149,11 +154,11 @@ func (s *Session) target(name string) (target, error) {
 	e, _ := p.entries.find(name)
 	switch {
 	case p.err != nil:
-		return target{}, &Error{Cookie: p.CookieName, Op: "update", Err: p.err}
+		return target{part: p}, &Error{Cookie: p.CookieName, Op: "update", Err: p.err}
 	case p.gone:
-		return target{}, &Error{Cookie: p.CookieName, Op: "update", Err: ErrSessionGone}
+		return target{part: p}, &Error{Cookie: p.CookieName, Op: "update", Err: ErrSessionGone}
 	case p.renew && s.sent:
-		return target{}, &Error{Cookie: p.CookieName, Op: "update", Err: ErrHeadersSent}
+		return target{part: p}, &Error{Cookie: p.CookieName, Op: "update", Err: ErrHeadersSent}
 	case p.sealer != nil || p.rec == nil || p.renew: // what belongs to a login is not stored under the id from before it
 		return target{known: e.value}, nil
 	}
