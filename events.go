@@ -113,7 +113,7 @@ func (s *Session) tell(c *cookie, e Event, made *call) {
 		e.Cookie, e.Backend = c.CookieName, c.store
 	}
 	if made != nil {
-		e.Handle, e.Duration = handle(made.key), made.took
+		e.Handle, e.Duration = made.handle(), made.took
 		if made.began != 0 {
 			e.Start = time.Unix(0, made.began)
 		}

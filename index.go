@@ -16,7 +16,7 @@ import (
 
 // An Info describes a live session to the user it belongs to, or to a person who looks after users.
 type Info struct {
-	Handle    string         // names the session to Revoke and Edit; it cannot be used as a cookie
+	Handle    string         // names the session to Revoke and Edit, until it is renewed; it cannot be used as a cookie
 	Created   time.Time      // when it was created or renewed
 	LastSaved time.Time      // the last time a field was saved
 	Expires   time.Time      // when it ends, if it is not used again
@@ -52,14 +52,14 @@ func (m *Manager) Sessions(ctx context.Context, cookie, user string) ([]Info, er
 				fields[f.Name] = v
 			}
 		}
-		infos[i] = Info{handle(r.Key), r.Created, r.Saved, c.ends(r.Record), r.Device, fields}
+		infos[i] = Info{r.handle(r.Key), r.Created, r.Saved, c.ends(r.Record), r.Device, fields}
 	}
 	return infos, nil
 }
 
 // Revoke ends the session of the cookie that the handle names, as [Session.Destroy] does: the next request that brings its
 // id, on any machine, is an anonymous one. A handle that names no live session is no error, so a revocation that failed can
-// be tried again. One from before a renewal or rotation still ends the session for [EndGrace].
+// be tried again. A session keeps its handle when it is rotated; one from before a renewal still ends it for [EndGrace].
 //
 // The error names a cookie that no config has or whose config has no [Config.IndexBy], and a handle that is malformed. It
 // matches [ErrUnavailable] if the backend does not answer.
@@ -68,11 +68,19 @@ func (m *Manager) Revoke(ctx context.Context, cookie, handle string) error {
 	if err != nil {
 		return err
 	}
-	key, err := c.keyOf(handle, "revoke")
+	n, err := c.parseHandle(handle, "revoke")
 	if err != nil {
 		return err
 	}
-	_, err = m.revoke(ctx, c, []KeyedRecord{{key, nil}})
+	ended, err := m.revoke(ctx, c, []KeyedRecord{{c.recordKey(n.first), nil}})
+	if ended > 0 || err != nil {
+		return err
+	}
+	list, err := m.now(ctx, c, n)
+	if err != nil {
+		return c.listError(err)
+	}
+	_, err = m.revoke(ctx, c, list)
 	return err
 }
 
@@ -84,11 +92,13 @@ func (m *Manager) RevokeAll(ctx context.Context, cookie, user string, except ...
 	if err != nil {
 		return 0, err
 	}
-	spared := make([]string, len(except))
+	spared, firsts := make([]string, len(except)), make([]string, len(except))
 	for i, handle := range except {
-		if spared[i], err = c.keyOf(handle, "revoke"); err != nil {
+		n, err := c.parseHandle(handle, "revoke")
+		if err != nil {
 			return 0, err
 		}
+		spared[i], firsts[i] = c.recordKey(n.first), n.first
 	}
 	list, err := m.owned(ctx, c, user, time.Now())
 	if err != nil || len(list) == 0 {
@@ -98,7 +108,9 @@ func (m *Manager) RevokeAll(ctx context.Context, cookie, user string, except ...
 		if spared, err = m.successors(ctx, c, spared); err != nil {
 			return 0, &Error{Cookie: cookie, Op: "revoke", Err: err}
 		}
-		list = slices.DeleteFunc(list, func(r KeyedRecord) bool { return slices.Contains(spared, r.Key) })
+		list = slices.DeleteFunc(list, func(r KeyedRecord) bool {
+			return slices.Contains(spared, r.Key) || slices.Contains(firsts, r.first(r.Key))
+		})
 	}
 	list, replacing := once(list)
 	n, err := m.revoke(ctx, c, list)
@@ -122,15 +134,24 @@ func (m *Manager) Edit(ctx context.Context, cookie, handle string, change func(s
 	if err != nil {
 		return err
 	}
-	key, err := c.keyOf(handle, op)
+	n, err := c.parseHandle(handle, op)
 	if err != nil {
 		return err
 	}
 	s := m.beside(ctx)
 	p := &s.parts[c.index]
-	load := &call{part: p, op: opLoad, sessionName: sessionName{key: key}}
+	load := &call{part: p, op: opLoad, sessionName: sessionName{key: c.recordKey(n.first)}}
 	if err := s.runFor(ctx, []*call{load}); err != nil {
 		return &Error{Cookie: cookie, Op: op, Err: err}
+	}
+	if errors.Is(load.err, ErrNoRecord) {
+		list, err := m.now(ctx, c, n)
+		if err != nil {
+			return c.listError(err)
+		}
+		for _, r := range list {
+			load.key, load.record, load.err = r.Key, r.Record, nil
+		}
 	}
 	s.loaded(load, time.Now())
 	switch {
@@ -166,19 +187,71 @@ func (m *Manager) indexed(name, op string) (*cookie, error) {
 	return nil, &Error{Cookie: name, Op: op, Err: errors.New("no config has this cookie")}
 }
 
-// handle is the part of a record's key that tells the sessions of one cookie apart.
-func handle(key string) string { return key[strings.LastIndexByte(key, ':')+1:] }
+// A handle is the tail of the key that the session's record had first, and the tail of its Owner if it has one: with that
+// the session is found, whatever its key has become.
 
-// keyOf undoes handle.
-func (c *cookie) keyOf(handle, op string) (string, error) {
-	b, err := hex.DecodeString(handle)
-	if err != nil || len(b) != sha256.Size || handle != strings.ToLower(handle) {
-		return "", &Error{Cookie: c.CookieName, Op: op, Err: errors.New("the handle is malformed: Session.Handle and Info.Handle give one")}
+// tail is the part of a record's key that tells the sessions of one cookie apart.
+func tail(key string) string { return key[strings.LastIndexByte(key, ':')+1:] }
+
+// first is the tail of the key that the record had before it was rotated.
+func (r *Record) first(key string) string {
+	if _, first, rotated := strings.Cut(r.Origin, "."); rotated {
+		return first
 	}
-	return c.recordKey(handle), nil
+	return tail(key)
 }
 
-func (c *cookie) recordKey(handle string) string { return c.KeyPrefix + c.CookieName + ":" + handle }
+// handle names the session of a record that has this key.
+func (r *Record) handle(key string) string {
+	if i := strings.LastIndexByte(r.Owner, '@'); i >= 0 {
+		return r.first(key) + "-" + r.Owner[i+1:]
+	}
+	return r.first(key)
+}
+
+// handle names the session that the call is about, as far as that is known.
+func (c *call) handle() string {
+	switch {
+	case c.record != nil:
+		return c.record.handle(c.key)
+	case c.change != nil && c.change.Seen != nil:
+		return c.change.Seen.handle(c.key)
+	case c.ending != nil && c.ending.Seen != nil:
+		return c.ending.Seen.handle(c.key)
+	}
+	return tail(c.key)
+}
+
+// A named session is one that a handle names.
+type named struct{ first, owner string }
+
+// parseHandle takes a handle apart.
+func (c *cookie) parseHandle(handle, op string) (n named, err error) {
+	first, owner, owned := strings.Cut(handle, "-")
+	if !isHex(first, sha256.Size) || owned && !isHex(owner, ownerBytes) {
+		return n, &Error{Cookie: c.CookieName, Op: op, Err: errors.New("the handle is malformed: Session.Handle and Info.Handle give one")}
+	}
+	if owned {
+		owner = c.ownerPrefix() + owner
+	}
+	return named{first, owner}, nil
+}
+
+func isHex(text string, bytes int) bool {
+	b, err := hex.DecodeString(text)
+	return err == nil && len(b) == bytes && text == strings.ToLower(text)
+}
+
+// now finds the record of a session that was rotated so long ago that nothing under its first key tells so any more.
+func (m *Manager) now(ctx context.Context, c *cookie, n named) (list []KeyedRecord, err error) {
+	if n.owner == "" {
+		return nil, nil
+	}
+	list, err = m.ownedBy(ctx, c, n.owner)
+	return slices.DeleteFunc(list, func(r KeyedRecord) bool { return r.first(r.Key) != n.first }), err
+}
+
+func (c *cookie) recordKey(tail string) string { return c.KeyPrefix + c.CookieName + ":" + tail }
 
 func (c *cookie) listError(err error) error {
 	if err == nil {
@@ -212,14 +285,7 @@ func (m *Manager) owned(ctx context.Context, c *cookie, user string, now time.Ti
 	if owner == "" {
 		return nil, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, m.timeout)
-	defer cancel()
-	start := time.Now()
-	list, err := c.Backend.(Indexer).Owned(ctx, owner)
-	if err != nil {
-		made := &call{began: start.UnixNano(), took: time.Since(start)}
-		m.beside(ctx).failed(c, EventLoad, made, c.listError(err))
-	}
+	list, err := m.ownedBy(ctx, c, owner)
 	return slices.DeleteFunc(list, func(r KeyedRecord) bool {
 		i := slices.IndexFunc(r.Fields, func(f RawField) bool { return f.Name == c.IndexBy })
 		if i < 0 || !c.alive(r.Record, now) {
@@ -228,6 +294,19 @@ func (m *Manager) owned(ctx context.Context, c *cookie, user string, now time.Ti
 		text, _ := userText(m.codec, r.Fields[i].Value)
 		return text != user
 	}), err
+}
+
+// ownedBy returns the records of the owner.
+func (m *Manager) ownedBy(ctx context.Context, c *cookie, owner string) ([]KeyedRecord, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.timeout)
+	defer cancel()
+	start := time.Now()
+	list, err := c.Backend.(Indexer).Owned(ctx, owner)
+	if err != nil {
+		made := &call{began: start.UnixNano(), took: time.Since(start)}
+		m.beside(ctx).failed(c, EventLoad, made, c.listError(err))
+	}
+	return list, err
 }
 
 // once splits the list into records of which each is another session, and those that are about to take the place of
@@ -240,7 +319,7 @@ func once(list []KeyedRecord) (sessions, successors []KeyedRecord) {
 		}
 	}
 	for _, r := range list {
-		if slices.Contains(taken, handle(r.Key)) {
+		if slices.Contains(taken, tail(r.Key)) {
 			successors = append(successors, r)
 		} else {
 			sessions = append(sessions, r)
@@ -383,8 +462,13 @@ func (c *cookie) ownerOf(user string) string {
 		return ""
 	}
 	sum := sha256.Sum256([]byte(user))
-	return c.KeyPrefix + c.CookieName + "@" + hex.EncodeToString(sum[:sha256.Size/2])
+	return c.ownerPrefix() + hex.EncodeToString(sum[:ownerBytes])
 }
+
+// ownerBytes is how much of the hash of a user's name tells owners apart.
+const ownerBytes = sha256.Size / 2
+
+func (c *cookie) ownerPrefix() string { return c.KeyPrefix + c.CookieName + "@" }
 
 // owner is the [Record.Owner] that the part's session is to have, with IndexBy.
 func (p *part) owner() (owner string, err error) {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sessplus/sessplus"
+	"github.com/sessplus/sessplus/internal/servers"
 )
 
 // indexed is a config whose sessions can be listed by user.
@@ -400,5 +401,55 @@ func TestUserSessionsInAnOutage(t *testing.T) {
 	cancel()
 	if err := m.Revoke(gone, "session", handle); !errors.Is(err, context.Canceled) {
 		t.Errorf("Revoke with a context that is done: %v", err)
+	}
+}
+
+// SPEC 10.2, 3.12: a session keeps its handle when it is rotated, also once nothing under its first id tells of it any more.
+func TestHandleOutlivesRotations(t *testing.T) {
+	client := servers.Redis(t)
+	config := indexed(sessplus.Redis(client))
+	config.RotateEvery = 20 * time.Millisecond
+	m := newManager(t, nil, config)
+	c := newCrowd(t, m)
+	ctx := t.Context()
+	rotate := func(browser *http.Client) {
+		t.Helper()
+		before := c.jar(browser)["session"]
+		time.Sleep(25 * time.Millisecond)
+		c.mustAsk(browser, func(s *sessplus.Session) { s.Get("user_id") })
+		if c.jar(browser)["session"] == before {
+			t.Fatal("the session was not rotated")
+		}
+		for _, key := range client.Keys(ctx, "session:session:*").Val() {
+			if client.HExists(ctx, key, ":mark").Val() {
+				client.Del(ctx, key) // as after EndGrace
+			}
+		}
+	}
+	phone, laptop := c.logIn("ann"), c.logIn("ann")
+	onPhone, onLaptop := handleOf(c, phone), handleOf(c, laptop)
+	for range 2 {
+		rotate(phone)
+		rotate(laptop)
+	}
+	if got := handleOf(c, phone); got != onPhone {
+		t.Errorf("the handle after two rotations is %q, want %q", got, onPhone)
+	}
+	if got := handles(t, m, "ann"); len(got) != 2 || !slices.Contains(got, onPhone) || !slices.Contains(got, onLaptop) {
+		t.Errorf("Sessions has the handles %q", got)
+	}
+	if err := m.Edit(ctx, "session", onPhone, func(s *sessplus.Session) error { s.Set("role", "guest"); return nil }); err != nil {
+		t.Error(err)
+	}
+	c.mustAsk(phone, func(s *sessplus.Session) {
+		if s.GetString("role") != "guest" {
+			t.Error("the edit was not saved")
+		}
+	})
+	if n, err := m.RevokeAll(ctx, "session", "ann", onLaptop); n != 1 || err != nil || c.user(phone)+c.user(laptop) != "ann" {
+		t.Errorf("RevokeAll but for a handle from before = %d, %v", n, err)
+	}
+	if err := m.Revoke(ctx, "session", onLaptop); err != nil || c.user(laptop) != "" {
+		t.Errorf("Revoke of a handle from before: %v, and the session lives on: %v", err, c.user(laptop) != "")
 	}
 }

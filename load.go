@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -211,16 +212,22 @@ func (p *part) moved(c *call) {
 
 // rename takes the name that the session has got by a rotation of another request.
 func (p *part) rename(name sessionName, now time.Time) {
-	p.rec.Origin = hex.EncodeToString(p.binding())
+	p.rec.Origin = p.origin()
 	p.name, p.rec.Rotated = name, now
 }
 
 // binding names the part's session inside the content of a cookie that is bound to it. A rotation keeps it.
 func (p *part) binding() []byte {
-	if b, err := hex.DecodeString(p.rec.Origin); err == nil && len(b) > 0 {
+	text, _, _ := strings.Cut(p.rec.Origin, ".")
+	if b, err := hex.DecodeString(text); err == nil && len(b) > 0 {
 		return b
 	}
 	return binding(p.name.id)
+}
+
+// origin is what a record says of its session, once that is rotated: its binding, and the tail of its first key.
+func (p *part) origin() string {
+	return hex.EncodeToString(p.binding()) + "." + p.rec.first(p.name.key)
 }
 
 // take makes the record that of the part, and keeps what it owns of the fields (SPEC 1.3). What this request has changed

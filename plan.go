@@ -1,7 +1,6 @@
 package sessplus
 
 import (
-	"encoding/hex"
 	"errors"
 	"slices"
 	"time"
@@ -212,7 +211,7 @@ func (p *part) planRecord(now time.Time, late bool) *save {
 		v.planTouch(now, p.rewrite && p.used && !late)
 	}
 	if filled && !late && v.err == nil && !v.creates() && !v.ends && p.rotationDue(now) {
-		v.rotates, v.name, v.origin = true, p.name, hex.EncodeToString(p.binding())
+		v.rotates, v.name, v.origin = true, p.name, p.origin()
 	}
 	if v.main == nil && v.err == nil && v.late == nil && len(v.deletes) == 0 && !v.drop && !v.rotates {
 		return nil
@@ -252,7 +251,7 @@ func (v *save) planCreate(changed []RawField, now time.Time) {
 	if p.rec != nil {
 		v.permanent = p.rec.Permanent
 		v.take = &call{part: p, op: opEnd, sessionName: p.name, ending: &Ending{
-			Step: StepTake, Token: handle(name.key), Now: now, Seen: p.rec,
+			Step: StepTake, Token: tail(name.key), Now: now, Seen: p.rec,
 		}}
 	}
 	p.renew = false // again, if the save fails

@@ -217,7 +217,7 @@ func (s *Session) rotate(saves []*save) {
 	names, takes := make([]sessionName, len(due)), make([]*call, len(due))
 	for i, v := range due {
 		names[i] = v.part.nameOf(newID())
-		takes[i] = step(v, Ending{Step: StepTake, Token: handle(names[i].key)})
+		takes[i] = step(v, Ending{Step: StepTake, Token: tail(names[i].key)})
 	}
 	s.run(takes)
 	var creates, ends []*call

@@ -555,14 +555,15 @@ func (s *Session) Permanent(cookie string) bool {
 	return inspect(s, cookie, func(p *part) bool { return p.permanent })
 }
 
-// Handle returns what names the session of the cookie in events and in Info. It cannot be used as a cookie. It is "" for a
-// secure cookie, and before the first save.
+// Handle returns what names the session of the cookie in events, in [Info] and for [Manager.Revoke]. It cannot be used as a
+// cookie. A rotation keeps it; a renewal, or another user by [Config.IndexBy], makes it another one. It is "" for a secure
+// cookie, and before the first save.
 func (s *Session) Handle(cookie string) string {
 	return inspect(s, cookie, func(p *part) string {
-		if p.name.key == "" {
+		if p.rec == nil || p.name.key == "" {
 			return ""
 		}
-		return handle(p.name.key)
+		return p.rec.handle(p.name.key)
 	})
 }
 
