@@ -297,7 +297,7 @@ func (v *save) planTouch(now time.Time, verify bool) {
 	v.main = &call{part: p, op: opUpdate, key: p.name.key(), name: p.name, patient: verify || v.needed, change: c}
 }
 
-// touchDue reports whether the end of the record is to be moved. Where a cookie does not age, no time plays a part in that.
+// touchDue reports whether the end of the record is to be moved. For a cookie that does not age, the time plays no part.
 func (p *part) touchDue(now time.Time) bool {
 	if !p.used || p.quiet || p.rec == nil || p.sealer != nil {
 		return false
