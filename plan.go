@@ -251,7 +251,7 @@ func (v *save) planUpdate(changed []RawField, permanent bool, now time.Time) {
 	c := &Change{Now: now, Seen: p.rec, Set: changed}
 	c.Expires, _, c.Exact = p.moves(p.rec, now, permanent)
 	if p.quiet && len(p.rec.Fields) > 0 && permanent == p.rec.Permanent {
-		c.Expires, c.Exact = p.rec.Expires, false
+		c.Expires = p.rec.Expires
 	}
 	absent := func(f RawField) bool { return f.Value == nil }
 	if slices.ContainsFunc(changed, absent) {
@@ -289,7 +289,7 @@ func (v *save) planTouch(now time.Time, verify bool) {
 	c := &Change{Now: now, Seen: p.rec}
 	c.Expires, _, c.Exact = p.moves(p.rec, now, p.permanent)
 	if p.quiet {
-		c.Expires, c.Exact = p.rec.Expires, false
+		c.Expires = p.rec.Expires
 	}
 	v.touch = true
 	v.needed = v.needed || p.refilled
