@@ -48,6 +48,23 @@ type Backend interface {
 	End(ctx context.Context, key string, e *Ending) (*Record, error)
 }
 
+// An Indexer is a [Backend] that finds the records of one owner, which [Config.IndexBy] needs. [Redis], [Firestore] and
+// [Memory] are Indexers.
+type Indexer interface {
+	Backend
+
+	// Owned returns all records that have this [Record.Owner], which is not "", and are neither expired nor ended, with
+	// their keys and in no order. A record whose Create, or whose Update to this Owner, has returned is not missing, even
+	// if the process that made it has died since. Owned may be slow; it is for a page that lists a user's sessions.
+	Owned(ctx context.Context, owner string) ([]KeyedRecord, error)
+}
+
+// A KeyedRecord is a [Record] with its key.
+type KeyedRecord struct {
+	Key string // as the record was stored under
+	*Record
+}
+
 // What a [Backend] answers, for [errors.Is].
 var (
 	// ErrNoRecord means that there is no record under the key that has not expired, or none that can be read.
@@ -67,6 +84,8 @@ var (
 // [ErrNoRecord].
 type EndedError struct {
 	Next string // what [Ending.Next] said
+
+	forGood bool // nobody may bring it back
 }
 
 func (e *EndedError) Error() string { return "sessplus: the record was ended" }
@@ -83,6 +102,12 @@ type Record struct {
 	Rotated   time.Time  // when it last got another id by its age; zero: never
 	Origin    string     // printable ASCII, "" unless it was rotated: names the id that it had first, without giving it away
 	Fields    []RawField // in no order, each name once
+
+	// Owner is what an [Indexer] finds the record by: printable ASCII without spaces, at most 1,024 bytes, or "". Device is
+	// the User-Agent that made the session, valid UTF-8 of at most 256 bytes, or "". Without [Config.IndexBy] both are "".
+	Owner, Device string
+
+	owned time.Time // since when Redis has it under its Owner
 
 	// Mark is for the backend's own use: who takes the record, or that it has ended. nil for most, and for a record that
 	// Create is given. It is replaced, never changed.
@@ -106,8 +131,8 @@ type Change struct {
 	Delete []string   // removes these fields; that one is absent is no error, and sets Saved to Now
 	Match  []RawField // applies only if these fields have exactly these values in the store, nil for absent
 
-	// Permanent, if not nil, replaces the record's flag.
-	Permanent *bool
+	Permanent *bool   // if not nil, replaces the record's flag
+	Owner     *string // if not nil, replaces the record's Owner
 
 	// Expires is the record's new expiry, unless the stored one holds:
 	//
@@ -172,7 +197,7 @@ func (r *Record) live(now time.Time) error {
 	case !r.Expires.After(now):
 		return ErrNoRecord
 	case r.Mark != nil && r.Mark.Ended:
-		return &EndedError{r.Mark.Next}
+		return &EndedError{r.Mark.Next, r.Mark.Token == ""}
 	}
 	return nil
 }
@@ -312,6 +337,9 @@ func (c *Change) Apply(r *Record) (Result, error) {
 	if c.Permanent != nil {
 		r.Permanent = *c.Permanent
 	}
+	if c.Owner != nil {
+		r.Owner, r.owned = *c.Owner, c.Now
+	}
 	after := len(r.Fields)
 	switch {
 	case after == 0:
@@ -344,21 +372,17 @@ func (c *Change) delete(r *Record) {
 // machine sleeps.
 func wallNow() time.Time { return time.Now().Truncate(time.Millisecond) }
 
-// A sessionName is the id of a session and, behind it, the key of its record.
-type sessionName string
+// A sessionName is what names one session: its id, which only the visitor has, and the key of its record.
+type sessionName struct{ id, key string }
 
 // nameOf gives the key to an id: the only trace of the id that a backend sees. A stolen store opens no session, because
 // nobody finds an id from its SHA-256.
 func (c *cookie) nameOf(id string) sessionName {
-	b := append(make([]byte, 0, 256), id...) // on the stack, and so mostly all of it
-	sum := sha256.Sum256(b)
+	sum := sha256.Sum256(append(make([]byte, 0, 64), id...))
+	b := make([]byte, 0, 256) // on the stack, and so mostly all of it
 	b = append(append(append(b, c.KeyPrefix...), c.CookieName...), ':')
-	return sessionName(hex.AppendEncode(b, sum[:]))
+	return sessionName{id, string(hex.AppendEncode(b, sum[:]))}
 }
-
-func (n sessionName) id() string { return string(n[:min(len(n), idLength)]) }
-
-func (n sessionName) key() string { return string(n[min(len(n), idLength):]) }
 
 // backendName is what Describe and the logs call a backend.
 func backendName(b Backend) string {

@@ -21,10 +21,9 @@ type batcher interface {
 
 // A call is one call of a Backend for one cookie of a request, with its answer.
 type call struct {
-	part *part
-	op   op
-	key  string
-	name sessionName // that is looked up, or created
+	part        *part
+	op          op
+	sessionName // of the record; without the id where that plays no part
 
 	record *Record // to create, or the answer of a load or a take
 	change *Change // to update
@@ -33,10 +32,13 @@ type call struct {
 	err    error
 	took   time.Duration
 
+	entries []string // of the index of Redis
+	filed   string   // under which owner that has the record, and since when, if an update has moved its expiry
+
 	asked   string // the key that an ending began with
 	patient bool   // waits while somebody else has taken the record
 	still   bool   // does not go on to what the record has become
-	moved   bool   // it went on, and name and key are those of what the record has become
+	moved   bool   // it went on, and has the name of what the record has become
 	hops    uint8
 }
 
@@ -47,6 +49,10 @@ const (
 	opCreate
 	opUpdate
 	opEnd
+
+	opIndex // these three are of Redis alone
+	opOwned
+	opForget
 )
 
 // do makes the call at its backend.
@@ -56,7 +62,7 @@ func (c *call) do(ctx context.Context) {
 	case opLoad:
 		c.record, c.err = b.Load(ctx, c.key)
 	case opCreate:
-		c.err = b.Create(ctx, strings.Clone(c.key), c.record) // which it may keep; the id is in the same memory
+		c.err = b.Create(ctx, c.key, c.record)
 	case opUpdate:
 		c.result, c.err = b.Update(ctx, c.key, c.change)
 	case opEnd:
@@ -121,12 +127,23 @@ func endedBy(err error) *EndedError {
 	return e
 }
 
+// nextKey returns the key of what the record has become that was ended, as the error says, or "".
+func nextKey(err error) string {
+	ended := endedBy(err)
+	if ended == nil {
+		return ""
+	}
+	key, _, _ := strings.Cut(ended.Next, " ")
+	return key
+}
+
 // maxHops is how often a record may have been renewed or rotated within EndGrace for its first id to lead to it. Who does
 // that oftener than once a second has no sessions, but a loop.
 const maxHops = 100
 
-// follow turns the call to what an ended record has become. A logout ends what a renewal or rotation beside it has made;
-// other calls go on only from an id that was rotated, which for EndGrace is another name of the same session.
+// follow turns the call to what an ended record has become. A logout ends what a renewal or rotation beside it has made, and
+// who knows a session by its handle wants it under whatever id. A visitor's calls go on only from an id that was rotated,
+// which for EndGrace is another name of the same session.
 func (c *call) follow(next string) bool {
 	key, sealed, rotated := strings.Cut(next, " ")
 	switch {
@@ -134,12 +151,17 @@ func (c *call) follow(next string) bool {
 		return false
 	case c.op == opEnd && c.ending.Token == "":
 		c.key, c.ending.Seen = key, nil
-	case rotated && c.name != "":
-		name := c.part.nameOf(openID(c.name.id(), sealed))
-		if name.key() != key {
+	case c.op == opUpdate && c.id == "":
+		c.key, c.change.Seen, c.change.Exact = key, nil, false
+		c.change.Expires = c.change.Now // its expiry is its own
+	case c.op == opLoad && c.id == "":
+		c.key = key
+	case rotated && c.id != "":
+		name := c.part.nameOf(openID(c.id, sealed))
+		if name.key != key {
 			return false
 		}
-		c.name, c.key, c.moved = name, key, true
+		c.sessionName, c.moved = name, true
 	default:
 		return false
 	}
@@ -259,6 +281,3 @@ func (s *Session) askAgain() {
 	defer s.mu.Unlock()
 	s.hung = nil
 }
-
-// handle is the part of a record's key that tells the sessions of one cookie apart.
-func handle(key string) string { return key[strings.LastIndexByte(key, ':')+1:] }

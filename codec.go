@@ -9,13 +9,16 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // A Codec turns the value of a field into bytes and back. It is called concurrently. Equal values should give equal
 // bytes: a field that is set to the bytes that it already has is not saved. Unmarshal into a *any decides the types
 // that [Session.Get] gives. Neither may keep or change the slices that pass through it.
 //
-// The text of its errors reaches nobody, because such errors quote what they read.
+// The text of its errors reaches nobody, because such errors quote what they read. The JSON codec takes stored text
+// that is no JSON, and does not begin with {, [ or ", as that text: a person has typed it. Another codec does as it
+// likes.
 type Codec interface {
 	Marshal(v any) ([]byte, error)
 	Unmarshal(data []byte, v any) error
@@ -75,11 +78,37 @@ func (jsonCodec) Unmarshal(data []byte, v any) error {
 			return err
 		}
 	}
-	return json.Unmarshal(data, v)
+	if err = json.Unmarshal(data, v); err != nil {
+		if text, ok := plainText(data); ok {
+			data, _ = json.Marshal(text) // it is valid UTF-8
+			return json.Unmarshal(data, v)
+		}
+	}
+	return err
 }
 
 // unmarshalAny decodes into the types that Get gives.
 func unmarshalAny(data []byte) (any, error) {
+	v, err := unmarshalTree(data)
+	if err != nil {
+		if text, ok := plainText(data); ok {
+			return text, nil
+		}
+	}
+	return v, err
+}
+
+// plainText returns what a person has typed into the store instead of JSON: hello, not "hello". What begins as an
+// object, a list or a string of JSON is none of that, but broken.
+func plainText(data []byte) (text string, ok bool) {
+	start := bytes.TrimLeft(data, " \t\r\n")
+	if len(start) > 0 && strings.IndexByte("{[\"", start[0]) >= 0 {
+		return "", false
+	}
+	return string(data), utf8.Valid(data) && !json.Valid(data)
+}
+
+func unmarshalTree(data []byte) (any, error) {
 	if len(data) > 0 {
 		switch c := data[0]; {
 		case c == '"':
@@ -91,7 +120,7 @@ func unmarshalAny(data []byte) (any, error) {
 			if !json.Valid(data) {
 				return nil, errors.New("not a number")
 			}
-			return number(string(data))
+			return number(string(bytes.TrimRight(data, " \t\r\n")))
 		}
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
@@ -148,7 +177,8 @@ func wholeNumber(data []byte) (n int64, ok bool) {
 	return n, true
 }
 
-// number gives the text of a JSON number the Go type that holds it: int64, uint64 or float64.
+// number gives the text of a JSON number the Go type that holds it: int64, uint64 or float64, or json.Number for one
+// out of their range, and for a whole one of which a float64 would lose digits.
 func number(s string) (any, error) {
 	if s == "-0" {
 		return math.Copysign(0, -1), nil
@@ -159,7 +189,15 @@ func number(s string) (any, error) {
 	if n, err := strconv.ParseUint(s, 10, 64); err == nil {
 		return n, nil
 	}
-	return strconv.ParseFloat(s, 64)
+	f, err := strconv.ParseFloat(s, 64)
+	digits, _, exponent := strings.Cut(strings.ToLower(s), "e")
+	switch {
+	case errors.Is(err, strconv.ErrRange), f == 0 && strings.ContainsAny(digits, "123456789"):
+		return json.Number(s), nil
+	case !exponent && !strings.Contains(s, ".") && strconv.FormatFloat(f, 'f', -1, 64) != s:
+		return json.Number(s), nil
+	}
+	return f, err
 }
 
 // numbers replaces each json.Number in tree, in place.

@@ -40,6 +40,9 @@ func (s *Session) begin(last, again bool) (saves []*save, now time.Time, late bo
 			p.rewrite = true // an earlier Save is to be answered with an id that others know: it may have ended meanwhile
 		}
 	}
+	if s.bundle != nil && !s.sent && s.unsaved() {
+		s.useAll(s.m.every) // to write one is to write all
+	}
 	saves, now, err = s.plan(again)
 	return saves, now, s.sent, err
 }
@@ -66,12 +69,15 @@ func (s *Session) conclude(saves []*save, err error, now time.Time, last bool) (
 		for _, v := range saves {
 			s.keepLines(v, now, fatal != nil)
 		}
+		if b := s.bundle; b != nil && b.changed {
+			s.parts[0].lines = b.lines(s, now)
+		}
 		if last {
 			h := s.w.Header()
-			if fatal != nil {
+			if fatal != nil && !s.alone {
 				clearContent(h)
 			}
-			s.sent = true
+			s.sent = fatal == nil || !s.alone
 			s.writeHeader(h)
 		}
 	}
@@ -130,11 +136,11 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 	var calls []*call
 	for _, v := range saves {
 		calls = append(calls, v.deletes...)
+		if v.take != nil && err == nil { // first, so that who sees the new record sees what is to become of the old one, see once
+			calls = append(calls, v.take)
+		}
 		if v.main != nil && err == nil {
 			calls = append(calls, v.main)
-		}
-		if v.take != nil && err == nil {
-			calls = append(calls, v.take)
 		}
 	}
 	done := false
@@ -201,8 +207,7 @@ func (s *Session) redraw(saves []*save) {
 		var calls []*call
 		for _, v := range saves {
 			if v.creates() && errors.Is(v.main.err, ErrRecordExists) {
-				v.main.name = v.part.nameOf(newID())
-				v.main.key = v.main.name.key()
+				v.main.sessionName = v.part.nameOf(newID())
 				s.reseal(v, saves)
 				calls = append(calls, v.main)
 			}
@@ -385,7 +390,7 @@ func (v *save) takeOver(now time.Time, failed, late bool) {
 		p.emptied = late && v.main != nil && v.main.result.Empty
 	}
 	if v.rotated != nil && p.epoch == v.epoch {
-		p.name, p.rec = v.rotated.name, v.rotated.record
+		p.name, p.rec = v.rotated.sessionName, v.rotated.record
 		v.send, v.written = true, true
 	}
 }
@@ -419,13 +424,13 @@ func (v *save) saved(now time.Time) {
 		p.doubt = p.doubt && v.main.change.Permanent == nil
 		p.rewrite, p.refilled = false, false
 		if v.main.moved {
-			p.rename(v.main.name, now)
+			p.rename(v.main.sessionName, now)
 		}
 		if !v.touch {
 			p.foreign = nil
 		}
 	default:
-		p.name, p.rec, p.foreign, p.rewrite, p.gone, p.doubt = v.main.name, v.main.record, nil, false, false, false
+		p.name, p.rec, p.foreign, p.rewrite, p.gone, p.doubt = v.main.sessionName, v.main.record, nil, false, false, false
 		for _, a := range v.amends {
 			c := a.change
 			for _, f := range c.Set {
@@ -448,8 +453,13 @@ func (c *Change) update(r *Record, result Result) {
 	if r.Version != "" {
 		r.Fields = slices.Clone(r.Fields) // the others may be read yet
 		c.Apply(r)
-	} else if c.Permanent != nil {
-		r.Permanent = *c.Permanent
+	} else {
+		if c.Permanent != nil {
+			r.Permanent = *c.Permanent
+		}
+		if c.Owner != nil {
+			r.Owner, r.owned = *c.Owner, c.Now
+		}
 	}
 	r.Expires, r.Version = result.Expires, result.Version
 }
@@ -471,27 +481,27 @@ func (s *Session) keepLines(v *save, now time.Time, failed bool) {
 		return
 	}
 	lines := v.line[:0]
-	if send {
-		age := p.maxAge(p.permanent)
-		if p.sealer == nil {
-			v.values = append(v.value[:0], p.cookieText())
-			if age > 0 {
-				age = max(min(age, p.rec.Expires.Sub(now)), time.Second)
-			}
+	age := p.maxAge(p.permanent)
+	if send && p.sealer == nil {
+		v.values = append(v.value[:0], p.cookieText(p.name))
+		if age > 0 {
+			age = max(min(age, p.rec.Expires.Sub(now)), time.Second)
 		}
+	}
+	switch {
+	case s.bundle != nil && send:
+		s.bundle.put(p, v.values[0], age, now)
+	case s.bundle != nil && drop:
+		s.bundle.put(p, "", 0, now)
+	case s.bundle != nil:
+		s.bundle.blocked = true
+	case send:
 		for i, value := range v.values {
 			lines = append(lines, p.setCookie(chunkName(p.CookieName, i), value, age, now, s.tls))
 		}
 	}
-	for n := len(lines); n < p.MaxChunks && (drop || !gone); n++ { // what the browser has, and nothing takes the place of
-		if p.cameWith(n) {
-			lines = append(lines, p.setCookie(chunkName(p.CookieName, n), "", -1, now, s.tls))
-		}
-	}
-	for n := 0; hostOnly && n < p.MaxChunks; n++ { // first, for clients to whom both are one cookie
-		if p.cameWith(n) {
-			lines = slices.Insert(lines, 0, p.dropHostOnly(chunkName(p.CookieName, n), now, s.tls))
-		}
+	if s.bundle == nil && (drop || !gone) {
+		lines = p.withDrops(lines, p.came, p.twice, now, s.tls)
 	}
 	if !gone {
 		p.expire, p.held = false, send
@@ -499,15 +509,12 @@ func (s *Session) keepLines(v *save, now time.Time, failed bool) {
 	p.lines, p.repeats = lines, send && p.sealer == nil && !v.creates()
 }
 
-// cameWith reports whether the request brought the cookie, or its nth chunk.
-func (p *part) cameWith(n int) bool { return p.came&(1<<n) != 0 }
-
 // cookieText is the value of a server-side cookie: the id, signed if the config says so.
-func (p *part) cookieText() string {
-	if p.signer == nil {
-		return p.name.id()
+func (c *cookie) cookieText(name sessionName) string {
+	if c.signer == nil {
+		return name.id
 	}
-	text, err := p.signer.sign(p.CookieName, p.name.id())
+	text, err := c.signer.sign(c.CookieName, name.id)
 	if err != nil { // without a random IV to draw, signing cannot fail
 		panic(err)
 	}
@@ -577,9 +584,10 @@ func (v *save) kind() EventKind {
 // becomes of that: a status of 500, a panic, a header that was cleared. After that a change that would need one is
 // [ErrHeadersSent], and the rest is saved. The error joins those of all cookies, also of Optional backends.
 //
-// A response that begins past the writer of the middleware, in the one that its Unwrap returns, has no Set-Cookie headers.
+// A response that begins past the writer of the middleware, in the one that its Unwrap returns, has no Set-Cookie headers. Of a
+// session from [Manager.Load] Save is the commit, and writes them to the header at once.
 func (s *Session) Save() error {
 	s.askAgain()
-	fatal, soft := s.commit(false, true)
+	fatal, soft := s.commit(s.alone, true)
 	return errors.Join(fatal, soft)
 }

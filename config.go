@@ -31,7 +31,8 @@ type Config struct {
 	// secure cookie is good for as long from when it was last written, or for 30 days if this is 0.
 	MaxAge time.Duration
 
-	// MaxChunks is how many cookies a secure cookie may be split over: name, name.1, … 0 and 1: never split.
+	// MaxChunks is how many cookies a secure cookie may be split over: name, name.1, … 0 and 1: never split. What a larger
+	// one has left in the browser is expired by the next response that sets or drops the cookie.
 	MaxChunks int
 
 	// A deployment that changes one of these three sets the end of the sessions that there are, earlier or later, with their
@@ -44,7 +45,7 @@ type Config struct {
 	KeyPrefix   string        // of the records' keys, printable ASCII; "": "session:". No meaning on a secure cookie
 	SignID      bool          // sign the id in the cookie, so that a made-up one is refused without asking the backend
 	Keys        []KeyPair     // newest first; nil: Options.Keys
-	IndexBy     string        // a field of this session that names its user
+	IndexBy     string        // a field of this session that names its user, by text, a number or a bool, for Sessions and RevokeAll. Server-side backends that are an Indexer only
 	BoundTo     string        // the server-side cookie without whose session the content of this secure cookie is void
 
 	Lazy     bool // load at the first use of one of its fields, not before the handler
@@ -85,7 +86,11 @@ type Options struct {
 	// concurrent use and quick, and must not use the session. nil: none.
 	OnEvent func(ctx context.Context, e Event)
 
-	// SingleCookie is the name of the one cookie in which the values of all configs ride. "": one cookie per config.
+	// SingleCookie is the name of the one cookie in which the values of all configs ride, for hosts that pass on no other:
+	// "__session" behind Firebase Hosting. Configs must agree on the attributes of a cookie. Each value ends at its own time;
+	// one without a MaxAge may outlive the browser if another has one. The cookie is written as a whole: of two responses
+	// that change secure cookies side by side the browser keeps the later one, and one whose session has ended meanwhile
+	// is [ErrSessionGone]. "": one cookie per config.
 	SingleCookie string
 
 	// SecureRequest reports whether a request came over TLS, for [SecureAuto]: behind a trusted proxy that says so in a header
@@ -114,9 +119,11 @@ type Manager struct {
 	cookies []*cookie
 	routes  routes
 	names   map[string]slot // where a cookie of a request belongs
+	single  *cookie         // of Options.SingleCookie, else nil
 	every   []int           // all cookies
 	eager   []int           // those that are loaded before the handler
 	ages    bool            // one of them does
+	indexes bool            // one of them has an IndexBy
 
 	codec   Codec
 	onError func(w http.ResponseWriter, r *http.Request, err error)
@@ -157,6 +164,8 @@ type cookie struct {
 	sealer  *sealer // of a secure cookie, else nil
 	signer  *signer // with SignID, else nil
 	boundTo *cookie // with BoundTo, else nil
+	codec   Codec   // of the Manager
+	packed  bool    // its value rides in Options.SingleCookie
 
 	scope, hostScope, flags, secureFlags string // attributes of the Set-Cookie lines for it
 
@@ -262,15 +271,29 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 		if c.sealer == nil && !c.Lazy { // a secure cookie is opened at its first use
 			m.eager = append(m.eager, i)
 		}
-		m.ages = m.ages || c.ages()
+		c.codec = m.codec
+		m.ages, m.indexes = m.ages || c.ages(), m.indexes || c.IndexBy != ""
 		if j := slices.IndexFunc(m.cookies, func(o *cookie) bool { return o.CookieName == c.BoundTo }); j >= 0 {
 			c.boundTo = m.cookies[j]
 		}
 	}
 	m.routes = newRoutes(m.cookies)
 	m.warnOfEveryField()
-	m.names = slots(m.cookies)
+	if opts.SingleCookie != "" {
+		m.single = newSingleCookie(opts.SingleCookie, m.cookies) // and packs them into it
+		m.names = slots([]*cookie{m.single})
+	} else {
+		m.names = slots(m.cookies)
+	}
 	return m, nil
+}
+
+// Must returns m, and panics if err is not nil, for package variables: var sessions = sessplus.Must(sessplus.New(configs, opts)).
+func Must(m *Manager, err error) *Manager {
+	if err != nil {
+		panic(err)
+	}
+	return m
 }
 
 // warnOfEveryField logs which configs own every field because nobody has said what they own, if they are several: each

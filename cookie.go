@@ -20,7 +20,8 @@ type candidate struct {
 // maxCandidates is how many well-formed cookies of one name are tried: a browser sends one per Domain and Path that it has.
 const maxCandidates = 8
 
-// A slot is where the value of a cookie belongs: the config, and the chunk of a secure cookie.
+// A slot is where the value of a cookie belongs: the config, and the chunk of a secure cookie. From MaxChunks on it is
+// what a former config may have left behind.
 type slot struct {
 	cookie, chunk int
 }
@@ -31,6 +32,14 @@ func slots(cookies []*cookie) map[string]slot {
 	for i, c := range cookies {
 		for n := range c.MaxChunks {
 			m[chunkName(c.CookieName, n)] = slot{i, n}
+		}
+	}
+	for i, c := range cookies {
+		for n := c.MaxChunks; n < maxChunks; n++ {
+			name := chunkName(c.CookieName, n)
+			if _, taken := m[name]; !taken {
+				m[name] = slot{i, n}
+			}
 		}
 	}
 	return m
@@ -60,8 +69,14 @@ func (m *Manager) readCookies(r *http.Request, put func(s slot, value string)) {
 // bring notes a value that came with the request. The form of the first one of its name is looked at when it is used; of
 // several, those that are malformed make no room scarce for the others.
 func (p *part) bring(c candidate) {
-	p.held = true
 	bit := uint32(1) << c.chunk
+	if c.chunk >= p.MaxChunks { // only to be expired, if it is one
+		if looksLikeChunk(c.text) {
+			p.held, p.came, p.twice = true, p.came|bit, p.twice|p.came&bit
+		}
+		return
+	}
+	p.held = true
 	if p.came&bit == 0 {
 		p.came |= bit
 		if p.texts == nil {
@@ -92,27 +107,45 @@ func (p *part) bring(c candidate) {
 
 // malformed notes a value that cannot be of this cookie. No more are noted than are tried.
 func (p *part) malformed(c candidate) bool {
-	if p.wellFormed(c) {
+	switch p.form(c) {
+	case nil:
 		return false
+	case errSplit:
+		p.split = min(p.split+1, maxCandidates)
+	default:
+		p.refused = min(p.refused+1, maxCandidates)
 	}
-	p.refused = min(p.refused+1, maxCandidates)
 	return true
 }
 
-// wellFormed reports whether the value may be one that this cookie was given, as far as that costs next to nothing.
-func (c *cookie) wellFormed(v candidate) bool {
+// form returns nil for a value that may be one that this cookie was given, as far as that costs next to nothing.
+func (c *cookie) form(v candidate) error {
+	ok := false
 	switch {
-	case len(v.text) > maxCookieBytes:
-		return false
+	case len(v.text) > maxCookieBytes && !c.packed:
 	case c.sealer == nil && c.signer == nil:
-		return validID(v.text)
+		ok = validID(v.text)
 	case v.chunk > 0:
-		tag, text, found := strings.Cut(v.text, ".")
-		return found && tag != "" && isBase64(text)
+		ok = looksLikeChunk(v.text)
+	default:
+		n, _, text, whole := firstChunk(v.text)
+		_, dated := writtenAt(text)
+		ok = whole && dated && isBase64(text)
+		if ok && c.sealer != nil && n > c.MaxChunks && n <= maxChunks {
+			return errSplit
+		}
+		ok = ok && n <= c.MaxChunks
 	}
-	n, _, text, ok := firstChunk(v.text)
-	_, dated := writtenAt(text)
-	return ok && n <= c.MaxChunks && dated && isBase64(text)
+	if !ok {
+		return errMalformed
+	}
+	return nil
+}
+
+// looksLikeChunk reports whether a value may be that of a chunk after the first.
+func looksLikeChunk(value string) bool {
+	tag, text, _ := strings.Cut(value, ".")
+	return len(value) <= maxCookieBytes && tag != "" && isBase64(text)
 }
 
 // covers reports whether a browser sends the cookie with a request like this one, whose target may have a query, or be a
@@ -162,6 +195,23 @@ func (c *cookie) line(scope, name, value string, age time.Duration, now time.Tim
 		life = strconv.AppendInt(append(life, "; Max-Age="...), int64(seconds), 10)
 	}
 	return name + "=" + value + scope + string(life) + flags
+}
+
+// withDrops adds the lines that make the browser drop what it has, and nothing takes the place of: chunks, and what it keeps
+// for this host alone, which would come before the cookie of a Domain. came and twice have a bit for each cookie or chunk of
+// which the request brought a value, or several.
+func (c *cookie) withDrops(lines []string, came, twice uint32, now time.Time, tls bool) []string {
+	for n := len(lines); came>>n != 0; n++ {
+		if came&(1<<n) != 0 {
+			lines = append(lines, c.setCookie(chunkName(c.CookieName, n), "", -1, now, tls))
+		}
+	}
+	for n := 0; c.Domain != "" && twice != 0 && came>>n != 0; n++ { // first, for clients to whom both are one cookie
+		if came&(1<<n) != 0 {
+			lines = slices.Insert(lines, 0, c.dropHostOnly(chunkName(c.CookieName, n), now, tls))
+		}
+	}
+	return lines
 }
 
 // prepareLines writes down what all Set-Cookie lines of the cookie have: its scope before the age, and flags after it.

@@ -32,8 +32,13 @@ func Example() {
 	})
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
 		s := sessplus.Get(r)
-		Visits.Set(s, Visits.Get(s)+1)
-		fmt.Fprintf(w, "visit %d, theme %q\n", Visits.Get(s), s.GetString("theme"))
+		visits, err := Visits.Update(s, func(n int) int { return n + 1 }) // loses no visit to a concurrent request
+		if err != nil {
+			log.Print(err)
+			http.Error(w, "please try again", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintf(w, "visit %d, theme %q\n", visits, s.GetString("theme"))
 	})
 	server := httptest.NewServer(mgr.Handler(mux))
 	defer server.Close()

@@ -48,7 +48,8 @@ func (f Field[T]) Set(s *Session, v T) { s.Set(string(f), v) }
 // Delete removes the field, as [Session.Delete] does.
 func (f Field[T]) Delete(s *Session) { s.Delete(string(f)) }
 
-// Pop returns the value, or the zero value if the field is absent, and removes the field.
+// Pop returns the value, or the zero value if the field is absent, and removes the field. As [Session.Pop] it is no
+// atomic take: see Update.
 func (f Field[T]) Pop(s *Session) T {
 	v, _ := f.read(s, s.pop(string(f)))
 	return v

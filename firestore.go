@@ -5,10 +5,12 @@ package sessplus
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -21,6 +23,10 @@ import (
 // Firestore keeps each record as one document of the collection: a map of fields, and expires_at, a timestamp for a TTL
 // policy of the database, which removes expired documents. Documents that it has not removed yet count as removed. A
 // document holds at most 1 MiB, and takes about one sustained write a second.
+//
+// Whatever a person makes of a field in the console is read as what it says: a number, bool, null, array, map or time
+// as its JSON, and with the JSON codec text that is no JSON as that text. A geopoint, a reference, and text that begins
+// as JSON and is broken cost that field; a saved_at, created_at or expires_at that is no timestamp costs the session.
 func Firestore(client *firestore.Client, collection string) Backend {
 	return &firestoreBackend{client, collection}
 }
@@ -58,6 +64,8 @@ const (
 	docRotated   = "rotated_at" // if it was
 	docOrigin    = "origin"     // if it was rotated
 	docMark      = "mark"       // that it is taken or has ended, see Mark
+	docOwner     = "owner"      // with IndexBy, and by the index of that one field
+	docDevice    = "device"     // with IndexBy
 )
 
 // firestoreName makes a field's name fit for a key of a map, which must not match __.*__, and which a path does not keep
@@ -88,7 +96,10 @@ func firestoreValue(value []byte) any {
 }
 
 // docName makes a key fit for the name of a document, in which a slash would begin a collection.
-var docName = strings.NewReplacer("%", "%25", "/", "%2F")
+var (
+	docName = strings.NewReplacer("%", "%25", "/", "%2F")
+	docKey  = strings.NewReplacer("%25", "%", "%2F", "/")
+)
 
 // doc returns the document of a key.
 func (b *firestoreBackend) doc(key string) *firestore.DocumentRef {
@@ -96,6 +107,47 @@ func (b *firestoreBackend) doc(key string) *firestore.DocumentRef {
 }
 
 var errCorruptDocument = fmt.Errorf("%w: it is corrupt", ErrNoRecord)
+
+// unreadable stands for a value of which no field can be made: no text, and nothing that JSON or any other usual
+// encoding begins with.
+var unreadable = []byte{0xc1}
+
+// storedValue is the encoded value of a field in a document: text or bytes as firestoreValue wrote it, or JSON for what
+// a person has made of it in the console.
+func storedValue(value any) []byte {
+	switch value := value.(type) {
+	case string:
+		return []byte(value)
+	case []byte:
+		return append([]byte{}, value...)
+	}
+	if !isTree(value) {
+		return unreadable
+	}
+	data, err := json.Marshal(value)
+	if err != nil { // not a number
+		return unreadable
+	}
+	return data
+}
+
+// isTree reports whether a value of a document is one that JSON has, too, or a time. Others are places and references.
+func isTree(value any) bool {
+	switch value := value.(type) {
+	case nil, bool, int64, float64, string, []byte, time.Time:
+		return true
+	case []any:
+		return !slices.ContainsFunc(value, func(v any) bool { return !isTree(v) })
+	case map[string]any:
+		for _, v := range value {
+			if !isTree(v) {
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}
 
 // decodeFirestore makes a record of the data of a document, which may have expired.
 func decodeFirestore(data map[string]any, updated time.Time) (*Record, error) {
@@ -114,35 +166,38 @@ func decodeFirestore(data map[string]any, updated time.Time) (*Record, error) {
 			return r, nil
 		}
 	}
-	created, ok1 := data[docCreated].(time.Time)
-	saved, ok2 := data[docSaved].(time.Time)
-	expires, ok3 := data[docExpires].(time.Time)
-	fields, ok4 := data[docFields].(map[string]any)
-	permanent, ok5 := data[docPermanent].(bool)
-	if !ok5 {
-		_, found := data[docPermanent]
-		ok5 = !found
+	var wrong []string
+	check := func(part string, ok bool) {
+		if !ok {
+			wrong = append(wrong, part)
+		}
 	}
-	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 {
-		return nil, errCorruptDocument
+	var ok bool
+	r.Created, ok = data[docCreated].(time.Time)
+	check(docCreated, ok)
+	r.Saved, ok = data[docSaved].(time.Time)
+	check(docSaved, ok)
+	r.Expires, ok = data[docExpires].(time.Time)
+	check(docExpires, ok)
+	fields, ok := data[docFields].(map[string]any)
+	check(docFields, ok)
+	permanent, found := data[docPermanent]
+	r.Permanent, ok = permanent.(bool)
+	check(docPermanent, ok || !found)
+	if len(wrong) > 0 {
+		return nil, fmt.Errorf("%w: %s missing, or not what sessplus writes", ErrNoRecord, strings.Join(wrong, ", "))
 	}
-	r.Created, r.Saved, r.Expires, r.Permanent = created, saved, expires, permanent
 	r.Rotated, _ = data[docRotated].(time.Time)
 	r.Origin, _ = data[docOrigin].(string)
+	r.Owner, _ = data[docOwner].(string)
+	r.Device, _ = data[docDevice].(string)
 	r.Fields = make([]RawField, 0, len(fields))
 	for key, value := range fields {
 		name, ok := fieldName(key)
 		if !ok {
 			continue
 		}
-		switch value := value.(type) {
-		case string:
-			r.Fields = append(r.Fields, RawField{name, []byte(value)})
-		case []byte:
-			r.Fields = append(r.Fields, RawField{name, value})
-		default:
-			return nil, errCorruptDocument
-		}
+		r.Fields = append(r.Fields, RawField{name, storedValue(value)})
 	}
 	return r, nil
 }
@@ -158,6 +213,12 @@ func encodeFirestore(r *Record) map[string]any {
 	}
 	if !r.Rotated.IsZero() {
 		doc[docRotated], doc[docOrigin] = r.Rotated, r.Origin
+	}
+	if r.Owner != "" {
+		doc[docOwner] = r.Owner
+	}
+	if r.Device != "" {
+		doc[docDevice] = r.Device
 	}
 	return doc
 }
@@ -195,6 +256,9 @@ func firestoreUpdates(c *Change, before, after *Record) []firestore.Update {
 		add(true, docPermanent)
 	} else if before.Permanent && !after.Permanent {
 		add(firestore.Delete, docPermanent)
+	}
+	if after.Owner != before.Owner {
+		add(after.Owner, docOwner)
 	}
 	return list
 }
@@ -413,6 +477,22 @@ func (b *firestoreBackend) End(ctx context.Context, key string, e *Ending) (r *R
 		return nil, err
 	}
 	return r, nil
+}
+
+// Owned asks for documents by their owner, for which Firestore makes an index by itself. What cannot be read is no record.
+func (b *firestoreBackend) Owned(ctx context.Context, owner string) ([]KeyedRecord, error) {
+	snaps, err := b.database.Collection(b.collection).Where(docOwner, "==", owner).Documents(untold{ctx}).GetAll()
+	if err != nil {
+		return nil, firestoreError(err)
+	}
+	list := make([]KeyedRecord, 0, len(snaps))
+	for _, snap := range snaps {
+		r, err := decodeFirestore(snap.Data(), snap.UpdateTime)
+		if err == nil && r.live(time.Now()) == nil {
+			list = append(list, KeyedRecord{docKey.Replace(snap.Ref.ID), r})
+		}
+	}
+	return list, nil
 }
 
 // errNotAlone asks untilAlone for another try.

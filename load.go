@@ -15,8 +15,15 @@ func (s *Session) start(m *Manager, w http.ResponseWriter, r *http.Request) {
 		s.uri = r.URL.Path
 	}
 	s.open = r.Method == http.MethodGet || r.Method == http.MethodHead // others are not kept
+	if m.indexes {
+		s.agent = r.UserAgent()
+	}
 	for i, c := range m.cookies {
 		s.parts[i].cookie = c
+	}
+	if m.single != nil {
+		s.unpack(r, time.Now())
+		return
 	}
 	m.readCookies(r, func(at slot, value string) {
 		s.parts[at.cookie].bring(candidate{value, at.chunk})
@@ -111,6 +118,9 @@ func (s *Session) load(parts []*part) {
 		for ; p.refused > 0; p.refused-- {
 			s.unlocked(func() { s.reject(p, errMalformed) })
 		}
+		for ; p.split > 0; p.split-- {
+			s.unlocked(func() { s.reject(p, errSplit) })
+		}
 	}
 	now := time.Now()
 	if slices.ContainsFunc(parts, func(p *part) bool { return p.sealer == nil }) {
@@ -155,7 +165,7 @@ func (s *Session) lookUp(parts []*part, now time.Time) {
 				}
 				p.rewrite = older
 				name := p.nameOf(id)
-				calls = append(calls, &call{part: p, op: opLoad, key: name.key(), name: name})
+				calls = append(calls, &call{part: p, op: opLoad, sessionName: name})
 				break
 			}
 		}
@@ -198,7 +208,7 @@ func (p *part) answered(s *Session, c *call, now time.Time) {
 
 // moved takes the name under which a call has found the session. If it has been rotated, the browser is to hear of it.
 func (p *part) moved(c *call) {
-	p.name = c.name
+	p.name = c.sessionName
 	p.rewrite = p.rewrite || c.moved
 }
 
@@ -213,7 +223,7 @@ func (p *part) binding() []byte {
 	if b, err := hex.DecodeString(p.rec.Origin); err == nil && len(b) > 0 {
 		return b
 	}
-	return binding(p.name.id())
+	return binding(p.name.id)
 }
 
 // take makes the record that of the part, and keeps what it owns of the fields (SPEC 1.3). What this request has changed
@@ -245,7 +255,7 @@ func (p *part) take(m *Manager, r *Record) {
 // the others are from before a change of Domain or Path, or of what the visitor did since.
 func (s *Session) unseal(p *part, bound []byte, now time.Time) {
 	var last *Record
-	for _, first := range p.texts {
+	for i, first := range p.texts {
 		if first.chunk > 0 {
 			continue
 		}
@@ -255,7 +265,7 @@ func (s *Session) unseal(p *part, bound []byte, now time.Time) {
 			continue
 		}
 		if last == nil || !r.Saved.Before(last.Saved) {
-			last, p.rewrite = r, older
+			last, p.rewrite, p.chosen = r, older, uint8(i)
 		}
 	}
 	if last == nil {
@@ -298,9 +308,9 @@ func (s *Session) Reload() error {
 		case p.state == unloaded || p.sealer != nil:
 		case s.use(i).err != nil:
 			failed = append(failed, p)
-		case p.name != "":
+		case p.name.key != "":
 			p.used = true
-			calls = append(calls, &call{part: p, op: opLoad, key: p.name.key(), name: p.name, asked: p.name.key()})
+			calls = append(calls, &call{part: p, op: opLoad, sessionName: p.name, asked: p.name.key})
 		}
 	}
 	for _, p := range failed {
@@ -319,7 +329,7 @@ func (s *Session) Reload() error {
 	now := time.Now()
 	for _, c := range calls {
 		p := c.part
-		if p.name.key() != c.asked {
+		if p.name.key != c.asked {
 			continue // destroyed meanwhile by another goroutine
 		}
 		switch {

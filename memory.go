@@ -3,6 +3,7 @@ package sessplus
 import (
 	"context"
 	"hash/maphash"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -13,8 +14,9 @@ import (
 func Memory() Backend {
 	m := &memory{seed: maphash.MakeSeed()}
 	for i := range m.shards {
-		m.shards[i].records = make(map[string]*memoryRecord)
+		m.shards[i].records, m.shards[i].owners = make(map[string]*memoryRecord), &m.owners
 	}
+	m.owners.seed = m.seed
 	return m
 }
 
@@ -29,6 +31,7 @@ const memorySweep = 4
 type memory struct {
 	seed   maphash.Seed
 	shards [memoryShards]memoryShard
+	owners memoryOwners
 }
 
 type memoryShard struct {
@@ -36,11 +39,62 @@ type memoryShard struct {
 	records map[string]*memoryRecord
 	keys    []string // of records, in no order; a sweep goes round
 	hand    int      // where the sweep goes on
+	owners  *memoryOwners
 }
 
 type memoryRecord struct {
 	Record
 	at int // its index in keys
+}
+
+// owner is what Owned finds the record by.
+func (r *memoryRecord) owner() string {
+	if r.Mark != nil && r.Mark.Ended {
+		return ""
+	}
+	return r.Owner
+}
+
+// memoryOwners knows the keys of each owner's records. A lock of it may be taken under that of a memoryShard, and not the
+// other way round.
+type memoryOwners struct {
+	seed   maphash.Seed
+	shards [memoryShards]struct {
+		mu   sync.Mutex // guards what follows
+		keys map[string]map[string]struct{}
+	}
+}
+
+// move notes that the record of the key has another owner; "" is none.
+func (o *memoryOwners) move(key, from, to string) {
+	if from == to {
+		return
+	}
+	o.with(from, func(keys map[string]map[string]struct{}) {
+		if delete(keys[from], key); len(keys[from]) == 0 {
+			delete(keys, from)
+		}
+	})
+	o.with(to, func(keys map[string]map[string]struct{}) {
+		if keys[to] == nil {
+			keys[to] = make(map[string]struct{})
+		}
+		keys[to][key] = struct{}{}
+	})
+}
+
+// with calls f, under its lock, with the map that has the owner, unless that is "".
+func (o *memoryOwners) with(owner string, f func(keys map[string]map[string]struct{})) {
+	if owner == "" {
+		return
+	}
+	s := &o.shards[maphash.String(o.seed, owner)%memoryShards]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.keys == nil {
+		s.keys = make(map[string]map[string]struct{})
+	}
+	f(s.keys)
 }
 
 func (m *memory) String() string { return "memory" }
@@ -75,6 +129,7 @@ func (s *memoryShard) remove(key string) {
 	if !ok {
 		return
 	}
+	s.owners.move(key, r.owner(), "")
 	last := len(s.keys) - 1
 	s.keys[r.at] = s.keys[last]
 	s.records[s.keys[r.at]].at = r.at
@@ -126,6 +181,7 @@ func (m *memory) Create(_ context.Context, key string, r *Record) error {
 	s.sweep(now)
 	s.records[key] = &memoryRecord{*r.clone(), len(s.keys)}
 	s.keys = append(s.keys, key)
+	s.owners.move(key, "", r.Owner)
 	return nil
 }
 
@@ -136,7 +192,10 @@ func (m *memory) Update(_ context.Context, key string, c *Change) (Result, error
 	if !ok {
 		return Result{}, ErrNoRecord
 	}
-	return c.Apply(&r.Record)
+	before := r.owner()
+	result, err := c.Apply(&r.Record)
+	s.owners.move(key, before, r.owner())
+	return result, err
 }
 
 func (m *memory) End(_ context.Context, key string, e *Ending) (*Record, error) {
@@ -146,8 +205,29 @@ func (m *memory) End(_ context.Context, key string, e *Ending) (*Record, error) 
 	if !ok {
 		return nil, ErrNoRecord
 	}
-	if err := e.Apply(&r.Record); err != nil {
+	before := r.owner()
+	err := e.Apply(&r.Record)
+	s.owners.move(key, before, r.owner())
+	if err != nil {
 		return nil, err
 	}
 	return r.clone(), nil
+}
+
+func (m *memory) Owned(ctx context.Context, owner string) (list []KeyedRecord, err error) {
+	known := make(map[string]struct{})
+	m.owners.with(owner, func(keys map[string]map[string]struct{}) { maps.Copy(known, keys[owner]) })
+	for all := slices.Collect(maps.Keys(known)); len(all) > 0; all = all[1:] {
+		r, err := m.Load(ctx, all[0])
+		if err == nil && r.Owner == owner { // as it is now
+			list = append(list, KeyedRecord{all[0], r})
+		}
+		if next := nextKey(err); next != "" {
+			if _, found := known[next]; !found { // made since
+				known[next] = struct{}{}
+				all = append(all, next)
+			}
+		}
+	}
+	return list, ctx.Err()
 }

@@ -54,6 +54,30 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 	})
 }
 
+// Load gives the session of a request to code that Handler cannot be put around: a framework with a request of its own, a
+// connection that was upgraded, a test. The request that it returns carries the session for [Get], and is otherwise r.
+//
+// Nothing is saved until [Session.Save], which then is the commit: it writes the cookies to w.Header(), so call it once, before
+// the response begins. Afterwards the session goes on as behind Handler after the headers. With a nil w the response
+// has begun already. A Save that fails has saved nothing, and may be repeated.
+//
+// The error matches [ErrUnavailable] if a backend does not answer; the session is then nil, and the request must not be
+// served as that of an anonymous visitor. A request that has passed through Handler keeps the session that it has.
+func (m *Manager) Load(w http.ResponseWriter, r *http.Request) (*Session, *http.Request, error) {
+	outer, _ := FromContext(r.Context())
+	if s := outer.of(m); s != nil {
+		return s, r, nil
+	}
+	q := newRequest(len(m.cookies))
+	s := &q.handle
+	s.start(m, w, r)
+	s.alone, s.sent, s.open = true, w == nil, s.open && w != nil
+	if err := s.loadEager(); err != nil {
+		return nil, r, err
+	}
+	return s, r.WithContext(&q.ctx), nil
+}
+
 // handBack gives the request that the middleware got what the router and the handler have put into their copy of it: net/http
 // removes the temporary files of its own request only, and what logs or measures outside looks at the route and the form.
 func handBack(r, inner *http.Request) {

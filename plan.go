@@ -1,7 +1,6 @@
 package sessplus
 
 import (
-	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"slices"
@@ -85,6 +84,7 @@ func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 	for _, p := range due {
 		if p.sealer == nil && (p.unsaved() || p.touchDue(now) || p.rotationDue(now)) {
 			if v := p.planRecord(now, s.sent); v != nil {
+				s.file(v)
 				saves = append(saves, v)
 			}
 		}
@@ -105,15 +105,28 @@ func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 		}
 		saves = append(saves, v)
 	}
+	if s.bundle != nil && err == nil {
+		saves, err = s.bundle.plan(s, saves, now)
+	}
 	if i := slices.IndexFunc(saves, (*save).fails); i >= 0 && err == nil && !s.sent {
 		err = saves[i].err
 	}
 	return saves, now, err
 }
 
+// unsaved reports whether a loaded part may have something to save.
+func (s *Session) unsaved() bool {
+	for i := range s.parts {
+		if p := &s.parts[i]; p.state == loaded && p.unsaved() {
+			return true
+		}
+	}
+	return false
+}
+
 // unsaved reports whether there may be something to save, beside a touch.
 func (p *part) unsaved() bool {
-	if p.renew || p.expire || p.rewrite && p.used || p.err != nil || len(p.ended) > 0 || p.reflags() {
+	if p.renew || p.expire || p.rewrite && p.used || p.err != nil || len(p.ended) > 0 || p.reflags() || p.misfiled() {
 		return true
 	}
 	for i := range p.entries.touched {
@@ -210,12 +223,12 @@ func (p *part) planRecord(now time.Time, late bool) *save {
 // step makes a step with the old record of a session that is renewed or rotated, and goes on to nothing else.
 func (p *part) step(key string, e Ending) *call {
 	e.Now = wallNow()
-	return &call{part: p, op: opEnd, key: key, still: true, ending: &e}
+	return &call{part: p, op: opEnd, sessionName: sessionName{key: key}, still: true, ending: &e}
 }
 
 // endCall ends the record of a key for good, and what it has become.
 func (p *part) endCall(key string) *call {
-	return &call{part: p, op: opEnd, key: key, asked: key, ending: &Ending{Step: StepEnd, Now: wallNow()}}
+	return &call{part: p, op: opEnd, sessionName: sessionName{key: key}, asked: key, ending: &Ending{Step: StepEnd, Now: wallNow()}}
 }
 
 // planCreate plans a new record, and the end of the old one if the session is renewed.
@@ -232,14 +245,14 @@ func (v *save) planCreate(changed []RawField, now time.Time) {
 		call
 		Record
 	})
-	made.Record = Record{Created: now, Saved: now, Expires: p.expiry(now, now, p.permanent), Permanent: p.permanent, Fields: fields}
-	made.call = call{part: p, op: opCreate, key: name.key(), name: name, record: &made.Record}
+	made.Record = Record{Created: now, Saved: now, Expires: p.expiry(now, now, p.permanent), Permanent: p.permanent, Fields: fields, owned: now}
+	made.call = call{part: p, op: opCreate, sessionName: name, record: &made.Record}
 	v.main = &made.call
 	v.renews = p.renew
 	if p.rec != nil {
 		v.permanent = p.rec.Permanent
-		v.take = &call{part: p, op: opEnd, key: p.name.key(), name: p.name, ending: &Ending{
-			Step: StepTake, Token: rand.Text(), Now: now, Seen: p.rec,
+		v.take = &call{part: p, op: opEnd, sessionName: p.name, ending: &Ending{
+			Step: StepTake, Token: handle(name.key), Now: now, Seen: p.rec,
 		}}
 	}
 	p.renew = false // again, if the save fails
@@ -272,10 +285,10 @@ func (v *save) planUpdate(changed []RawField, permanent bool, now time.Time) {
 	}
 	v.changed = changed
 	if v.ends { // past its Lifetime, and no longer permanent
-		v.main = p.endCall(p.name.key())
+		v.main = p.endCall(p.name.key)
 		return
 	}
-	v.main = &call{part: p, op: opUpdate, key: p.name.key(), name: p.name, change: c, patient: true}
+	v.main = &call{part: p, op: opUpdate, sessionName: p.name, change: c, patient: true}
 }
 
 // planTouch moves the end of the record, if it is due. With verify it asks in any case whether the
@@ -283,18 +296,18 @@ func (v *save) planUpdate(changed []RawField, permanent bool, now time.Time) {
 // newer one in the browser, and before a cookie is sent that is bound to it.
 func (v *save) planTouch(now time.Time, verify bool) {
 	p := v.part
-	if !verify && !p.touchDue(now) {
+	if !verify && !p.touchDue(now) && !p.misfiled() {
 		return
 	}
 	c := &Change{Now: now, Seen: p.rec}
 	c.Expires, _, c.Exact = p.moves(p.rec, now, p.permanent)
-	if p.quiet {
+	if p.quiet || !p.used {
 		c.Expires = p.rec.Expires
 	}
 	v.touch = true
 	v.needed = v.needed || p.refilled
 	v.send = p.rewrite && p.used || p.maxAge(p.permanent) > 0
-	v.main = &call{part: p, op: opUpdate, key: p.name.key(), name: p.name, patient: verify || v.needed, change: c}
+	v.main = &call{part: p, op: opUpdate, sessionName: p.name, patient: verify || v.needed, change: c}
 }
 
 // touchDue reports whether the end of the record is to be moved. For a cookie that does not age, the time plays no part.
@@ -308,13 +321,10 @@ func (p *part) touchDue(now time.Time) bool {
 
 // expires is when the session ends: as it is stored, or earlier if the config says so now.
 func (p *part) expires(now time.Time) time.Time {
-	end := p.rec.Expires
 	if p.sealer != nil {
-		return end
+		return p.rec.Expires
 	}
-	if life := p.lifetime(p.rec.Permanent); life > 0 && p.rec.Created.Add(life).Before(end) {
-		end = p.rec.Created.Add(life)
-	}
+	end := p.ends(p.rec)
 	if moved, _, earlier := p.moves(p.rec, now, p.rec.Permanent); earlier && !p.quiet {
 		end = moved
 	}
@@ -403,10 +413,10 @@ func (s *Session) seal(v *save, saves []*save, now time.Time) error {
 		case b.err != nil:
 			return p.saveError(b.err)
 		case created:
-			bound = binding(other.main.name.id())
+			bound = binding(other.main.id)
 		case b.gone:
 			return p.saveError(ErrSessionGone)
-		case b.name == "" || b.rec != nil && !b.filled() && v.sets():
+		case b.name.key == "" || b.rec != nil && !b.filled() && v.sets():
 			return p.saveError(&fieldError{all[0].Name, "the cookie is bound to " + b.CookieName + ", which has no session", nil})
 		default:
 			bound = b.binding()

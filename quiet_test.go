@@ -34,7 +34,7 @@ func (h *loggingHook) print(cmds ...redis.Cmder) {
 		slog.New(slog.NewTextHandler(&b, nil)).Info("finished", "cmd", cmd)
 		slog.New(slog.NewJSONHandler(&b, nil)).Info("finished", "cmd", cmd)
 		h.lines.Write(b.Bytes())
-		h.names[cmd.Name()] = true
+		h.names[cmd.FullName()] = true
 	}
 	for _, format := range []string{"%s\n", "%v\n", "%+v\n", "%#v\n"} {
 		fmt.Fprintf(&h.lines, format, cmds)

@@ -6,143 +6,68 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
+	"net/url"
 	"reflect"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 )
 
-// RedisClient is what sessplus needs of a go-redis client. [redis.Client] (also one for Sentinel), [redis.ClusterClient]
-// and [redis.Ring] have it, and so has every [redis.UniversalClient].
+// RedisClient is what sessplus needs of a go-redis client. [redis.Client] (also one for Sentinel),
+// [redis.ClusterClient] and [redis.Ring] have it, and so has every [redis.UniversalClient].
 type RedisClient interface {
 	Process(ctx context.Context, cmd redis.Cmder) error
 	Pipeline() redis.Pipeliner
 }
 
-// Redis keeps each record as one hash, with a Redis field per field, and lets Redis expire it. All configs on one client
-// load in one round trip and save in one. It needs Redis 4 or newer, or a server that is compatible, with scripts.
+// Redis keeps each record as one hash, with a Redis field per field, and lets Redis expire it. All configs on one
+// client load in one round trip and save in one. It needs Redis 4 or newer, or a server that is compatible, with
+// scripts.
+//
+// A load goes to the master, past replicas and the client's own cache, whatever the options of the client say. A
+// client for Sentinel with ReplicaOnly from NewFailoverClient gets to no master: each call fails, and says so. A Ring
+// that lacks a shard is unavailable for what it does not find, and for new sessions.
 //
 // Timeout holds also when the server accepts and never answers. A ClusterClient and a Ring should have
-// ContextTimeoutEnabled set: without it a goroutine is left waiting for up to their ReadTimeout then, and a thousand of them
-// are an outage.
+// ContextTimeoutEnabled set: without it a goroutine is left waiting for up to their ReadTimeout then, and a thousand
+// of them are an outage.
 func Redis(client RedisClient) Backend {
 	b := &redisBackend{original: client, calls: make(chan struct{}, maxCalls)}
 	switch c := client.(type) {
 	case *redis.Client:
 		if c != nil {
-			b.elects = c.Options().Addr == "FailoverClient" // how go-redis marks one for Sentinel
-			if !c.Options().ContextTimeoutEnabled {
-				b.bound(c)
-			}
+			b.elects = redisElects(c)
+			b.binding = redisBindingOf(c)
 		}
 	case *redis.ClusterClient:
-		b.cluster, b.elects = c, true
-		b.abandon = c != nil && !c.Options().ContextTimeoutEnabled
+		b.cluster, b.elects, b.sharded, b.abandon = c, true, true, true // it waits for a lock that another call holds
 	case *redis.Ring:
-		b.abandon = c != nil && !c.Options().ContextTimeoutEnabled
+		if c != nil {
+			b.ring = newRedisRing(c)
+		}
+		b.sharded, b.abandon = true, true
 	default:
-		b.abandon = true
+		b.abandon, b.sharded = true, true
 	}
 	return b
 }
 
 type redisBackend struct {
 	original RedisClient
-	bounded  *redis.Client // a clone that minds the deadline of a context, or nil
-	detoured func()        // makes sure that calls get to it
+	binding  *redisBinding // of a *redis.Client, or nil
 	shared   atomic.Pointer[sharedDeadline]
 	abandon  bool          // calls may outlive their context, and are then left to themselves
 	calls    chan struct{} // a place taken for each of those, at most maxCalls
 	left     atomic.Int64  // how many of them nobody waits for any more
 
-	cluster *redis.ClusterClient // or nil
-	elects  bool                 // when a master dies, another takes its place
-}
-
-// bound lets the calls of b end with their context. go-redis takes a context's deadline to the socket only with
-// ContextTimeoutEnabled, which is off by default. A clone has options of its own and shares the connections, but not the
-// hooks of the program (traces, metrics). So a call goes through the client and its hooks, to a last hook that sends it
-// on through the clone. It is added with the first call, after those that the program adds when it starts.
-func (b *redisBackend) bound(c *redis.Client) {
-	b.bounded = c.WithTimeout(c.Options().ReadTimeout)
-	b.bounded.Options().WriteTimeout = c.Options().WriteTimeout
-	b.bounded.Options().ContextTimeoutEnabled = true
-	b.detoured = sync.OnceFunc(func() { c.AddHook(detour{b}) })
-}
-
-// A detour is the hook that sends the calls of its backend through the clone. Other commands pass it by.
-type detour struct{ b *redisBackend }
-
-// A redisContext is the context of calls: with the values of the request, a deadline, and the backend that makes them.
-type redisContext struct {
-	context.Context // with the deadline
-	values          context.Context
-	backend         *redisBackend
-}
-
-// detourKey gets the backend from a redisContext.
-type detourKey struct{}
-
-func (c *redisContext) Value(key any) any {
-	if key == (detourKey{}) {
-		return c.backend
-	}
-	if v := c.Context.Value(key); v != nil { // what package context keeps of deadlines
-		return v
-	}
-	return c.values.Value(key)
-}
-
-// A sharedDeadline is that of calls which begin within a moment. A timer for each would cost a twelfth of a call.
-type sharedDeadline struct {
-	context.Context
-	timeout time.Duration
-	until   time.Time          // for calls that begin before
-	cancel  context.CancelFunc // never called: the deadline comes soon enough
-}
-
-// deadline gives a context that ends after the timeout, or up to one part in deadlineShare earlier.
-func (b *redisBackend) deadline(timeout time.Duration) context.Context {
-	now := time.Now()
-	d := b.shared.Load()
-	if d == nil || d.timeout != timeout || !now.Before(d.until) {
-		ctx, cancel := context.WithDeadline(context.Background(), now.Add(timeout))
-		d = &sharedDeadline{ctx, timeout, now.Add(timeout / deadlineShare), cancel}
-		b.shared.Store(d)
-	}
-	return d.Context
-}
-
-func (d detour) DialHook(next redis.DialHook) redis.DialHook { return next }
-
-func (d detour) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		if ctx.Value(detourKey{}) != d.b {
-			return next(ctx, cmd)
-		}
-		return d.b.bounded.Process(ctx, cmd)
-	}
-}
-
-func (d detour) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		if ctx.Value(detourKey{}) != d.b {
-			return next(ctx, cmds)
-		}
-		pipe := d.b.bounded.Pipeline()
-		for _, cmd := range cmds {
-			pipe.Process(ctx, cmd)
-		}
-		_, err := pipe.Exec(ctx)
-		return err
-	}
+	sharded  bool                 // keys may be on different servers
+	cluster  *redis.ClusterClient // or nil
+	ring     *redisRing           // or nil
+	elects   bool                 // when a master dies, another takes its place
+	answered atomic.Bool          // a server has answered something
 }
 
 func (b *redisBackend) String() string { return "redis" }
@@ -165,7 +90,7 @@ func (b *redisBackend) client() any {
 // begins with a colon gets one more, so that they cannot meet.
 //
 //	:record   "1 CREATED p" or "1 CREATED -": the format's version, the time of creation, and whether it is permanent;
-//	          once rotated, followed by the time of that and the origin
+//	          once rotated, the time of that and the origin; with IndexBy "@SINCE:OWNER" and "#DEVICE", escaped as in a URL
 //	:expires  the time of expiry, which the key's PEXPIREAT repeats
 //	:saved    the time of the last save
 //	:mark     that it is taken or has ended, see Mark; of what was ended by nobody in particular all else is gone
@@ -216,16 +141,14 @@ func decodeRedis(hash map[string]string) (*Record, error) {
 		return nil, fmt.Errorf("%w: it has a later format", ErrNoRecord)
 	}
 	since, rest, _ := strings.Cut(rest, " ")
-	flag, rest, rotated := strings.Cut(rest, " ")
+	flag, rest, _ := strings.Cut(rest, " ")
 	var ok1, ok2, ok3, ok4 bool
 	r.Created, ok1 = redisTime(since)
 	r.Expires, ok2 = redisTime(hash[redisExpires])
 	r.Saved, ok3 = redisTime(hash[redisSaved])
 	r.Permanent, ok4 = flag == "p", flag != ""
-	if rotated {
-		since, r.Origin, _ = strings.Cut(rest, " ")
-		r.Rotated, ok4 = redisTime(since)
-		ok4 = ok4 && r.Origin != "" && !strings.Contains(r.Origin, " ")
+	if rest != "" && ok4 {
+		ok4 = r.redisMore(rest)
 	}
 	if !ok || version == "" || !ok1 || !ok2 || !ok3 || !ok4 {
 		return nil, errCorruptHash
@@ -240,6 +163,36 @@ func decodeRedis(hash map[string]string) (*Record, error) {
 		r.Fields = append(r.Fields, RawField{name, bytesOf(value)})
 	}
 	return r, nil
+}
+
+// redisMore reads what follows the flag of permanence.
+func (r *Record) redisMore(text string) (ok bool) {
+	words := strings.Split(text, " ")
+	if first := words[0]; first != "" && first[0] != '@' && first[0] != '#' {
+		if r.Rotated, ok = redisTime(first); !ok || len(words) < 2 || words[1] == "" {
+			return false
+		}
+		r.Origin, words = words[1], words[2:]
+	}
+	for _, w := range words {
+		switch {
+		case strings.HasPrefix(w, "@"):
+			since, owner, found := strings.Cut(w[1:], ":")
+			if r.owned, ok = redisTime(since); !ok || !found {
+				return false
+			}
+			r.Owner = owner
+		case strings.HasPrefix(w, "#"):
+			r.Device, _ = url.QueryUnescape(w[1:])
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+func redisOwner(owner string, since time.Time) string {
+	return strconv.FormatInt(since.UnixMilli(), 10) + ":" + owner
 }
 
 var errCorruptHash = fmt.Errorf("%w: it is corrupt", ErrNoRecord)
@@ -271,9 +224,25 @@ func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 			head = strconv.AppendInt(append(head, ' '), r.Rotated.UnixMilli(), 10)
 			head = append(append(head, ' '), r.Origin...)
 		}
+		if r.Owner != "" {
+			head = append(append(head, " @"...), redisOwner(r.Owner, r.since())...)
+		}
+		if r.Device != "" {
+			head = append(append(head, " #"...), url.QueryEscape(r.Device)...)
+		}
 		args := append(redisArgs(redisCreate, c.key, 4+2*len(r.Fields)), time.Now().UnixMilli(), r.Expires.UnixMilli(),
 			string(head), r.Saved.UnixMilli())
 		return newQuiet(ctx, redisFields(args, r.Fields))
+	case opIndex:
+		return newQuiet(ctx, c.redisIndexArgs())
+	case opOwned:
+		return newQuiet(ctx, redisArgs(redisOwned, c.key, 0))
+	case opForget:
+		args := redisArgs(redisForget, c.key, len(c.entries))
+		for _, entry := range c.entries {
+			args = append(args, entry)
+		}
+		return newQuiet(ctx, args)
 	}
 	u := c.change
 	if c.redisScript() == redisSet {
@@ -287,12 +256,19 @@ func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 	if u.Exact && u.Seen != nil {
 		exact = strconv.FormatInt(u.Seen.Expires.UnixMilli(), 10) + " " + redisFlag(u.Seen.Permanent)
 	}
+	owner := ""
+	if u.Owner != nil {
+		owner = "@"
+		if *u.Owner != "" {
+			owner += redisOwner(*u.Owner, u.Now)
+		}
+	}
 	sets := len(u.Set)
 	if sets+len(u.Delete) > 0 {
 		sets++ // the time of the save
 	}
-	args := redisArgs(redisUpdate, c.key, 8+2*len(u.Match)+2*sets+len(u.Delete))
-	args = append(args, u.Now.UnixMilli(), u.Now.Add(EmptyGrace).UnixMilli(), u.Expires.UnixMilli(), flag, exact,
+	args := redisArgs(redisUpdate, c.key, 9+2*len(u.Match)+2*sets+len(u.Delete))
+	args = append(args, u.Now.UnixMilli(), u.Now.Add(EmptyGrace).UnixMilli(), u.Expires.UnixMilli(), flag, exact, owner,
 		len(u.Match), sets, len(u.Delete))
 	for i := range u.Match {
 		args = append(args, (*nameArg)(&u.Match[i]), (*matchArg)(&u.Match[i]))
@@ -352,17 +328,24 @@ func (c *call) redisScript() *redisScript {
 		return redisCreate
 	case opUpdate:
 		u := c.change
-		if len(u.Match)+len(u.Delete) == 0 && u.Permanent == nil && !u.Exact && len(u.Set) > 0 && len(u.Set) <= redisFew {
+		if len(u.Match)+len(u.Delete) == 0 && u.Permanent == nil && u.Owner == nil && !u.Exact && len(u.Set) > 0 && len(u.Set) <= redisFew {
 			return redisSet
 		}
 		return redisUpdate
 	case opEnd:
 		return redisEnd
+	case opIndex:
+		return redisIndex
+	case opOwned:
+		return redisOwned
+	case opForget:
+		return redisForget
 	}
 	return nil
 }
 
-// redisEval gives the command of a call with the text of its script, if the error is that the server does not know it yet.
+// redisEval gives the command of a call with the text of its script, if the error is that the server does not know it
+// yet.
 func (c *call) redisEval(ctx context.Context, err error) redis.Cmder {
 	if err == nil || c.redisScript() == nil || !redis.HasErrorPrefix(err, "NOSCRIPT") {
 		return nil
@@ -379,12 +362,16 @@ type onceCmd struct{ quietCmd }
 
 func (onceCmd) NoRetry() bool { return true }
 
-// A quietCmd and a quietMap do not print what Redis answered: the hooks of a program, which may write commands to a trace or a
-// log, see no values there either.
+// A quietCmd and a quietMap do not print what Redis answered: the hooks of a program, which may write commands to a
+// trace or a log, see no values there either.
 type (
 	quietCmd struct{ *redis.Cmd }
 	quietMap struct{ *redis.MapStringStringCmd }
 )
+
+// Name is that of a write, by which go-redis decides where a command goes: a read may go to a replica, or to a cache
+// in this process, and find what was there before the last request saved. FullName, which is for people, stays.
+func (c quietMap) Name() string { return "hset" }
 
 func newQuiet(ctx context.Context, args []any) quietCmd { return quietCmd{redis.NewCmd(ctx, args...)} }
 
@@ -414,23 +401,17 @@ func quietText(cmd redis.Cmder, length int) string {
 	}
 	text := strings.TrimSuffix(string(b), " ")
 	if err := cmd.Err(); err != nil {
-		return text + ": " + redisError(err).Error()
+		return text + ": " + redisError(err, cmd, nil).Error()
 	}
 	return fmt.Sprintf("%s: [%d]", text, length)
 }
 
-// Clocks that differ by more than a lifetime end sessions at once. That must not look like visitors who log out.
-var (
-	errSlowClock = errors.New("redis: by its clock the new record has expired already; the clock of this machine is slow")
-	errFastClock = fmt.Errorf("%w: by the clock of this machine it has expired, by that of Redis it has not", ErrNoRecord)
-)
-
-var errNoReply = errors.New("redis gave no answer")
-
 // redisAnswer takes the reply to the command into the call.
 func (c *call) redisAnswer(cmd redis.Cmder) {
 	if err := cmd.Err(); err != nil {
-		c.err = redisError(err)
+		if c.err = redisError(err, cmd, c.redisScript()); c.op >= opIndex && errors.Is(c.err, ErrNoRecord) {
+			c.err = errors.New("redis: the key of the index of a user's sessions holds something else")
+		}
 		return
 	}
 	if once, ok := cmd.(onceCmd); ok {
@@ -447,6 +428,10 @@ func (c *call) redisAnswer(cmd redis.Cmder) {
 		case string:
 			c.redisState(reply)
 		case []any:
+			if c.op == opOwned {
+				c.redisEntries(reply)
+				return
+			}
 			hash := make(map[string]string, len(reply)/2)
 			for i := 0; i+1 < len(reply); i += 2 {
 				name, _ := reply[i].(string)
@@ -481,7 +466,7 @@ func (c *call) redisState(reply string) {
 	case "gone":
 		c.err = ErrNoRecord
 	case "ended":
-		c.err = &EndedError{rest}
+		c.err = &EndedError{Next: rest}
 		return
 	case "taken":
 		c.err = ErrTaken
@@ -492,207 +477,31 @@ func (c *call) redisState(reply string) {
 	}
 	c.result = Result{Empty: state == "empty", Refilled: state == "refilled"}
 	if rest != "" {
+		rest, c.filed, _ = strings.Cut(rest, " @")
 		c.result.Expires, _ = redisTime(rest)
 	}
 }
 
-// redisError keeps of an error what is fit for a log. A reply of Redis may quote the command, values and all, and an error
-// of go-redis what it could not read.
-func redisError(err error) error {
-	var reply redis.Error
-	var network net.Error
-	switch {
-	case errors.As(err, &reply):
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, io.EOF),
-		errors.Is(err, redis.ErrClosed), errors.As(err, &network):
-		return err
-	default:
-		return errors.New("redis did not answer")
-	}
-	code, _, _ := strings.Cut(reply.Error(), " ")
-	if code == "WRONGTYPE" || strings.Contains(reply.Error(), "WRONGTYPE ") { // also from inside a script
-		return fmt.Errorf("%w: its key holds something else", ErrNoRecord)
-	}
-	return errors.New("redis answers " + strings.TrimSuffix(code, ":"))
-}
-
-func (b *redisBackend) doAll(request context.Context, timeout time.Duration, calls []*call) {
-	b.make(&redisContext{b.deadline(timeout), request, b}, calls)
-}
-
-// make makes the calls in one round trip, and in more where a server does not know a script yet or is not there for a
-// moment.
-func (b *redisBackend) make(ctx context.Context, calls []*call) {
-	if b.bounded != nil {
-		b.detoured()
-	}
-	cmds := make([]redis.Cmder, len(calls))
-	for i, c := range calls {
-		cmds[i] = c.redisCommand(ctx)
-	}
-	if !b.abandon {
-		b.exchange(ctx, calls, cmds)
-	} else if err := b.within(ctx, func() { b.exchange(ctx, calls, cmds) }); err != nil { // cmds are still in use
-		for _, c := range calls {
-			c.err = err
-		}
-		return
-	}
-	for i, c := range calls {
-		c.redisAnswer(cmds[i])
-	}
-}
-
-// exchange lets each of the commands, which are those of the calls, get its reply or error.
-func (b *redisBackend) exchange(ctx context.Context, calls []*call, cmds []redis.Cmder) {
-	b.send(ctx, cmds)
-	for attempt := 0; ; attempt++ {
-		b.send(ctx, replace(cmds, func(i int) redis.Cmder { return calls[i].redisEval(ctx, cmds[i].Err()) }))
-		if !slices.ContainsFunc(cmds, b.failedOver) {
-			return
-		}
-		if b.cluster != nil {
-			b.cluster.ReloadState(ctx)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(10 * time.Millisecond << min(attempt, 4)):
-		}
-		b.send(ctx, replace(cmds, func(i int) redis.Cmder {
-			if !b.failedOver(cmds[i]) {
-				return nil
-			}
-			return calls[i].redisCommand(ctx)
-		}))
-	}
-}
-
-// replace puts others in the place of commands: those that again gives, or nil. It returns the new ones.
-func replace(cmds []redis.Cmder, again func(i int) redis.Cmder) []redis.Cmder {
-	var list []redis.Cmder
-	for i := range cmds {
-		if cmd := again(i); cmd != nil {
-			cmds[i] = cmd
-			list = append(list, cmd)
-		}
-	}
-	return list
-}
-
-// failedOver reports whether the command may succeed once a server is back, or another has taken its place. go-redis
-// tries again, too, but for less than a second, and goes on sending pipelines to a dead master of a cluster for up to ten.
-// Where nobody will take over, a server that refuses connections is down. All calls may be made twice, except a
-// compare-and-set that was sent.
-func (b *redisBackend) failedOver(cmd redis.Cmder) bool {
-	err := cmd.Err()
-	if err == nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-		return false
-	}
-	var reply redis.Error
-	var network *net.OpError
-	switch {
-	case errors.As(err, &reply):
-		return slices.ContainsFunc(failoverCodes, func(code string) bool { return redis.HasErrorPrefix(err, code) })
-	case errors.As(err, &network) && network.Op == "dial":
-		return b.elects
-	case errors.Is(err, io.EOF), errors.As(err, &network):
-		_, once := cmd.(onceCmd)
-		return !once
-	}
-	return false
-}
-
-var failoverCodes = []string{"CLUSTERDOWN", "LOADING", "READONLY", "MASTERDOWN", "TRYAGAIN", "MOVED", "ASK"}
-
-// send lets each of the commands get its reply or error.
-func (b *redisBackend) send(ctx context.Context, cmds []redis.Cmder) {
-	var err error
-	switch len(cmds) {
-	case 0:
-		return
-	case 1:
-		err = b.original.Process(ctx, cmds[0])
-	default:
-		pipe := b.original.Pipeline()
-		for _, cmd := range cmds {
-			pipe.Process(ctx, cmd)
-		}
-		_, err = pipe.Exec(ctx)
-	}
-	// The error of a hook that let nothing through is on no command.
-	if err != nil && !slices.ContainsFunc(cmds, func(cmd redis.Cmder) bool { return cmd.Err() != nil }) {
-		for _, cmd := range cmds {
-			cmd.SetErr(err)
-		}
-	}
-}
-
-// maxCalls is how many calls may be under way at a client that does not let go of them, with those that nobody waits for any
-// more.
-const maxCalls = 1000
-
-var errManyLeft = errors.New("too many calls to it have not ended yet")
-
-// within calls f in a goroutine of its own, so that it can be left to itself when ctx is done. There are at most maxCalls of
-// them: more wait for their turn, or fail at once when nobody waits for any of those.
-func (b *redisBackend) within(ctx context.Context, f func()) error {
-	select {
-	case b.calls <- struct{}{}:
-	default:
-		if b.left.Load() >= maxCalls {
-			return errManyLeft
-		}
-		select {
-		case b.calls <- struct{}{}:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	done, alone := make(chan func()), make(chan struct{})
-	go func() {
-		defer func() { <-b.calls }()
-		endOf(f, func(end func()) {
-			select {
-			case done <- end:
-			case <-alone: // a panic is nobody's any more
-				b.left.Add(-1)
-			}
-		})
-	}()
-	select {
-	case end := <-done:
-		if end != nil {
-			end()
-		}
-		return nil
-	case <-ctx.Done():
-		b.left.Add(1)
-		close(alone)
-		return ctx.Err()
-	}
-}
-
 func (b *redisBackend) do(ctx context.Context, c *call) *call {
-	b.make(&redisContext{ctx, ctx, b}, []*call{c})
+	b.make(&redisContext{ctx, ctx, b.binding}, []*call{c})
 	return c
 }
 
 func (b *redisBackend) Load(ctx context.Context, key string) (*Record, error) {
-	c := b.do(ctx, &call{op: opLoad, key: key})
+	c := b.do(ctx, &call{op: opLoad, sessionName: sessionName{key: key}})
 	return c.record, c.err
 }
 
 func (b *redisBackend) Create(ctx context.Context, key string, r *Record) error {
-	return b.do(ctx, &call{op: opCreate, key: key, record: r}).err
+	return b.do(ctx, &call{op: opCreate, sessionName: sessionName{key: key}, record: r}).err
 }
 
 func (b *redisBackend) Update(ctx context.Context, key string, change *Change) (Result, error) {
-	c := b.do(ctx, &call{op: opUpdate, key: key, change: change})
+	c := b.do(ctx, &call{op: opUpdate, sessionName: sessionName{key: key}, change: change})
 	return c.result, c.err
 }
 
 func (b *redisBackend) End(ctx context.Context, key string, e *Ending) (*Record, error) {
-	c := b.do(ctx, &call{op: opEnd, key: key, ending: e})
+	c := b.do(ctx, &call{op: opEnd, sessionName: sessionName{key: key}, ending: e})
 	return c.record, c.err
 }

@@ -42,6 +42,9 @@ if redis.call('EXISTS', KEYS[1]) == 0 and redis.call('TIME')[1] * 1000 > ARGV[2]
 return 'created'
 `)
 
+// What redisSet and redisUpdate answer is a state, and the expiry of the record. If they have moved that, what follows is " @"
+// and the owner as the record has it, if any: others may have changed it since the caller saw it.
+
 // redisLive is how the scripts that change a record begin: unless it is one, and nobody has taken it, they answer why.
 const redisLive = `
 local key, now = KEYS[1], tonumber(ARGV[1])
@@ -65,11 +68,12 @@ local moved = empty or tonumber(ARGV[2]) > stored
 if not moved then
   redis.call('HSET', key, ':saved', ARGV[1], unpack(ARGV, 3))
 else
+  local filed = string.match(redis.call('HGET', key, ':record') or '', ' @%S+') or ''
   redis.call('HSET', key, ':expires', text)
   redis.call('PEXPIREAT', key, text)
-  text = ARGV[2]
-  redis.call('HSET', key, ':expires', text, ':saved', ARGV[1], unpack(ARGV, 3))
-  redis.call('PEXPIREAT', key, text)
+  redis.call('HSET', key, ':expires', ARGV[2], ':saved', ARGV[1], unpack(ARGV, 3))
+  redis.call('PEXPIREAT', key, ARGV[2])
+  text = ARGV[2] .. filed
 end
 return (empty and 'refilled ' or 'saved ') .. text
 `)
@@ -78,25 +82,26 @@ return (empty and 'refilled ' or 'saved ') .. text
 const redisFew = 100
 
 // redisUpdate: KEYS record; ARGV now, the longest expiry of an empty record, expiry, the flag of permanence or "", the
-// expiry and flag with which an earlier expiry holds or "", the number of fields to match, to set and to delete, then
-// their names, the first two with their values. A value to match is preceded by "=", "" stands for absent. With
-// anything to set or delete, the first to set is ":saved". See Change for the rules.
+// expiry and flag with which an earlier expiry holds or "", "@" and the owner or "", the number of fields to match, to set
+// and to delete, then their names, the first two with their values. A value to match is preceded by "=", "" stands for
+// absent. With anything to set or delete, the first to set is ":saved". See Change for the rules.
 var redisUpdate = newRedisScript(redisLive + `
-local expires, flag, exact = tonumber(ARGV[3]), ARGV[4], ARGV[5]
-local i, matches, sets, deletes = 9, tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local expires, flag, exact, owner = tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
+local i, matches, sets, deletes = 10, tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 for _ = 1, matches do
   local value = redis.call('HGET', key, ARGV[i])
   if (value and '=' .. value or '') ~= ARGV[i + 1] then return 'conflict' end
   i = i + 2
 end
 local before = redis.call('HLEN', key) - 3
+local movable = before == 0 or flag ~= '' or exact ~= '' or expires > stored or deletes > 0
 local since, was, rest
-if flag ~= '' or exact ~= '' then
+if movable or owner ~= '' then
   since, was, rest = string.match(redis.call('HGET', key, ':record') or '', '^(%S+ %S+ )(%S+)(.*)$')
   if not since then return 'gone' end
 end
 local forced = before == 0 or flag ~= '' or expires > stored or exact ~= '' and exact == text .. ' ' .. was
-if forced or deletes > 0 then
+if movable then
   if sets > 1 then redis.call('HSET', key, ':expires', text) end
   redis.call('PEXPIREAT', key, text)
   if deletes > 0 then redis.call('HSET', key, ':expires', text) end
@@ -111,7 +116,10 @@ while i <= last do
   redis.call('HSET', key, unpack(ARGV, i, math.min(i + 999, last)))
   i = math.min(i + 1000, last + 1)
 end
-if flag ~= '' then redis.call('HSET', key, ':record', since .. flag .. rest) end
+if flag ~= '' or owner ~= '' then
+  if owner ~= '' then rest = string.gsub(rest, ' @%S*', '') .. (owner ~= '@' and ' ' .. owner or '') end
+  redis.call('HSET', key, ':record', since .. (flag ~= '' and flag or was) .. rest)
+end
 local after = before + math.max(sets - 1, 0) -- or as good as
 if deletes > 0 then after = redis.call('HLEN', key) - 3 end
 local moved = nil
@@ -124,9 +132,10 @@ if moved then
   redis.call('HSET', key, ':expires', moved)
   redis.call('PEXPIREAT', key, moved)
 end
+local filed = moved and string.match(rest, ' @%S+') or ''
 local state = 'saved '
 if after == 0 then state = 'empty ' elseif before == 0 then state = 'refilled ' end
-return state .. (moved or text)
+return state .. (moved or text) .. filed
 `)
 
 // redisEnd: KEYS record; ARGV now, the step ("take", "release" or "end"), the token or "-", when a take lapses, when an end is

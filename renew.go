@@ -1,7 +1,6 @@
 package sessplus
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -103,7 +102,8 @@ func (v *save) release() *call {
 
 // amend plans a change of the new record of a renewed session.
 func (v *save) amend(c *Change) {
-	v.amends = append(v.amends, &call{part: v.part, op: opUpdate, key: v.main.key, change: c})
+	v.part.fileChange(c) // what others have stored names a user
+	v.amends = append(v.amends, &call{part: v.part, op: opUpdate, sessionName: sessionName{key: v.main.key}, change: c})
 }
 
 // amend brings the new records up to date, and takes out of those whose old ones have ended what this request has not set.
@@ -133,6 +133,8 @@ func (s *Session) amend(renewed, saves []*save) {
 		v := saveOf(c.part.cookie, saves)
 		switch {
 		case v.void:
+		case errors.Is(c.err, ErrNoRecord): // it was revoked before it was announced
+			v.err = v.part.saveError(ErrSessionGone)
 		case c.err != nil:
 			v.err = v.part.saveError(c.err)
 		case c.result.Empty:
@@ -211,10 +213,11 @@ func (s *Session) rotate(saves []*save) {
 	if len(due) == 0 {
 		return
 	}
-	step := func(v *save, e Ending) *call { return v.part.step(v.name.key(), e) }
-	takes := make([]*call, len(due))
+	step := func(v *save, e Ending) *call { return v.part.step(v.name.key, e) }
+	names, takes := make([]sessionName, len(due)), make([]*call, len(due))
 	for i, v := range due {
-		takes[i] = step(v, Ending{Step: StepTake, Token: rand.Text()})
+		names[i] = v.part.nameOf(newID())
+		takes[i] = step(v, Ending{Step: StepTake, Token: handle(names[i].key)})
 	}
 	s.run(takes)
 	var creates, ends []*call
@@ -230,9 +233,8 @@ func (s *Session) rotate(saves []*save) {
 		}
 		r := takes[i].record.clone()
 		r.Mark, r.Version, r.Rotated = nil, "", wallNow()
-		r.Origin = v.origin
-		name := v.part.nameOf(newID())
-		v.rotated = &call{part: v.part, op: opCreate, key: name.key(), name: name, record: r}
+		r.Origin, r.owned = v.origin, r.Rotated
+		v.rotated = &call{part: v.part, op: opCreate, sessionName: names[i], record: r}
 		creates = append(creates, v.rotated)
 	}
 	s.run(creates)
@@ -244,7 +246,7 @@ func (s *Session) rotate(saves []*save) {
 		if v.rotated.err != nil {
 			e.Step = StepRelease
 		} else {
-			e.Next = v.rotated.key + " " + sealID(v.name.id(), v.rotated.name.id())
+			e.Next = v.rotated.key + " " + sealID(v.name.id, v.rotated.id)
 		}
 		ends = append(ends, step(v, e))
 	}

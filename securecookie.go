@@ -43,6 +43,7 @@ const maxClockSkew = time.Minute
 // Why the text of a cookie is refused. None of them quotes it.
 var (
 	errMalformed = errors.New("malformed")
+	errSplit     = errors.New("split over more cookies than the config takes; raise MaxChunks")
 	errForged    = errors.New("not signed with any of the keys")
 	errExpired   = errors.New("expired")
 	errFuture    = errors.New("written in the future")
@@ -306,6 +307,9 @@ func firstChunk(value string) (n int, tag, text string, ok bool) {
 // is longer than a cookie can be, or has more than most chunks, is not even put together.
 func join(first string, all []candidate, most int) (string, error) {
 	n, tag, text, ok := firstChunk(first)
+	if ok && n > most && n <= maxChunks {
+		return "", errSplit
+	}
 	if !ok || n > most || n == 1 && len(text) > most*maxCookieBytes || n > 1 && len(first) > maxCookieBytes {
 		return "", errMalformed
 	}
@@ -363,6 +367,9 @@ func (c *cookie) seal(content *sealedContent, values []string) ([]string, error)
 	if err != nil {
 		return nil, errors.New("securecookie cannot encode") // its text is not ours to vouch for
 	}
+	if c.packed { // with others, and split with them
+		return append(values, text), nil
+	}
 	chunks := split(c.CookieName, text, c.MaxChunks, values)
 	if chunks == nil {
 		largest := content.fields[0]
@@ -371,10 +378,15 @@ func (c *cookie) seal(content *sealedContent, values []string) ([]string, error)
 				largest = f
 			}
 		}
-		return nil, &fieldError{largest.Name, "is the largest of a cookie that would have " + strconv.Itoa(len(c.CookieName)+len(text)) +
-			" bytes, more than browsers keep; a server-side backend is the better home for it", ErrTooLarge}
+		return nil, tooLargeError(largest.Name, len(c.CookieName)+len(text))
 	}
 	return chunks, nil
+}
+
+// tooLargeError tells of a cookie of which the field is the largest.
+func tooLargeError(field string, bytes int) error {
+	return &fieldError{field, "is the largest of a cookie that would have " + strconv.Itoa(bytes) +
+		" bytes, more than browsers keep; a server-side backend is the better home for it", ErrTooLarge}
 }
 
 // A signer signs ids, so that one that was never issued does not reach a backend.

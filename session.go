@@ -71,6 +71,10 @@ type session struct {
 	w   http.ResponseWriter // the one below the middleware
 	uri string              // what the browser asked for
 
+	agent string // what the browser calls itself, if some cookie wants to know
+
+	bundle *bundle // with Options.SingleCookie, else nil
+
 	refused error // the load failed, the ErrorHandler answers, and nothing is saved
 
 	saving sync.Mutex // held by a commit, so that there is one at a time; taken before mu
@@ -85,6 +89,7 @@ type session struct {
 	saved int           // uses when the last commit began
 	tls   bool          // the request came over TLS
 	sent  bool          // the headers have gone
+	alone bool          // no middleware answers the request: Save writes the headers
 	open  bool          // shared caches may keep the response and hand it to others, for all that it says
 
 	vary, cacheControl [1]string // what holds these headers
@@ -106,7 +111,9 @@ type part struct {
 	epoch   int32 // counts Destroy, so that a commit under way notices one
 	state   partState
 	refused uint8 // how many of the cookies that came were malformed, and are to be told of
+	split   uint8 // the same, for those that are split over more cookies than MaxChunks
 	next    uint8 // of texts, to look up
+	chosen  uint8 // of texts, the content of the secure cookie
 	found   bool  // a session came with the request
 	held    bool  // the browser has a cookie of this name
 	crowded bool  // more came under one name than are tried
@@ -126,7 +133,7 @@ type ended struct {
 // content is what Destroy leaves nothing of.
 type content struct {
 	err     *Error      // why the load failed; the fields then read as absent
-	name    sessionName // of the session that the client has, "" for none and for a secure cookie
+	name    sessionName // of the session that the client has; zero for none and for a secure cookie
 	rec     *Record     // as it was last seen; nil: there is no session
 	entries entries
 	foreign []string // stored fields that this cookie does not own; the next save removes them
@@ -153,7 +160,8 @@ func (s *Session) Format(f fmt.State, _ rune) { io.WriteString(f, "sessplus.Sess
 
 // Get returns the value of the field, or nil if it is absent. It is a copy: changing it changes no session. With the
 // JSON codec its type is string, bool, int64 (uint64 if only that fits), float64, []any or map[string]any; Decode and
-// [Field] give other types.
+// [Field] give other types. A number that none of these holds (1e400, a [math/big.Int] over 64 bits) is an
+// [encoding/json.Number] with all its digits, and Field[*big.Int] gives the latter back.
 func (s *Session) Get(name string) any {
 	v, _ := s.value(name)
 	return v
@@ -218,6 +226,9 @@ func (s *Session) read(name string) []byte {
 
 // Set gives the field a value, in every cookie that owns it. The value is encoded at once. An error (no owner, an
 // illegal name, a value that cannot be encoded as it is) makes the commit fail and is what [Session.Err] returns.
+//
+// nil is a value, and no Delete: Has and [Field.Lookup] then report that the field is there, Get returns nil, and the
+// typed getters return the zero value. The JSON codec stores it as null.
 func (s *Session) Set(name string, value any) {
 	data, err := s.encode(name, value)
 	s.mu.Lock()
@@ -292,7 +303,9 @@ func (s *Session) Delete(name string) {
 	s.put(name, nil)
 }
 
-// Pop returns the value of the field, as Get does, and removes it.
+// Pop returns the value of the field, as Get does, and removes it. It is no atomic take: two requests at the same time
+// may both get the value, and what another one sets between the load of this request and its save goes with it, unseen.
+// [Field.Update] takes atomically: see the example Flash.
 func (s *Session) Pop(name string) any {
 	v, _ := s.decodeAny(name, s.pop(name))
 	return v
@@ -506,12 +519,12 @@ func (s *Session) destroy(p *part) {
 		s.use(p.index)
 	}
 	if p.sealer == nil {
-		if p.name != "" {
-			p.ended = append(p.ended, ended{p.name.key(), p.rec})
+		if p.name.key != "" {
+			p.ended = append(p.ended, ended{p.name.key, p.rec})
 		}
 		for _, t := range p.texts {
-			if id, _, err := p.parseID(t.text); err == nil && id != p.name.id() {
-				p.ended = append(p.ended, ended{p.nameOf(id).key(), nil})
+			if id, _, err := p.parseID(t.text); err == nil && id != p.name.id {
+				p.ended = append(p.ended, ended{p.nameOf(id).key, nil})
 			}
 		}
 	}
@@ -546,17 +559,17 @@ func (s *Session) Permanent(cookie string) bool {
 // secure cookie, and before the first save.
 func (s *Session) Handle(cookie string) string {
 	return inspect(s, cookie, func(p *part) string {
-		if p.name == "" {
+		if p.name.key == "" {
 			return ""
 		}
-		return handle(p.name.key())
+		return handle(p.name.key)
 	})
 }
 
 // ID returns the id of the cookie's session, as it is in the cookie before signing. It is a secret. It is "" for a secure
 // cookie, and before the first save.
 func (s *Session) ID(cookie string) string {
-	return inspect(s, cookie, func(p *part) string { return p.name.id() })
+	return inspect(s, cookie, func(p *part) string { return p.name.id })
 }
 
 // IsNew reports whether no session of this cookie came with the request, or it was destroyed.

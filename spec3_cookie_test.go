@@ -145,12 +145,12 @@ func TestTouchIsRareAndSmall(t *testing.T) {
 			if err != nil || !after.Expires.After(before.Expires) || !after.Saved.Equal(before.Saved) || len(after.Fields) != 2 {
 				t.Errorf("touched record: %v, want only its expiry moved", err)
 			}
-			if len(change.Set)+len(change.Delete) > 0 || len(trips) > 1000 {
+			if len(change.Set)+len(change.Delete) > 0 || len(trips) > 1000 && touches > 1 { // the first may bring a script
 				t.Errorf("a touch sets %d fields, and sends %d bytes to Redis", len(change.Set), len(trips))
 			}
 		}
-		if most := int(time.Since(start)/tenth) + 1; touches > most || touches == 0 {
-			t.Errorf("%d touches in %v, want 1 to %d", touches, time.Since(start), most)
+		if most := int(time.Since(start)/tenth) + 1; touches > most || touches < 2 {
+			t.Errorf("%d touches in %v, want 2 to %d", touches, time.Since(start), most)
 		}
 	})
 }

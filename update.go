@@ -13,6 +13,9 @@ import (
 // commit, and returned. An absent field counts as the zero value; a stored value of another type is an error, and stays.
 // change must not use the session.
 //
+// To take what is stored, change assigns it to a variable of its caller's, anew in each call, and returns what is to be
+// left: see the example Flash.
+//
 // A value that this request has set and not saved counts as the stored one. On a secure cookie, or a session that is not
 // saved yet or is to be renewed, it is a plain change of this request's copy. The error matches [ErrSessionGone] when the session has ended meanwhile, and [ErrUnavailable] when the backend does not answer or others are
 // always faster for as long as [Options.Timeout]. When an answer is lost the update may have happened.
@@ -62,12 +65,15 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 			return err
 		}
 		now := wallNow()
-		c := &call{part: p, op: opUpdate, key: t.name.key(), name: t.name, patient: true, change: &Change{
+		c := &call{part: p, op: opUpdate, sessionName: t.name, patient: true, change: &Change{
 			Set: []RawField{{name, data}}, Now: now, Seen: seen,
 		}}
 		c.change.Expires, _, c.change.Exact = p.moves(seen, now, seen.Permanent)
 		if t.quiet && len(seen.Fields) > 0 {
 			c.change.Expires = seen.Expires
+		}
+		if err := p.fileChange(c.change); err != nil {
+			return failed(err)
 		}
 		if !t.set {
 			c.change.Match = []RawField{{name, known}}
@@ -75,7 +81,7 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 		s.run([]*call{c})
 		switch {
 		case c.err == nil:
-			t.name = c.name
+			t.name = c.sessionName
 			s.event(p.cookie, EventSave, c, c.change.Set)
 			if !s.updated(t, name, data, c) {
 				return failed(ErrHeadersSent)
@@ -92,9 +98,9 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 			return failed(fmt.Errorf("%w: others were faster: %w", ErrUnavailable, context.DeadlineExceeded))
 		}
 		time.Sleep(rand.N(5 * time.Millisecond)) // so that many do not meet again
-		l := &call{part: p, op: opLoad, key: c.key, name: c.name}
+		l := &call{part: p, op: opLoad, sessionName: c.sessionName}
 		s.run([]*call{l})
-		t.name, t.moved = l.name, t.moved || c.moved || l.moved
+		t.name, t.moved = l.sessionName, t.moved || c.moved || l.moved
 		switch {
 		case errors.Is(l.err, ErrNoRecord):
 			s.lost(t)

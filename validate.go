@@ -70,6 +70,7 @@ func (v *validation) all() []error {
 			v.serverSide(i, c)
 		}
 	}
+	v.singleCookie()
 	return v.errs
 }
 
@@ -78,7 +79,6 @@ func (v *validation) options() {
 	v.check(o.Timeout < 0, "Timeout", o.Timeout, "is negative; 0 stands for %v", defaultTimeout)
 	v.check(o.Timeout > 0 && o.Timeout < time.Millisecond, "Timeout", o.Timeout,
 		"is below 1ms: in Go a number alone counts nanoseconds; five seconds are 5*time.Second")
-	v.check(o.SingleCookie != "", "SingleCookie", o.SingleCookie, "asks for what is not built yet; leave it empty")
 	if o.Codec != nil && isNil(o.Codec) {
 		v.add("Codec", nil, "%T is the type of a nil pointer; leave the Codec nil for JSON", o.Codec)
 	}
@@ -141,7 +141,13 @@ func (v *validation) attributes(c *Config) {
 		v.check(c.Path[0] != '/', "Path", c.Path, `does not begin with "/"`)
 		v.check(probe.Valid() != nil, "Path", c.Path, "has a character that is not allowed; take printable ASCII without semicolons")
 	}
-	// Browsers read the prefixes in any case (RFC 6265bis section 5.7).
+	v.prefixes(c)
+}
+
+// prefixes finds what the prefix of the cookie's name makes browsers refuse it for. They read it in any case (RFC 6265bis
+// section 5.7).
+func (v *validation) prefixes(c *Config) {
+	always := c.Secure == SecureAlways
 	prefix := func(p string) bool {
 		return len(c.CookieName) >= len(p) && strings.EqualFold(c.CookieName[:len(p)], p)
 	}
@@ -248,7 +254,9 @@ func (v *validation) serverSide(i int, c *Config) {
 	if c.IndexBy != "" {
 		included := slices.ContainsFunc(v.configs, func(o Config) bool { return o.Fields.includes(c.IndexBy) })
 		v.check(!c.Fields.owns(c.IndexBy, included), "IndexBy", c.IndexBy, "is not a field of this config, which owns %v", c.Fields)
-		v.add("IndexBy", c.IndexBy, "asks for what is not built yet; leave it empty")
+		if _, ok := c.Backend.(Indexer); !ok && c.Backend != nil {
+			v.add("IndexBy", c.IndexBy, "needs a backend that is an Indexer; %s is none", backendName(c.Backend))
+		}
 	}
 	prefix := func(c *Config) string {
 		p := c.KeyPrefix

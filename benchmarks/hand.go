@@ -56,6 +56,8 @@ func openHand(e *env, s scenario) *app {
 		return handFirestore(e.firestore(), s)
 	case inMemory:
 		return handMemory(s)
+	case inSQLite, inPostgres:
+		return handSQL(e, s, 0)
 	}
 	return nil
 }

@@ -27,6 +27,8 @@ const (
 	inThree                  // csrf in an encrypted cookie, the user in Redis, prefs in another encrypted cookie
 	inFirestore              // all in one document
 	inMemory                 // all in one record of this process
+	inSQLite                 // all in one row of a file
+	inPostgres               // all in one row of PostgreSQL
 )
 
 // An action is what the handler does with it.
@@ -91,6 +93,12 @@ var scenarios = []scenario{
 	{"firestore-change", "Firestore: read, change a field", inFirestore, change, goal{ratio: 1.05}, 0},
 	{"memory-read", "memory: read", inMemory, read, goal{}, 0},
 	{"memory-change", "memory: read, change a field", inMemory, change, goal{}, 0},
+	{"sqlite-read", "SQLite: read", inSQLite, read, goal{ratio: 1.15}, 0},
+	{"sqlite-change", "SQLite: read, change a field", inSQLite, change, goal{ratio: 1.15}, 0},
+	{"sqlite-new", "SQLite: no cookie yet, store four fields", inSQLite, create, goal{ratio: 1.15}, 0},
+	{"postgres-read", "PostgreSQL: read", inPostgres, read, goal{ratio: 1.15}, 0},
+	{"postgres-change", "PostgreSQL: read, change a field", inPostgres, change, goal{ratio: 1.15}, 0},
+	{"postgres-new", "PostgreSQL: no cookie yet, store four fields", inPostgres, create, goal{ratio: 1.15}, 0},
 }
 
 // The session that all of them begin with.
@@ -190,6 +198,7 @@ var otherWays = []library{
 	{"hand-skip", openHandSkip},
 	{"hand-all", openHandAll},
 	{"hand-blind", openHandBlind},
+	{"hand-bounded", openHandBounded},
 	{"sessplus-whole", openSessplusWhole},
 }
 
@@ -199,6 +208,7 @@ type env struct {
 	redisArgs     []string
 	redisAddr     string
 	firestoreAddr string
+	postgres      string // its DSN
 }
 
 // redis opens a client for one app.

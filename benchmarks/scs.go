@@ -24,6 +24,8 @@ func openSCS(e *env, s scenario) *app {
 		m.Store = &scsFirestore{e.firestore().Collection("scs")}
 	case inMemory:
 		m.Store = memstore.NewWithCleanupInterval(0)
+	case inSQLite, inPostgres:
+		m.Store = e.scsSQL(s.place)
 	default:
 		return nil
 	}

@@ -108,6 +108,8 @@ func sessplusConfigs(e *env, s scenario) []sessplus.Config {
 		}
 	case inFirestore:
 		return []sessplus.Config{{CookieName: "session", Backend: sessplus.Firestore(e.firestore(), "sessions")}}
+	case inSQLite, inPostgres:
+		return []sessplus.Config{{CookieName: "session", Backend: e.sqlBackend(s.place)}}
 	case inMemory:
 		return []sessplus.Config{{CookieName: "session", Backend: sessplus.Memory()}}
 	case inThree:

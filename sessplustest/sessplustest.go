@@ -1,4 +1,4 @@
-// Package sessplustest tells whether a [sessplus.Backend] keeps its promises. A backend's own test calls [TestBackend]:
+// Package sessplustest checks that a [sessplus.Backend] meets its contract. Call [TestBackend] from the backend's test:
 //
 //	func TestBackend(t *testing.T) {
 //		sessplustest.TestBackend(t, func(t *testing.T) sessplus.Backend { return mybackend.New(t.TempDir()) })
@@ -20,14 +20,14 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// A promise is a rule of [sessplus.Backend], and the test that shows a breach of it.
+// A promise is a rule of [sessplus.Backend] and the test that detects a violation.
 type promise struct {
 	name string
 	rule string
 	test func(e *env)
 }
 
-// env is what a test has: an open backend, and a key that nothing is stored under.
+// env is what a test works with: an open backend, and a key that has no record.
 type env struct {
 	*testing.T
 	sessplus.Backend
@@ -36,8 +36,8 @@ type env struct {
 	rule string
 }
 
-// TestBackend runs the conformance suite, each promise as a subtest with a backend that open returns. The backends may
-// share their records. A failure carries the promise that is broken.
+// TestBackend runs the conformance suite. Each promise is a subtest, which calls open for its backend; these backends may
+// share their records. A failure states the promise that is broken.
 func TestBackend(t *testing.T, open func(t *testing.T) sessplus.Backend) {
 	for i, p := range promises {
 		t.Run(p.name, func(t *testing.T) {
@@ -49,7 +49,7 @@ func TestBackend(t *testing.T, open func(t *testing.T) sessplus.Backend) {
 	}
 }
 
-// breach fails the test with the promise and what was seen instead.
+// breach fails the test, stating what was seen and the promise it breaks.
 func (e *env) breach(format string, args ...any) {
 	e.Helper()
 	e.Fatalf("%s\nbreaks the promise: %s", fmt.Sprintf(format, args...), e.rule)
@@ -63,7 +63,7 @@ func fields(pairs ...string) []sessplus.RawField {
 	return list
 }
 
-// record is one that lives for an hour.
+// record returns a record that expires in an hour.
 func record(pairs ...string) *sessplus.Record {
 	now := time.Now().Truncate(time.Millisecond)
 	return &sessplus.Record{Created: now, Saved: now, Expires: now.Add(time.Hour), Fields: fields(pairs...)}
@@ -78,7 +78,7 @@ func (e *env) create(r *sessplus.Record) *sessplus.Record {
 	return r
 }
 
-// change is one that keeps the expiry.
+// change returns a Change that leaves the expiry of r alone.
 func change(r *sessplus.Record) *sessplus.Change {
 	return &sessplus.Change{Now: time.Now(), Expires: r.Expires}
 }
@@ -104,7 +104,7 @@ func end(token, next string) *sessplus.Ending {
 	return &sessplus.Ending{Step: sessplus.StepEnd, Token: token, Next: next, Now: time.Now()}
 }
 
-// end makes a step that must succeed, but that StepRelease may find the record ended.
+// end makes a step, which must succeed. Only StepRelease may find that the record has ended.
 func (e *env) end(step *sessplus.Ending) *sessplus.Record {
 	e.Helper()
 	r, err := e.End(e.ctx, e.key, step)
@@ -123,7 +123,7 @@ func (e *env) load() *sessplus.Record {
 	return r
 }
 
-// missing fails unless the key has no record.
+// missing fails the test if the key has a record.
 func (e *env) missing() {
 	e.Helper()
 	if r, err := e.Load(e.ctx, e.key); !errors.Is(err, sessplus.ErrNoRecord) {
@@ -131,7 +131,7 @@ func (e *env) missing() {
 	}
 }
 
-// holds fails unless the stored fields are exactly those.
+// holds fails the test unless the stored fields are exactly these.
 func (e *env) holds(pairs ...string) *sessplus.Record {
 	e.Helper()
 	r := e.load()
@@ -150,17 +150,17 @@ func text(list []sessplus.RawField) string {
 	return strings.Join(lines, " ")
 }
 
-// near compares times as a backend must keep them: to the millisecond.
+// near reports whether two times are equal to the millisecond, which is all that a backend must preserve.
 func near(a, b time.Time) bool { return a.Sub(b).Abs() < 2*time.Millisecond }
 
-// awkward names are those that a store may want to read as something else.
+// awkward is a list of names that have a meaning of their own in some store.
 var awkward = []string{
 	"a.b", "a/b", "`x`", "__x__", "__name__", "*", "é", " ", ":", "::", ":expires", ":record", ":saved", "~", "~x", "~__x__", "expires_at", "fields",
 	"permanent", "version", "[0]", "a[b]", "$set", "\x00", "\n", "'", "\"", "\\", "{}", "日本語", strings.Repeat("n", 256), strings.Repeat("é", 128),
 }
 
 var promises = []promise{
-	{"Missing", "Load, Update and each step of End of a key without a record are ErrNoRecord, and no EndedError.", func(e *env) {
+	{"Missing", "On a key without a record, Load, Update and every step of End return ErrNoRecord and not an EndedError.", func(e *env) {
 		e.missing()
 		if _, err := e.Update(e.ctx, e.key, &sessplus.Change{Set: fields("a", "1"), Now: time.Now(), Expires: time.Now().Add(time.Hour)}); !errors.Is(err, sessplus.ErrNoRecord) {
 			e.breach("Update = %v", err)
@@ -172,7 +172,7 @@ var promises = []promise{
 		}
 		e.missing()
 	}},
-	{"RoundTrip", "Load returns the record as Create was given it, times to the millisecond.", func(e *env) {
+	{"RoundTrip", "Load returns the record that was passed to Create, with times accurate to the millisecond.", func(e *env) {
 		want := record("name", `"Ann"`, "n", "42", "empty", "", "binary", "\xff\x00\xfe")
 		want.Permanent = true
 		want.Created = want.Created.Add(-time.Minute)
@@ -189,7 +189,7 @@ var promises = []promise{
 			}
 		}
 	}},
-	{"Names", "Any valid UTF-8 text of 1 to 256 bytes is the name of a field.", func(e *env) {
+	{"Names", "A field name is any valid UTF-8 string of 1 to 256 bytes.", func(e *env) {
 		var all []string
 		for i, name := range awkward {
 			all = append(all, name, fmt.Sprint(i))
@@ -212,14 +212,14 @@ var promises = []promise{
 			e.holds(all[2*(i+1):]...)
 		}
 	}},
-	{"CreateExists", "Create of a key that has a record is ErrRecordExists, and leaves it alone.", func(e *env) {
+	{"CreateExists", "Create on a key that has a record returns ErrRecordExists and leaves the record alone.", func(e *env) {
 		e.create(record("a", "1"))
 		if err := e.Create(e.ctx, e.key, record("b", "2")); !errors.Is(err, sessplus.ErrRecordExists) {
 			e.breach("Create = %v", err)
 		}
 		e.holds("a", "1")
 	}},
-	{"UpdateOnlyThat", "Update changes the fields that it names, and no other.", func(e *env) {
+	{"UpdateOnlyThat", "Update changes the fields it names and no others.", func(e *env) {
 		r := e.create(record("a", "1", "b", "2", "c", "3"))
 		c := change(r)
 		c.Set, c.Delete = fields("a", "10", "d", "4"), []string{"b", "absent"}
@@ -232,7 +232,7 @@ var promises = []promise{
 			e.breach("Update made %+v of %+v", got, r)
 		}
 	}},
-	{"Large", "A record of several hundred fields and several hundred kilobytes is stored whole, and so is a large change.", func(e *env) {
+	{"Large", "A record of several hundred fields and several hundred kilobytes is stored in full, and so is a large change.", func(e *env) {
 		var pairs []string
 		for i := range 600 {
 			pairs = append(pairs, fmt.Sprintf("field%d", i), strings.Repeat("x", 500))
@@ -253,7 +253,7 @@ var promises = []promise{
 		e.update(c)
 		e.holds(pairs[2*599:]...)
 	}},
-	{"Touch", "An Update without fields moves the expiry, and touches nothing else.", func(e *env) {
+	{"Touch", "An Update without fields moves the expiry and touches nothing else.", func(e *env) {
 		r := e.create(record("a", "1"))
 		c := change(r)
 		c.Expires = r.Expires.Add(time.Hour)
@@ -333,7 +333,7 @@ var promises = []promise{
 		}
 		e.holds("a", "2")
 	}},
-	{"Permanent", "With Permanent the flag and the expiry are replaced, be it earlier or later.", func(e *env) {
+	{"Permanent", "With Permanent the flag and the expiry are replaced, whether that is earlier or later.", func(e *env) {
 		r := e.create(record("a", "1"))
 		for _, on := range []bool{true, false} {
 			c := change(r)
@@ -348,7 +348,7 @@ var promises = []promise{
 			}
 		}
 	}},
-	{"Expired", "A record whose Expires has passed is none: for Load, Update, End and Create.", func(e *env) {
+	{"Expired", "To Load, Update, End and Create, a record whose Expires has passed does not exist.", func(e *env) {
 		r := record("a", "1")
 		r.Expires = time.Now().Add(time.Second)
 		e.create(r)
@@ -369,7 +369,7 @@ var promises = []promise{
 		e.create(record("c", "3"))
 		e.holds("c", "3")
 	}},
-	{"Emptied", "Update says when no field is left, the record then ends within a minute, and a field that is added before brings it back with its Expires.", func(e *env) {
+	{"Emptied", "Update reports that no field is left. The record then ends within a minute, unless a field is added before: that restores it with its former Expires.", func(e *env) {
 		r := e.create(record("a", "1"))
 		c := change(r)
 		c.Delete = []string{"a"}
@@ -393,7 +393,7 @@ var promises = []promise{
 			e.breach("a refilled record expires at %v, want %v", got.Expires, r.Expires)
 		}
 	}},
-	{"EmptiedTogether", "Of two Updates that each remove one of the last two fields exactly one finds the record Empty.", func(e *env) {
+	{"EmptiedTogether", "If two Updates each remove one of the last two fields, exactly one of them reports Empty.", func(e *env) {
 		r := e.create(record("a", "1", "b", "2"))
 		seen := e.load()
 		var empty [2]bool
@@ -406,7 +406,7 @@ var promises = []promise{
 			e.breach("Empty = %v", empty)
 		}
 	}},
-	{"Match", "With Match an Update applies only if the fields have exactly those values, else it is ErrConflict and changes nothing.", func(e *env) {
+	{"Match", "With Match, an Update applies only if the fields have exactly those values; otherwise it returns ErrConflict and changes nothing.", func(e *env) {
 		r := e.create(record("n", "1", "empty", ""))
 		absent := func(name string) []sessplus.RawField { return []sessplus.RawField{{Name: name}} }
 		for _, tt := range []struct {
@@ -443,7 +443,7 @@ var promises = []promise{
 			}
 		}
 	}},
-	{"Take", "StepTake returns the record as it was last; others still load it, and cannot change or take it.", func(e *env) {
+	{"Take", "StepTake returns the current record. Others can still load it, but cannot change or take it.", func(e *env) {
 		r := e.create(record("a", "1"))
 		seen := e.load()
 		c := change(r)
@@ -474,7 +474,7 @@ var promises = []promise{
 		}
 		e.holds("a", "1", "b", "2")
 	}},
-	{"Release", "StepRelease gives back a record that was taken, or ended with that Token, as it was.", func(e *env) {
+	{"Release", "StepRelease restores a record that was taken or ended with the same Token.", func(e *env) {
 		r := e.create(record("a", "1"))
 		for _, steps := range [][]*sessplus.Ending{{take("mine")}, {take("mine"), end("mine", "next")}} {
 			for _, step := range steps {
@@ -492,7 +492,7 @@ var promises = []promise{
 			e.update(c)
 		}
 	}},
-	{"Lapsed", "A take lapses after TakeGrace: then an Update takes it off, and somebody else may take the record.", func(e *env) {
+	{"Lapsed", "A take lapses after TakeGrace. From then on an Update removes it, and another token may take the record.", func(e *env) {
 		r := e.create(record("a", "1"))
 		e.end(take("mine"))
 		other := take("other")
@@ -508,7 +508,7 @@ var promises = []promise{
 			e.breach("StepEnd after the take had lapsed and the record changed = %v", err)
 		}
 	}},
-	{"End", "A record that was ended is an EndedError with what is Next, for a minute and for every method but Create, and stays ended.", func(e *env) {
+	{"End", "For a minute, every method but Create answers an ended record with an EndedError that has its Next, and the record stays ended.", func(e *env) {
 		for i, steps := range [][]*sessplus.Ending{{end("", "one two")}, {take("mine"), end("mine", "one two"), end("mine", "one two")}, {take("mine"), end("", "one two")}} {
 			e.key += "x"
 			r := e.create(record("a", "1"))
@@ -537,7 +537,7 @@ var promises = []promise{
 			}
 		}
 	}},
-	{"TakeOnce", "Of several StepTakes at the same time one gets the record, the others are ErrTaken.", func(e *env) {
+	{"TakeOnce", "Of several concurrent StepTakes one gets the record, and the others return ErrTaken.", func(e *env) {
 		e.create(record("a", "1"))
 		var mu sync.Mutex
 		got := 0
@@ -555,8 +555,8 @@ var promises = []promise{
 			e.breach("%d StepTakes got it", got)
 		}
 	}},
-	{"History", "Update and End do what Change.Apply and Ending.Apply do, whatever came before.", history},
-	{"Stale", "Seen is only a hint: an Update with an old one keeps what others have saved.", func(e *env) {
+	{"History", "After any history, Update and End do what Change.Apply and Ending.Apply do.", history},
+	{"Stale", "Seen is only a hint: an Update with a stale one preserves what others have saved.", func(e *env) {
 		r := e.create(record("a", "1", "b", "2"))
 		seen := e.load()
 		c := change(r)
@@ -571,7 +571,7 @@ var promises = []promise{
 		e.update(c)
 		e.holds("a", "10", "c", "3", "d", "4")
 	}},
-	{"Version", "A Version that Update returns fits the record it made: it can be Seen again.", func(e *env) {
+	{"Version", "The Version that Update returns is that of the record it has written, which can be passed as Seen.", func(e *env) {
 		e.create(record("a", "1"))
 		seen := e.load()
 		for i := range 5 {
@@ -582,7 +582,7 @@ var promises = []promise{
 		}
 		e.holds("a", "1", "f0", "1", "f1", "1", "f2", "1", "f3", "1", "f4", "1")
 	}},
-	{"CreateOnce", "Of several Creates of one key at the same time one succeeds.", func(e *env) {
+	{"CreateOnce", "Of several concurrent Creates on one key exactly one succeeds.", func(e *env) {
 		var mu sync.Mutex
 		created := 0
 		e.together(8, func(i int) {
@@ -599,7 +599,7 @@ var promises = []promise{
 			e.breach("%d Creates succeeded", created)
 		}
 	}},
-	{"ConcurrentFields", "Updates of different fields at the same time all stay.", func(e *env) {
+	{"ConcurrentFields", "Concurrent Updates of different fields all persist.", func(e *env) {
 		const n = 20
 		r := e.create(record("a", "1"))
 		seen := e.load()
@@ -616,7 +616,7 @@ var promises = []promise{
 		})
 		e.holds(want...)
 	}},
-	{"ConcurrentStreak", "Updates of different fields that follow each other at the same time all stay.", func(e *env) {
+	{"ConcurrentStreak", "Concurrent series of Updates, each series of its own field, all persist.", func(e *env) {
 		r := e.create(record("a", "1"))
 		end := time.Now().Add(time.Second / 2)
 		e.together(4, func(i int) {
@@ -636,7 +636,7 @@ var promises = []promise{
 			}
 		})
 	}},
-	{"CompareAndSet", "Of several Updates with the same Match at the same time one succeeds, the others are ErrConflict.", func(e *env) {
+	{"CompareAndSet", "Of several concurrent Updates with the same Match one succeeds, and the others return ErrConflict.", func(e *env) {
 		r := e.create(record("n", "0"))
 		seen := e.load()
 		var mu sync.Mutex
@@ -657,7 +657,7 @@ var promises = []promise{
 			e.breach("%d Updates succeeded", won)
 		}
 	}},
-	{"Copies", "A backend keeps no struct or slice of structs that it is given, and gives none away that it keeps.", func(e *env) {
+	{"Copies", "Methods must not retain the records, changes or field slices they are passed, and must return copies.", func(e *env) {
 		r := e.create(record("a", "1", "b", "2"))
 		r.Fields[0] = sessplus.RawField{Name: "x", Value: []byte("9")}
 		got := e.holds("a", "1", "b", "2")
@@ -668,7 +668,7 @@ var promises = []promise{
 		c.Set[0] = sessplus.RawField{Name: "x", Value: []byte("9")}
 		e.holds("a", "1", "b", "2", "c", "3")
 	}},
-	{"Apart", "Records of different keys have nothing to do with each other.", func(e *env) {
+	{"Apart", "Records of different keys are independent.", func(e *env) {
 		first := e.key
 		e.create(record("a", "1"))
 		e.key = first + "x"
@@ -678,7 +678,7 @@ var promises = []promise{
 		e.key = first
 		e.holds("a", "1")
 	}},
-	{"Keys", "A key is any printable ASCII.", func(e *env) {
+	{"Keys", "A key is any string of printable ASCII.", func(e *env) {
 		base := e.key
 		for _, odd := range []string{"a/b", "..", ".", "__x__", "%2F", "#?&", "{tag}", "*", "$", strings.Repeat("k", 600)} {
 			e.key = odd + base
@@ -688,7 +688,7 @@ var promises = []promise{
 			e.missing()
 		}
 	}},
-	{"Context", "A call whose context is done returns soon, and its error is not ErrNoRecord.", func(e *env) {
+	{"Context", "A call whose context is done returns promptly, and its error is not ErrNoRecord.", func(e *env) {
 		e.create(record("a", "1"))
 		ctx, cancel := context.WithDeadline(e.ctx, time.Now().Add(-time.Second))
 		defer cancel()
@@ -703,7 +703,225 @@ var promises = []promise{
 			e.breach("the calls took %v", took)
 		}
 	}},
-	{"NoSecrets", "The text of an error holds no field's value.", func(e *env) {
+	{"OwnedCreate", "Owned returns the records with exactly this Owner, each once, as Load does, with their keys.", indexed(func(e *env) {
+		ann, keys := e.key+"@ann", make(map[string][]string)
+		owners := []string{ann, ann, ann + "x", ann[:len(ann)-1], ann + "*", strings.ToUpper(ann), "", "@", "{ann}" + e.key, e.key + "/a:b#c%20[d]"}
+		for i, owner := range owners {
+			x := e.with(fmt.Sprint(e.key, "o", i))
+			r := record("n", fmt.Sprint(i))
+			r.Owner, r.Device, r.Permanent = owner, fmt.Sprint("Browser/", i, " (é; @x #y)"), i == 1
+			x.create(r)
+			if got := x.holds("n", fmt.Sprint(i)); got.Owner != owner || got.Device != r.Device {
+				e.breach("Load = Owner %q and Device %q, want %q and %q", got.Owner, got.Device, owner, r.Device)
+			}
+			keys[owner] = append(keys[owner], x.key)
+		}
+		for owner, keys := range keys {
+			if owner != "" && owner != "@" { // which others may have used before
+				e.owns(owner, keys...)
+			}
+		}
+		e.owns(e.key + "@nobody")
+		e.owns(ann+"*", keys[ann+"*"]...)
+	})},
+	{"OwnedUpdate", "An Update with Owner moves the record to that owner, \"\" to none, and back again; without, it keeps its owner.", indexed(func(e *env) {
+		ann, eve := e.key+"@ann", e.key+"@eve"
+		other := record("b", "2")
+		other.Owner = ann
+		e.with(e.key + "other").create(other)
+		r := e.create(record("a", "1"))
+		e.owns(ann, e.key+"other")
+		was := r
+		for i, owner := range []string{ann, eve, ann, "", eve, eve, ann} {
+			c := change(r)
+			c.Now = c.Now.Add(time.Duration(i) * time.Millisecond)
+			c.Owner, c.Seen = &owner, []*sessplus.Record{nil, was, e.load()}[i%3]
+			if i%2 == 0 {
+				c.Set = fields("a", fmt.Sprint(i))
+			}
+			was = e.load()
+			e.update(c)
+			if got := e.load().Owner; got != owner {
+				e.breach("after an Update with the Owner %q it is %q", owner, got)
+			}
+			want := map[string][]string{ann: {e.key + "other"}}
+			if want[owner] = append(want[owner], e.key); owner != "" {
+				e.owns(owner, want[owner]...)
+			}
+			for _, o := range []string{ann, eve} {
+				e.owns(o, want[o]...)
+			}
+		}
+		for name, alter := range map[string]func(c *sessplus.Change){
+			"a touch":                  func(c *sessplus.Change) { c.Expires = r.Expires.Add(time.Hour) },
+			"a save":                   func(c *sessplus.Change) { c.Set = fields("c", "3") },
+			"the loss of a field":      func(c *sessplus.Change) { c.Delete = []string{"c"} },
+			"a permanence":             func(c *sessplus.Change) { c.Permanent, c.Expires = new(true), r.Expires.Add(24*time.Hour) },
+			"the end of permanence":    func(c *sessplus.Change) { c.Permanent = new(false) },
+			"a change that is refused": func(c *sessplus.Change) { c.Match, c.Owner = fields("a", "x"), new(eve) },
+		} {
+			c := change(r)
+			alter(c)
+			if _, err := e.Update(e.ctx, e.key, c); err != nil && c.Match == nil {
+				e.breach("%s: %v", name, err)
+			}
+			if got := e.load().Owner; got != ann {
+				e.breach("after %s the Owner is %q", name, got)
+			}
+			e.owns(ann, e.key, e.key+"other")
+			e.owns(eve)
+		}
+	})},
+	{"OwnedLives", "Owned returns a record for as long as it lives, however an Update has moved its expiry, and whatever Seen was.", indexed(func(e *env) {
+		moves := []func(seen, created *sessplus.Record) *sessplus.Change{
+			func(seen, r *sessplus.Record) *sessplus.Change { return &sessplus.Change{Seen: seen} },
+			func(seen, r *sessplus.Record) *sessplus.Change {
+				return &sessplus.Change{Set: fields("b", "2"), Seen: seen}
+			},
+			func(seen, r *sessplus.Record) *sessplus.Change { return &sessplus.Change{Set: fields("b", "2")} },
+			func(seen, r *sessplus.Record) *sessplus.Change {
+				return &sessplus.Change{Permanent: new(true), Seen: r}
+			},
+			func(seen, r *sessplus.Record) *sessplus.Change {
+				return &sessplus.Change{Delete: []string{"b"}, Seen: r}
+			},
+		}
+		var last time.Time
+		var owners, keys []string
+		for i, move := range moves {
+			for j := range 2 {
+				x := e.with(fmt.Sprintf("%sl%d-%d", e.key, i, j))
+				ann := x.key + "@ann"
+				r := record("a", "1")
+				r.Owner, r.Expires = ann, time.Now().Add(1500*time.Millisecond)
+				if j > 0 {
+					r.Owner = ""
+				}
+				x.create(r)
+				seen := x.load()
+				if j > 0 { // and this is not seen
+					c := change(r)
+					c.Owner = &ann
+					x.update(c)
+				}
+				c := move(seen, r)
+				c.Now, c.Expires = time.Now(), r.Expires.Add(time.Hour)
+				x.update(c)
+				owners, keys, last = append(owners, ann), append(keys, x.key), r.Expires
+			}
+		}
+		gone := e.with(e.key + "gone")
+		r := record("a", "1")
+		r.Owner, r.Expires = e.key+"@ann", last
+		gone.create(r)
+		time.Sleep(time.Until(last) + 100*time.Millisecond)
+		for i, owner := range owners {
+			e.owns(owner, keys[i])
+		}
+		e.owns(e.key + "@ann")
+	})},
+	{"OwnedEnds", "Owned returns a record that is taken, and none that has ended or expired; one whose end was undone is there again.", indexed(func(e *env) {
+		ann := e.key + "@ann"
+		r := record("a", "1")
+		r.Owner = ann
+		e.create(r)
+		e.end(take("t"))
+		if list := e.owns(ann, e.key); list[0].Mark == nil || list[0].Mark.Token != "t" {
+			e.breach("Owned gives the Mark %v of a record that was taken by t", list[0].Mark)
+		}
+		e.end(end("t", e.key+"next"))
+		e.owns(ann)
+		e.owns(ann)
+		e.end(release("t"))
+		e.owns(ann, e.key)
+		next := e.with(e.key + "next") // as a rotation does
+		e.end(take("t"))
+		next.create(r)
+		e.owns(ann, e.key, next.key)
+		e.end(end("t", next.key))
+		e.owns(ann, next.key)
+		next.end(end("", ""))
+		e.owns(ann)
+	})},
+	{"OwnedCopies", "The records that Owned returns are the caller's.", indexed(func(e *env) {
+		r := record("a", "1")
+		r.Owner = e.key + "@ann"
+		e.create(r)
+		list := e.owns(r.Owner, e.key)
+		list[0].Fields[0] = sessplus.RawField{Name: "x", Value: []byte("9")}
+		list[0].Owner = "x"
+		e.holds("a", "1")
+		e.owns(r.Owner, e.key)
+	})},
+	{"OwnedTogether", "A record whose Create, or Update to an Owner, has returned is not missing, whatever happens beside it.", indexed(func(e *env) {
+		ann, eve := e.key+"@ann", e.key+"@eve"
+		const n = 24
+		var all []string
+		for i := range n {
+			all = append(all, fmt.Sprint(e.key, "t", i))
+		}
+		e.together(n, func(i int) {
+			r := record("n", fmt.Sprint(i))
+			r.Owner = ann
+			if i%2 > 0 {
+				r.Owner = ""
+			}
+			if err := e.Create(e.ctx, all[i], r); err != nil {
+				e.Errorf("Create: %v", err)
+				return
+			}
+			if i%2 > 0 {
+				c := change(r)
+				c.Owner = &ann
+				if _, err := e.Update(e.ctx, all[i], c); err != nil {
+					e.Errorf("Update: %v", err)
+					return
+				}
+			}
+			list, err := e.Backend.(sessplus.Indexer).Owned(e.ctx, ann)
+			if err != nil || !slices.ContainsFunc(list, func(r sessplus.KeyedRecord) bool { return r.Key == all[i] }) {
+				e.Errorf("Owned lacks a record that has this Owner, %v\nbreaks the promise: %s", err, e.rule)
+			}
+		})
+		e.owns(ann, all...)
+		e.together(n, func(i int) {
+			switch i % 3 {
+			case 0:
+				if _, err := e.End(e.ctx, all[i], end("", "")); err != nil {
+					e.Errorf("End: %v", err)
+				}
+			case 1:
+				c := change(record())
+				c.Owner = &eve
+				if _, err := e.Update(e.ctx, all[i], c); err != nil {
+					e.Errorf("Update: %v", err)
+				}
+			}
+		})
+		var stay, moved []string
+		for i := range n {
+			switch i % 3 {
+			case 1:
+				moved = append(moved, all[i])
+			case 2:
+				stay = append(stay, all[i])
+			}
+		}
+		e.owns(ann, stay...)
+		e.owns(eve, moved...)
+	})},
+	{"OwnedContext", "Owned returns an error soon after its context is done.", indexed(func(e *env) {
+		r := record("a", "1")
+		r.Owner = e.key + "@ann"
+		e.create(r)
+		ctx, cancel := context.WithCancel(e.ctx)
+		cancel()
+		start := time.Now()
+		if list, err := e.Backend.(sessplus.Indexer).Owned(ctx, r.Owner); err == nil || time.Since(start) > 2*time.Second {
+			e.breach("Owned = %d records, %v, after %v", len(list), err, time.Since(start))
+		}
+	})},
+	{"NoSecrets", "No error text contains a field's value.", func(e *env) {
 		secret := []byte("s3cr3t-value")
 		r := e.create(record("a", "1"))
 		c := change(r)
@@ -716,11 +934,55 @@ var promises = []promise{
 	}},
 }
 
-// history makes random changes and steps, to the backend and to a record in memory, and compares them after each.
+// indexed is a promise of an Indexer. Other backends need not keep it.
+func indexed(test func(e *env)) func(e *env) {
+	return func(e *env) {
+		if _, ok := e.Backend.(sessplus.Indexer); !ok {
+			e.Skip("the backend is no Indexer, which only IndexBy needs")
+		}
+		test(e)
+	}
+}
+
+// with returns the env for another key.
+func (e *env) with(key string) *env {
+	other := *e
+	other.key = key
+	return &other
+}
+
+// owns fails unless the owner has exactly the records of these keys, as Load returns them.
+func (e *env) owns(owner string, keys ...string) []sessplus.KeyedRecord {
+	e.Helper()
+	list, err := e.Backend.(sessplus.Indexer).Owned(e.ctx, owner)
+	if err != nil {
+		e.breach("Owned: %v", err)
+	}
+	got := make([]string, len(list))
+	for i, r := range list {
+		got[i] = r.Key
+		if loaded, err := e.Load(e.ctx, r.Key); err != nil || text(loaded.Fields) != text(r.Fields) || r.Owner != owner || r.Device != loaded.Device ||
+			!near(r.Created, loaded.Created) || !near(r.Saved, loaded.Saved) || !near(r.Expires, loaded.Expires) || r.Permanent != loaded.Permanent {
+			e.breach("Owned(%q) gives %+v, where Load gives %+v, %v", owner, r.Record, loaded, err)
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(keys)
+	if !slices.Equal(got, keys) {
+		e.breach("Owned(%q) gives the keys %q, want %q", owner, got, keys)
+	}
+	return list
+}
+
+// history applies random changes and steps to the backend and, with Change.Apply and Ending.Apply, to a record in memory.
+// It compares the two after each (SPEC 13.2).
 func history(e *env) {
+	rule := e.rule
 	seed := uint64(time.Now().UnixNano())
 	rng := rand.New(rand.NewPCG(seed, 0))
 	base := e.key
+	_, indexes := e.Backend.(sessplus.Indexer)
+	owners := []string{base + "@ann", base + "@eve"}
 	var done []string // what led here
 	for round := range 6 {
 		e.key = fmt.Sprint(base, "h", round)
@@ -739,8 +1001,11 @@ func history(e *env) {
 			if rng.IntN(3) > 0 {
 				c := randomChange(rng, model, now)
 				c.Seen = known
-				done = append(done, fmt.Sprintf("Update: set %s, delete %q, match %s, permanent %v, exact %v", text(c.Set), c.Delete, text(c.Match),
-					c.Permanent != nil, c.Exact))
+				if indexes && rng.IntN(4) == 0 {
+					c.Owner = &[]string{"", owners[0], owners[1]}[rng.IntN(3)]
+				}
+				done = append(done, fmt.Sprintf("Update: set %s, delete %q, match %s, permanent %v, exact %v, owner %v", text(c.Set), c.Delete,
+					text(c.Match), c.Permanent != nil, c.Exact, c.Owner != nil))
 				var result, wanted sessplus.Result
 				result, got = e.Update(e.ctx, e.key, c)
 				wanted, want = c.Apply(model)
@@ -765,16 +1030,30 @@ func history(e *env) {
 			case dead && errors.As(err, new(*sessplus.EndedError)):
 			case dead || err != nil:
 				e.breach("seed %d, after %s\nLoad = %v, want an EndedError: %v", seed, strings.Join(done, "\n"), err, dead)
-			case text(r.Fields) != text(model.Fields) || !near(r.Expires, model.Expires) || !near(r.Saved, model.Saved) || r.Permanent != model.Permanent:
+			case text(r.Fields) != text(model.Fields) || !near(r.Expires, model.Expires) || !near(r.Saved, model.Saved) || r.Permanent != model.Permanent || r.Owner != model.Owner:
 				e.breach("seed %d, after %s\nLoad = %+v, want %+v", seed, strings.Join(done, "\n"), r, model)
 			default:
 				seen = r
 			}
+			if !indexes || rng.IntN(4) > 0 {
+				continue
+			}
+			for _, owner := range owners {
+				var keys []string
+				if model.Owner == owner && !dead {
+					keys = []string{e.key}
+				}
+				done = append(done, fmt.Sprintf("Owned(%q)", owner))
+				e.rule = strings.Join(append(done, rule), "\n")
+				e.owns(owner, keys...)
+				e.rule = rule
+			}
 		}
+		e.End(e.ctx, e.key, end("", "")) // or its owner had it in the next round
 	}
 }
 
-// unwrapped is the error that Backend names, so that errors can be compared.
+// unwrapped returns the error that the documentation of Backend names, so that errors can be compared.
 func unwrapped(err error) error {
 	var dead *sessplus.EndedError
 	if errors.As(err, &dead) {
@@ -812,7 +1091,7 @@ func randomChange(rng *rand.Rand, model *sessplus.Record, now time.Time) *sesspl
 	return c
 }
 
-// together calls f for 0 to n-1 at the same time, and waits.
+// together calls f with 0 to n-1 concurrently, and waits for all calls.
 func (e *env) together(n int, f func(i int)) {
 	var wg sync.WaitGroup
 	begin := make(chan struct{})

@@ -21,11 +21,16 @@ func main() {
 	}
 	http.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		s := sessplus.Get(r)
-		Visits.Set(s, Visits.Get(s)+1)
+		visits, err := Visits.Update(s, func(n int) int { return n + 1 }) // loses no visit to a concurrent request
+		if err != nil {
+			log.Print(err)
+			http.Error(w, "please try again", http.StatusServiceUnavailable)
+			return
+		}
 		if c := r.FormValue("color"); c != "" {
 			s.Set("color", c)
 		}
-		fmt.Fprintf(w, "visit %d, color %q\n", Visits.Get(s), s.GetString("color"))
+		fmt.Fprintf(w, "visit %d, color %q\n", visits, s.GetString("color"))
 	})
 	log.Fatal(http.ListenAndServe("127.0.0.1:8080", mgr.Handler(http.DefaultServeMux)))
 }

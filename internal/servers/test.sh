@@ -24,6 +24,16 @@ if missing redis-server; then
 	install redis-server || echo "redis-server is missing: apt-get install redis-server"
 fi
 
+if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && missing initdb; then
+	echo "installing PostgreSQL"
+	install postgresql || echo "PostgreSQL is missing: apt-get install postgresql"
+fi
+
+if missing mariadbd && [ ! -x /usr/sbin/mariadbd ]; then
+	echo "installing MariaDB"
+	install mariadb-server || echo "MariaDB is missing: apt-get install mariadb-server"
+fi
+
 if missing chromium && missing chromium-browser && missing google-chrome; then
 	echo "installing chromium"
 	install chromium || echo "a browser is missing: apt-get install chromium"

@@ -1,0 +1,158 @@
+package sessplus_test
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sessplus/sessplus"
+)
+
+// redeployed returns the same site, and so the same browser, behind a manager of other configs.
+func (s *site) redeployed(m *sessplus.Manager) *site {
+	next := newSite(s.TB, m)
+	next.client.Jar = s.client.Jar // a cookie is for a host, whatever its port
+	return next
+}
+
+// SPEC 6.5: chunks that a former config has left behind go with the response that sets or drops the cookie.
+func TestChunksOfAFormerConfigAreExpired(t *testing.T) {
+	former := sessplus.Config{CookieName: "s", MaxChunks: 4}
+	set := func(s *sessplus.Session) { s.Set("user", "bob") }
+	for name, config := range map[string]sessplus.Config{
+		"fewer chunks":    {CookieName: "s", MaxChunks: 2},
+		"never split":     {CookieName: "s"},
+		"server-side":     {CookieName: "s", Backend: sessplus.Memory()},
+		"lazy":            {CookieName: "s", Backend: sessplus.Memory(), Lazy: true},
+		"signed id":       {CookieName: "s", Backend: sessplus.Memory(), SignID: true},
+		"other configs":   {CookieName: "s", Fields: sessplus.Exclude("other")},
+		"Path and Secure": {CookieName: "s", Path: "/", SameSite: http.SameSiteStrictMode, ScriptReadable: true},
+	} {
+		for what, f := range map[string]func(*sessplus.Session){
+			"set":              set,
+			"destroy":          func(s *sessplus.Session) { s.Destroy() },
+			"destroy and set":  func(s *sessplus.Session) { s.Destroy(); set(s) },
+			"save":             func(s *sessplus.Session) { set(s); s.Save() },
+			"save and destroy": func(s *sessplus.Session) { set(s); s.Save(); s.Destroy() },
+			"save twice":       func(s *sessplus.Session) { set(s); s.Save(); s.Set("n", 1); s.Save() },
+		} {
+			t.Run(name+"/"+what, func(t *testing.T) {
+				s := newSite(t, newManager(t, nil, former))
+				s.with(func(s *sessplus.Session) { s.Set("payload", noise(8200)) })
+				if jar := s.jar(s.client); len(jar) != 4 {
+					t.Fatalf("%d cookies, want 4", len(jar))
+				}
+				s = s.redeployed(newManager(t, nil, config))
+				if r := s.with(func(s *sessplus.Session) { s.Get("user") }); len(r.Header["Set-Cookie"]) > 0 {
+					t.Errorf("a read sets %d cookies, want none", len(r.Header["Set-Cookie"]))
+				}
+				r := s.with(f)
+				want := []string{"s"}
+				if strings.HasSuffix(what, "destroy") {
+					want = nil
+				}
+				if got := slices.Sorted(maps.Keys(s.jar(s.client))); !slices.Equal(got, want) {
+					t.Errorf("the browser has %q, want %q", got, want)
+				}
+				for _, k := range r.Cookies() {
+					if lines := r.setCookies(k.Name); len(lines) > 1 {
+						t.Errorf("%d Set-Cookie lines for %s, want 1", len(lines), k.Name)
+					}
+					if k.Name != "s" && (k.Path != "/" || k.SameSite != max(config.SameSite, http.SameSiteLaxMode) || k.HttpOnly == config.ScriptReadable) {
+						t.Errorf("the deletion of %s has other attributes than the config", k.Name) // SPEC 5.9
+					}
+				}
+				if r := s.with(func(s *sessplus.Session) { s.Set("n", 2) }); len(r.Header["Set-Cookie"]) > 1 {
+					t.Errorf("the next request sets %d cookies, want 1 at most", len(r.Header["Set-Cookie"]))
+				}
+			})
+		}
+	}
+}
+
+// SPEC 6.5, 5.9: also when nothing but chunks is left, of a cookie with a Domain, and up to the last that there can be.
+func TestChunksThatAreLeftAlone(t *testing.T) {
+	m := newManager(t, nil, sessplus.Config{CookieName: "s", Domain: "example.com"})
+	h := m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { sessplus.Get(r).Destroy() }))
+	server := httptest.NewServer(h)
+	defer server.Close()
+	req, _ := http.NewRequest("GET", server.URL, nil)
+	req.Header.Set("Cookie", "s.1=AAAAAAAA.BBBB; s.19=AAAAAAAA.BBBB; s.20=AAAAAAAA.BBBB; s.01=AAAAAAAA.BBBB; s.x=AAAAAAAA.BBBB")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	var names []string
+	for _, k := range res.Cookies() {
+		if names = append(names, k.Name); k.MaxAge >= 0 || k.Domain != "example.com" {
+			t.Errorf("%s: Max-Age %d, Domain %q, want a deletion for example.com", k.Name, k.MaxAge, k.Domain)
+		}
+	}
+	if want := []string{"s.1", "s.19"}; !slices.Equal(names, want) {
+		t.Errorf("deletions of %q, want %q", names, want)
+	}
+}
+
+// SPEC 6.5: a cookie that another config has, or that was never a chunk, is left alone.
+func TestCookiesThatAreNoLeftoversStay(t *testing.T) {
+	other := []sessplus.Config{
+		{CookieName: "s", Fields: sessplus.Include("user")},
+		{CookieName: "s.1", Fields: sessplus.Include("a"), MaxChunks: 3},
+		{CookieName: "s.2", Fields: sessplus.Include("b"), Backend: sessplus.Memory()},
+	}
+	for _, configs := range [][]sessplus.Config{other, {other[2], other[1], other[0]}} {
+		s := newSite(t, newManager(t, nil, configs...))
+		large := noise(5000) // so that s.1 has the form of a chunk
+		s.with(func(s *sessplus.Session) { s.Set("a", large); s.Set("b", 2); s.Set("user", "ann") })
+		before := s.jar(s.client)
+		delete(before, "s")
+		s.with(func(s *sessplus.Session) { s.Set("user", "bob") })
+		s.with(func(s *sessplus.Session) { s.Destroy("s") })
+		if jar := s.jar(s.client); !maps.Equal(jar, before) || len(jar) < 3 {
+			t.Errorf("the browser has %q, want %q as they were", slices.Sorted(maps.Keys(jar)), slices.Sorted(maps.Keys(before)))
+		}
+		s.with(func(s *sessplus.Session) {
+			if s.GetString("a") != large || s.GetInt("b") != 2 {
+				t.Error("s.1 or s.2 is not read")
+			}
+		})
+	}
+	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "s"}))
+	s.client = (&crowd{site: s}).withCookies(map[string]string{"s.1": "theirs", "s.2": "dark.mode!"})
+	s.with(func(s *sessplus.Session) { s.Set("user", "ann") })
+	s.with(func(s *sessplus.Session) { s.Destroy() })
+	if jar := s.jar(s.client); jar["s.1"] != "theirs" || jar["s.2"] != "dark.mode!" {
+		t.Errorf("the browser has %d cookies, want those of the program", len(jar))
+	}
+}
+
+// SPEC 6.5, 6.9: what is wrong with a cookie that has more chunks than the config takes is said by its name.
+func TestLogNamesMaxChunks(t *testing.T) {
+	for kind, config := range map[string]sessplus.Config{
+		"never split":  {CookieName: "s"},
+		"fewer chunks": {CookieName: "s", MaxChunks: 3},
+	} {
+		for _, strays := range []int{0, 1, 3} {
+			t.Run(fmt.Sprint(kind, " and strays ", strays), func(t *testing.T) {
+				var j journal
+				s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "s", MaxChunks: 4}))
+				s.with(func(s *sessplus.Session) { s.Set("payload", noise(8200)) })
+				s = s.redeployed(newManager(t, j.options(0), config))
+				s.behind(strays, func(i int, _, _ string) string { return fmt.Sprint("stray", i) },
+					func(_ http.ResponseWriter, r *http.Request) { sessplus.Get(r).Get("payload") })
+				text := j.text()
+				if n := strings.Count(text, "MaxChunks"); n != 1 {
+					t.Errorf("%d lines name MaxChunks, want 1: %s", n, text)
+				}
+				if malformed := strings.Contains(text, "reason=malformed"); malformed != (strays > 0) {
+					t.Errorf("a cookie is called malformed: %v, want %v", malformed, strays > 0)
+				}
+			})
+		}
+	}
+}

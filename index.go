@@ -1,0 +1,446 @@
+package sessplus
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// An Info describes a live session to the user it belongs to, or to a person who looks after users.
+type Info struct {
+	Handle    string         // names the session to Revoke and Edit; it cannot be used as a cookie
+	Created   time.Time      // when it was created or renewed
+	LastSaved time.Time      // the last time a field was saved
+	Expires   time.Time      // when it ends, if it is not used again
+	Device    string         // the User-Agent that created it, at most 256 bytes, as the client said it: escape it
+	Fields    map[string]any // those of this cookie, as Session.Get gives them; one that cannot be decoded is left out
+}
+
+// Sessions lists the live sessions of the user that the cookie's [Config.IndexBy] field names, the last used first. user is
+// the text of that field's value: "42" for the int 42, "ann" for the string "ann"; the empty text matches nobody. A last
+// use is known as closely as the idle timeout is moved, and without [Config.IdleTimeout] it is the last save.
+//
+// The error names a cookie that no config has, or whose config has no IndexBy. It matches [ErrUnavailable] if the backend
+// does not answer within [Options.Timeout]. Sessions may be called concurrently, also outside of a request.
+func (m *Manager) Sessions(ctx context.Context, cookie, user string) ([]Info, error) {
+	c, err := m.indexed(cookie, "list")
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	list, err := m.owned(ctx, c, user, now)
+	if err != nil {
+		return nil, c.listError(err)
+	}
+	list, _ = once(list)
+	slices.SortFunc(list, func(a, b KeyedRecord) int {
+		return cmp.Or(c.lastUse(b.Record).Compare(c.lastUse(a.Record)), b.since().Compare(a.since()), strings.Compare(a.Key, b.Key))
+	})
+	infos := make([]Info, len(list))
+	for i, r := range list {
+		fields := make(map[string]any, len(r.Fields))
+		for _, f := range r.Fields {
+			if v, err := decodeAny(m.codec, f.Value); err == nil && m.routes.owns(c.index, f.Name) {
+				fields[f.Name] = v
+			}
+		}
+		infos[i] = Info{handle(r.Key), r.Created, r.Saved, c.ends(r.Record), r.Device, fields}
+	}
+	return infos, nil
+}
+
+// Revoke ends the session of the cookie that the handle names, as [Session.Destroy] does: the next request that brings its
+// id, on any machine, is an anonymous one. A handle that names no live session is no error, so a revocation that failed can
+// be tried again. One from before a renewal or rotation still ends the session for [EndGrace].
+//
+// The error names a cookie that no config has or whose config has no [Config.IndexBy], and a handle that is malformed. It
+// matches [ErrUnavailable] if the backend does not answer.
+func (m *Manager) Revoke(ctx context.Context, cookie, handle string) error {
+	c, err := m.indexed(cookie, "revoke")
+	if err != nil {
+		return err
+	}
+	key, err := c.keyOf(handle, "revoke")
+	if err != nil {
+		return err
+	}
+	_, err = m.revoke(ctx, c, []KeyedRecord{{key, nil}})
+	return err
+}
+
+// RevokeAll ends the sessions of the user, as [Manager.Sessions] lists them, but for those with these handles, and returns
+// how many it has ended. With the [Session.Handle] of the request at hand it is "log out everywhere else"; that session is
+// spared also if it is renewed meanwhile. The errors are those of [Manager.Revoke]; what failed can be tried again.
+func (m *Manager) RevokeAll(ctx context.Context, cookie, user string, except ...string) (int, error) {
+	c, err := m.indexed(cookie, "revoke")
+	if err != nil {
+		return 0, err
+	}
+	spared := make([]string, len(except))
+	for i, handle := range except {
+		if spared[i], err = c.keyOf(handle, "revoke"); err != nil {
+			return 0, err
+		}
+	}
+	list, err := m.owned(ctx, c, user, time.Now())
+	if err != nil || len(list) == 0 {
+		return 0, c.listError(err)
+	}
+	if len(spared) > 0 {
+		if spared, err = m.successors(ctx, c, spared); err != nil {
+			return 0, &Error{Cookie: cookie, Op: "revoke", Err: err}
+		}
+		list = slices.DeleteFunc(list, func(r KeyedRecord) bool { return slices.Contains(spared, r.Key) })
+	}
+	list, replacing := once(list)
+	n, err := m.revoke(ctx, c, list)
+	if err == nil {
+		_, err = m.revoke(ctx, c, replacing)
+	}
+	return n, err
+}
+
+// Edit calls change with the session of the cookie that the handle names, outside of any request of its visitor, and saves
+// what it has changed as a request would: those fields alone, whatever requests change beside it. The visitor's next
+// request sees it, on any machine. It is no use for IdleTimeout.
+//
+// The fields of other cookies are absent, and what needs a Set-Cookie ([Session.Renew], [Session.SetPermanent], fields of
+// other cookies) is [ErrHeadersSent]. An error of change is returned, and nothing is saved but what [Session.Save] and
+// [Field.Update] have. The error matches [ErrSessionGone] if there is no such session, or it ends meanwhile; else it is as
+// that of [Manager.Revoke]. A session that is renewed meanwhile is changed under its new id.
+func (m *Manager) Edit(ctx context.Context, cookie, handle string, change func(s *Session) error) error {
+	const op = "edit"
+	c, err := m.indexed(cookie, op)
+	if err != nil {
+		return err
+	}
+	key, err := c.keyOf(handle, op)
+	if err != nil {
+		return err
+	}
+	s := m.beside(ctx)
+	p := &s.parts[c.index]
+	load := &call{part: p, op: opLoad, sessionName: sessionName{key: key}}
+	if err := s.runFor(ctx, []*call{load}); err != nil {
+		return &Error{Cookie: cookie, Op: op, Err: err}
+	}
+	switch {
+	case errors.Is(load.err, ErrNoRecord) || load.err == nil && (!c.alive(load.record, time.Now()) || len(load.record.Fields) == 0):
+		return &Error{Cookie: cookie, Op: op, Err: ErrSessionGone}
+	case load.err != nil:
+		return &Error{Cookie: cookie, Op: op, Err: load.err}
+	}
+	p.name, p.held, p.quiet = load.sessionName, true, true
+	p.take(m, load.record)
+	if err := change(s); err != nil {
+		return err
+	}
+	err = s.Save()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil && p.gone { // which DropIfGone lets pass
+		err = &Error{Cookie: cookie, Op: op, Err: ErrSessionGone}
+	}
+	return err
+}
+
+// indexed returns the cookie, which must have an IndexBy.
+func (m *Manager) indexed(name, op string) (*cookie, error) {
+	for _, c := range m.cookies {
+		if c.CookieName == name && c.IndexBy != "" {
+			return c, nil
+		}
+		if c.CookieName == name {
+			return nil, &Error{Cookie: name, Op: op, Err: errors.New("its config has no IndexBy, so its sessions cannot be found by user")}
+		}
+	}
+	return nil, &Error{Cookie: name, Op: op, Err: errors.New("no config has this cookie")}
+}
+
+// handle is the part of a record's key that tells the sessions of one cookie apart.
+func handle(key string) string { return key[strings.LastIndexByte(key, ':')+1:] }
+
+// keyOf undoes handle.
+func (c *cookie) keyOf(handle, op string) (string, error) {
+	b, err := hex.DecodeString(handle)
+	if err != nil || len(b) != sha256.Size || handle != strings.ToLower(handle) {
+		return "", &Error{Cookie: c.CookieName, Op: op, Err: errors.New("the handle is malformed: Session.Handle and Info.Handle give one")}
+	}
+	return c.recordKey(handle), nil
+}
+
+func (c *cookie) recordKey(handle string) string { return c.KeyPrefix + c.CookieName + ":" + handle }
+
+func (c *cookie) listError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Cookie: c.CookieName, Op: "list", Err: fmt.Errorf("%w: %w", ErrUnavailable, err)}
+}
+
+// beside makes a session that belongs to no request: nothing of it is loaded, and it answers nobody.
+func (m *Manager) beside(ctx context.Context) *Session {
+	s := &newRequest(len(m.cookies)).handle
+	s.m, s.ctx, s.sent = m, ctx, true
+	for i, c := range m.cookies {
+		s.parts[i].cookie, s.parts[i].state = c, loaded
+	}
+	return s
+}
+
+// runFor makes the calls, unless the caller has given up already.
+func (s *Session) runFor(ctx context.Context, calls []*call) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	s.run(calls)
+	return nil
+}
+
+// owned returns the live records of the user.
+func (m *Manager) owned(ctx context.Context, c *cookie, user string, now time.Time) ([]KeyedRecord, error) {
+	owner := c.ownerOf(user)
+	if owner == "" {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.timeout)
+	defer cancel()
+	list, err := c.Backend.(Indexer).Owned(ctx, owner)
+	return slices.DeleteFunc(list, func(r KeyedRecord) bool {
+		i := slices.IndexFunc(r.Fields, func(f RawField) bool { return f.Name == c.IndexBy })
+		if i < 0 || !c.alive(r.Record, now) {
+			return true
+		}
+		text, _ := userText(m.codec, r.Fields[i].Value)
+		return text != user
+	}), err
+}
+
+// once splits the list into records of which each is another session, and those that are about to take the place of one of
+// them. Until that one has ended, what is done to it concerns its successor as well, which nobody knows yet.
+func once(list []KeyedRecord) (sessions, successors []KeyedRecord) {
+	var taken []string
+	for _, r := range list {
+		if r.Mark != nil {
+			taken = append(taken, r.Mark.Token)
+		}
+	}
+	for _, r := range list {
+		if slices.Contains(taken, handle(r.Key)) {
+			successors = append(successors, r)
+		} else {
+			sessions = append(sessions, r)
+		}
+	}
+	return sessions, successors
+}
+
+// since is when the record was made, under the id that it has.
+func (r *Record) since() time.Time {
+	if r.Rotated.After(r.Created) {
+		return r.Rotated
+	}
+	return r.Created
+}
+
+// ends is when a record ends, by its own expiry and by the config as it is now.
+func (c *cookie) ends(r *Record) time.Time {
+	if life := c.lifetime(r.Permanent); life > 0 && r.Created.Add(life).Before(r.Expires) {
+		return r.Created.Add(life)
+	}
+	return r.Expires
+}
+
+// lastUse is when the session was last used, as far as its record tells.
+func (c *cookie) lastUse(r *Record) time.Time {
+	if c.IdleTimeout > 0 {
+		if used := r.Expires.Add(-c.IdleTimeout); used.After(r.Saved) {
+			return used
+		}
+	}
+	return r.Saved
+}
+
+// How many sessions are ended side by side: in one round trip, or with a goroutine for each.
+const (
+	revokedTogether = 1000
+	revokedBeside   = 32
+)
+
+// revoke ends records for good, and what they have become. It returns how many there were to end.
+func (m *Manager) revoke(ctx context.Context, c *cookie, list []KeyedRecord) (ended int, err error) {
+	s := m.beside(ctx)
+	step := revokedBeside
+	if c.batch != nil {
+		step = revokedTogether
+	}
+	for some := range slices.Chunk(list, step) {
+		calls := make([]*call, len(some))
+		for i, r := range some {
+			calls[i] = s.parts[c.index].endCall(r.Key)
+			calls[i].ending.Seen = r.Record
+		}
+		if err := s.runFor(ctx, calls); err != nil {
+			return ended, &Error{Cookie: c.CookieName, Op: "revoke", Err: err}
+		}
+		for _, call := range calls {
+			switch {
+			case call.err == nil:
+				ended++
+				s.event(c, EventDestroy, call, nil)
+			case !errors.Is(call.err, ErrNoRecord):
+				s.event(c, EventError, call, nil)
+				err = &Error{Cookie: c.CookieName, Op: "revoke", Err: call.err}
+			}
+		}
+		if err != nil {
+			return ended, err
+		}
+	}
+	return ended, nil
+}
+
+// successors returns the keys, and those of all that renewals and rotations have made of their records, or are about to.
+func (m *Manager) successors(ctx context.Context, c *cookie, keys []string) ([]string, error) {
+	s := m.beside(ctx)
+	all := slices.Clone(keys)
+	for len(keys) > 0 {
+		calls := make([]*call, len(keys))
+		for i, key := range keys {
+			calls[i] = &call{part: &s.parts[c.index], op: opLoad, sessionName: sessionName{key: key}, still: true}
+		}
+		if err := s.runFor(ctx, calls); err != nil {
+			return nil, err
+		}
+		keys = nil
+		for _, call := range calls {
+			next := nextKey(call.err)
+			switch {
+			case next != "" && !slices.Contains(all, next):
+				all, keys = append(all, next), append(keys, next)
+			case call.err != nil && !errors.Is(call.err, ErrNoRecord):
+				return nil, call.err
+			case call.err == nil && call.record.Mark != nil:
+				all = append(all, c.recordKey(call.record.Mark.Token))
+			}
+		}
+	}
+	return all, nil
+}
+
+// maxDevice is how much of a User-Agent a record keeps, in bytes.
+const maxDevice = 256
+
+// device is what a record keeps of a User-Agent.
+func device(agent string) string {
+	agent = strings.ToValidUTF8(agent, "")
+	if len(agent) > maxDevice {
+		agent = agent[:maxDevice]
+		for !utf8.ValidString(agent) {
+			agent = agent[:len(agent)-1]
+		}
+	}
+	return agent
+}
+
+// userText is the user that the encoded value of an IndexBy field names, "" for nobody. A value that is no text, number or
+// bool names none.
+func userText(codec Codec, value []byte) (user string, ok bool) {
+	if value == nil {
+		return "", true
+	}
+	v, err := decodeAny(codec, value)
+	switch kind := reflect.ValueOf(v).Kind(); {
+	case err != nil:
+		return "", false
+	case kind == reflect.Invalid: // nil
+		return "", true
+	case kind == reflect.Bool, kind == reflect.String, kind >= reflect.Int && kind <= reflect.Float64:
+		return fmt.Sprint(v), true
+	}
+	return "", false
+}
+
+// ownerOf is the [Record.Owner] of a user's sessions, which fits every store, whatever the user is called.
+func (c *cookie) ownerOf(user string) string {
+	if user == "" {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(user))
+	return c.KeyPrefix + c.CookieName + "@" + hex.EncodeToString(sum[:sha256.Size/2])
+}
+
+// owner is the [Record.Owner] that the part's session is to have, with IndexBy.
+func (p *part) owner() (owner string, err error) {
+	e, _ := p.entries.find(p.IndexBy)
+	owner, err = p.ownerBy(e.value)
+	if err != nil && !e.dirty() { // as it is stored it names nobody, and is not for this request to mend
+		return p.rec.Owner, nil
+	}
+	return owner, err
+}
+
+// ownerBy is the [Record.Owner] for an encoded value of the IndexBy field.
+func (c *cookie) ownerBy(value []byte) (owner string, err error) {
+	user, ok := userText(c.codec, value)
+	if !ok {
+		return "", &fieldError{c.IndexBy, "names the user for IndexBy, and must be text, a number or a bool", nil}
+	}
+	return c.ownerOf(user), nil
+}
+
+// misfiled reports whether the record is not indexed as the config says: it is from before there was an IndexBy, or another.
+func (p *part) misfiled() bool {
+	if p.IndexBy == "" || p.rec == nil || !p.used {
+		return false
+	}
+	owner, err := p.owner()
+	return err == nil && owner != p.rec.Owner
+}
+
+// file lets the save say whose the session is, if IndexBy asks for it.
+func (s *Session) file(v *save) {
+	p := v.part
+	if p.IndexBy == "" || v.main == nil || v.err != nil {
+		return
+	}
+	owner, err := p.owner()
+	switch {
+	case err != nil:
+		v.err, v.main, v.take = p.saveError(err), nil, nil
+	case v.creates():
+		v.main.record.Owner, v.main.record.Device = owner, device(s.agent)
+	case v.main.change != nil:
+		if owner != p.rec.Owner {
+			v.main.change.Owner = &owner
+		} else {
+			p.fileChange(v.main.change)
+		}
+	}
+}
+
+// fileChange lets a change that sets or removes the IndexBy field set the Owner, in the same atomic step.
+func (c *cookie) fileChange(change *Change) (err error) {
+	if c.IndexBy == "" {
+		return nil
+	}
+	var owner string
+	for _, f := range change.Set {
+		if f.Name == c.IndexBy {
+			owner, err = c.ownerBy(f.Value)
+			change.Owner = &owner
+		}
+	}
+	if slices.Contains(change.Delete, c.IndexBy) {
+		change.Owner = &owner
+	}
+	return err
+}

@@ -1,0 +1,243 @@
+package sessplus
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// With Options.SingleCookie the values of all configs ride in one cookie, for hosts that pass on no more (Firebase Hosting:
+// __session). Its value is "NAME:TEXT" for each config that has one, joined by slashes, and "NAME:TEXT:END" for one with a
+// MaxAge, which ends before the others; END is in Unix seconds. NAME is the CookieName with "." and "%" as in a URL, TEXT
+// what the cookie of that config alone would hold. None of the separators is in a cookie's name or in base64.
+//
+// To write the cookie is to write the values of all configs, also of those that have not changed. The id of a session that
+// has ended meanwhile must not take the place of a newer one in the browser, so that these sessions are asked for before.
+
+// A bundle is the one cookie, as a request brought it and as it is to be.
+type bundle struct {
+	*cookie              // with the attributes that all configs have
+	came, twice uint32   // as those of a part
+	parts       []packed // by config
+	changed     bool
+	blocked     bool // a session in it has ended meanwhile: it would undo a login elsewhere
+}
+
+// packed is what the bundle has of one config, or is to have.
+type packed struct {
+	text string // "": nothing
+	end  int64  // in Unix seconds, 0 for none
+	made bool   // by this request
+}
+
+// newSingleCookie makes the cookie of the bundle, in which those of all configs ride. They agree on its attributes.
+func newSingleCookie(name string, cookies []*cookie) *cookie {
+	c := &cookie{Config: cookies[0].Config, index: len(cookies)}
+	c.CookieName = name
+	for _, o := range cookies {
+		c.MaxChunks = max(c.MaxChunks, o.MaxChunks)
+	}
+	for _, o := range cookies {
+		o.packed, o.MaxChunks = true, c.MaxChunks
+	}
+	c.prepareLines()
+	return c
+}
+
+var (
+	packedName   = strings.NewReplacer("%", "%25", ".", "%2E")
+	unpackedName = strings.NewReplacer("%25", "%", "%2E", ".")
+)
+
+// unpack brings the parts what the request has for them. Of several cookies of the name each brings its own.
+func (s *Session) unpack(r *http.Request, now time.Time) {
+	b := &bundle{cookie: s.m.single, parts: make([]packed, len(s.parts))}
+	s.bundle = b
+	var all []candidate
+	s.m.readCookies(r, func(at slot, value string) {
+		bit := uint32(1) << at.chunk
+		b.twice |= b.came & bit
+		b.came |= bit
+		all = append(all, candidate{value, at.chunk})
+	})
+	tried := 0
+	for _, first := range all {
+		if first.chunk > 0 || tried == maxCandidates {
+			continue
+		}
+		tried++
+		text, err := join(first.text, all, b.MaxChunks)
+		if err != nil {
+			s.m.rejectSingle(s, err)
+			continue
+		}
+		for item := range strings.SplitSeq(text, "/") {
+			name, rest, _ := strings.Cut(item, ":")
+			text, ends, _ := strings.Cut(rest, ":")
+			end, _ := strconv.ParseInt(ends, 10, 64)
+			p := s.part(unpackedName.Replace(name))
+			if p == nil || text == "" || end != 0 && end <= now.Unix() {
+				continue
+			}
+			if b.parts[p.index].text == "" {
+				b.parts[p.index] = packed{text: text, end: end}
+			}
+			p.bring(candidate{text, 0})
+		}
+	}
+}
+
+// plan makes sure that the bundle can be written, if one of the saves asks for it: the sessions in it that this commit does
+// not save are asked whether they still live. It returns the saves with those that ask.
+func (b *bundle) plan(s *Session, saves []*save, now time.Time) ([]*save, error) {
+	if s.sent || !slices.ContainsFunc(saves, func(v *save) bool { return v.send || v.drop }) {
+		return saves, nil
+	}
+	for i := range s.parts {
+		p := &s.parts[i]
+		v := saveOf(p.cookie, saves)
+		switch {
+		case p.sealer != nil, p.err != nil, p.expire:
+		case p.gone && (v == nil || !v.creates()):
+			return saves, p.saveError(ErrSessionGone)
+		case p.rec == nil || v != nil && v.main != nil:
+			if v != nil && v.main != nil && v.main.op == opUpdate {
+				v.needed, v.main.patient = true, true
+			}
+		default:
+			if v == nil {
+				v = &save{part: p, epoch: p.epoch}
+				saves = append(saves, v)
+			}
+			v.needed = true
+			v.planTouch(now, true)
+		}
+	}
+	return saves, b.fits(s, saves)
+}
+
+// fits returns ErrTooLarge if the bundle would be larger than browsers keep.
+func (b *bundle) fits(s *Session, saves []*save) error {
+	text := 0
+	largest := b.cookie
+	var field RawField
+	for i := range s.parts {
+		p := &s.parts[i]
+		v := saveOf(p.cookie, saves)
+		n := len(b.parts[i].text)
+		switch {
+		case v == nil || !v.send:
+		case p.sealer == nil:
+			n = len(p.cookieText(sessionName{id: strings.Repeat("x", idLength)}))
+		case len(v.values) > 0:
+			n = len(v.values[0])
+			for _, f := range p.appendFields(nil) {
+				if len(f.Value) >= len(field.Value) {
+					largest, field = p.cookie, f
+				}
+			}
+		}
+		text += len(packedName.Replace(p.CookieName)) + len("::1234567890/") + n
+	}
+	if split(b.CookieName, strings.Repeat("x", text), b.MaxChunks, nil) != nil {
+		return nil
+	}
+	return &Error{Cookie: largest.CookieName, Op: "encode", Err: tooLargeError(field.Name, len(b.CookieName)+text)}
+}
+
+// put notes the outcome of a save: what the part is to have in the bundle, "" for nothing.
+func (b *bundle) put(p *part, text string, age time.Duration, now time.Time) {
+	b.changed = true
+	b.parts[p.index] = packed{text: text, made: true}
+	if age > 0 && text != "" {
+		b.parts[p.index].end = now.Add(age).Unix()
+	}
+}
+
+// lines makes the Set-Cookie lines.
+func (b *bundle) lines(s *Session, now time.Time) (lines []string) {
+	if b.blocked {
+		return nil
+	}
+	var items []string
+	var age time.Duration // of the part that lives longest
+	bounded := false      // some part ends otherwise than with the browser
+	for i := range s.parts {
+		p := &s.parts[i]
+		k := b.parts[i]
+		if k.text == "" || !k.made && p.state == loaded && p.rec == nil && p.err == nil {
+			continue // it was no session
+		}
+		if !k.made && p.state == loaded && p.sealer != nil && p.rec != nil {
+			k.text = p.texts[p.chosen].text
+		} else if !k.made && p.rec != nil {
+			k.text = p.cookieText(p.name)
+		}
+		item := packedName.Replace(p.CookieName) + ":" + k.text
+		if k.end > 0 {
+			item += ":" + strconv.FormatInt(k.end, 10)
+			bounded = true
+			age = max(age, time.Unix(k.end, 0).Sub(now).Round(time.Second))
+		} else {
+			age = max(age, p.unboundedAge())
+		}
+		items = append(items, item)
+	}
+	if !bounded {
+		age = 0
+	}
+	if len(items) > 0 {
+		for i, value := range split(b.CookieName, strings.Join(items, "/"), b.MaxChunks, nil) {
+			lines = append(lines, b.setCookie(chunkName(b.CookieName, i), value, age, now, s.tls))
+		}
+	}
+	return b.withDrops(lines, b.came, b.twice, now, s.tls)
+}
+
+// unboundedAge is how long the value of a cookie may be of use that goes when the browser closes, if it does not close.
+func (p *part) unboundedAge() time.Duration {
+	switch {
+	case p.sealer != nil:
+		return p.contentAge(p.permanent)
+	case p.lifetime(p.permanent) > 0:
+		return min(p.lifetime(p.permanent), maxCookieAge)
+	}
+	return maxCookieAge
+}
+
+// rejectSingle notes a single cookie that cannot be taken apart.
+func (m *Manager) rejectSingle(s *Session, reason error) {
+	s.reject(&part{cookie: m.single}, reason)
+}
+
+// singleCookie finds the mistakes of Options.SingleCookie.
+func (v *validation) singleCookie() {
+	name := v.opts.SingleCookie
+	if name == "" || len(v.configs) == 0 {
+		return
+	}
+	v.cookie = ""
+	v.check(!isToken(name), "SingleCookie", name, "has a character that RFC 6265 does not allow in a cookie's name; take letters, digits, - and _")
+	v.check(len(name) > maxCookieName, "SingleCookie", name, "has %d bytes; %d is the most", len(name), maxCookieName)
+	first := v.configs[0]
+	for i := range v.configs[1:] {
+		c := &v.configs[i+1]
+		v.cookie = c.CookieName
+		const same = "is not that of config #0, %v; they ride in one cookie, because of Options.SingleCookie"
+		differs := func(field string, mine, its any) { v.check(mine != its, field, mine, same, its) }
+		differs("Domain", c.Domain, first.Domain)
+		differs("Path", orSlash(c.Path), orSlash(first.Path))
+		differs("Secure", c.Secure, first.Secure)
+		differs("SameSite", orLax(c.SameSite), orLax(first.SameSite))
+		differs("ScriptReadable", c.ScriptReadable, first.ScriptReadable)
+		differs("Partitioned", c.Partitioned, first.Partitioned)
+	}
+	first.CookieName, v.cookie = name, name
+	v.prefixes(&first)
+}
+
+func orSlash(path string) string { setDefault(&path, "/"); return path }
+
+func orLax(s http.SameSite) http.SameSite { setDefault(&s, http.SameSiteLaxMode); return s }
