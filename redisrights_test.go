@@ -56,7 +56,7 @@ func TestRedisScriptsDoAllOrNothing(t *testing.T) {
 	defer admin.Close()
 	strong := sessplus.Redis(admin)
 	now := time.Now().Truncate(time.Millisecond)
-	on := true
+	on, owner := true, "ann"
 	var many []sessplus.RawField
 	for i := range 1500 {
 		many = append(many, sessplus.RawField{Name: fmt.Sprint("m", i), Value: []byte("1")})
@@ -131,6 +131,7 @@ func TestRedisScriptsDoAllOrNothing(t *testing.T) {
 			update(sessplus.Change{Set: set("c"), Expires: later})},
 		"touch":           {create, update(sessplus.Change{Expires: later})},
 		"touch, sooner":   {create, update(sessplus.Change{Expires: sooner, Exact: true})},
+		"owner":           {create, update(sessplus.Change{Set: set("a"), Owner: &owner, Expires: later})},
 		"permanent":       {create, update(sessplus.Change{Permanent: &on, Expires: later})},
 		"permanent, set":  {create, update(sessplus.Change{Permanent: &on, Set: set("c"), Expires: sooner})},
 		"match":           {create, update(sessplus.Change{Match: record().Fields, Set: set("a"), Expires: later})},
