@@ -138,11 +138,11 @@ type Change struct {
 
 	// Expires is the record's new expiry, unless the stored one holds:
 	//
-	//	no field is left after the change                              the stored one, or EmptyGrace from Now if that is earlier
-	//	there was no field before, or Permanent is not nil             Expires
-	//	Expires is later than the stored one                           Expires
-	//	it is earlier, with Exact, and the record still is as in Seen  Expires
-	//	it is earlier                                                  the stored one
+	//	no field is left after the change         the stored one, but at most EmptyGrace from Now
+	//	no field before, or Permanent is not nil  Expires
+	//	Expires is later than the stored one      Expires
+	//	earlier, Exact, and still as in Seen      Expires
+	//	earlier                                   the stored one
 	//
 	// So an empty record soon goes, while a request that still adds a field finds it.
 	Expires time.Time

@@ -18,10 +18,18 @@ func TestFullRedisKeepsTheSessionsThatAreUsed(t *testing.T) {
 	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 	time.Sleep(150 * time.Millisecond)
 	c.mustAsk(c.client, wantUser(t, "ann")) // from here on Redis knows the script
+	other := c.visitor()
+	c.mustAsk(other, func(s *sessplus.Session) { s.Set("user", "bob"); s.Set("cart", 1) })
+	c.mustAsk(other, func(s *sessplus.Session) { s.Delete("cart") })
 	r.ConfigSet(t.Context(), "maxmemory", "1")
 	if answer := c.askWith(c.visitor(), func(s *sessplus.Session) { s.Set("user", "eve") }); answer.StatusCode != http.StatusServiceUnavailable {
 		t.Fatalf("a new session in a full Redis is answered %d", answer.StatusCode)
 	}
+	if answer := c.askWith(c.client, func(s *sessplus.Session) { s.Set("more", "x") }); answer.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("a save in a full Redis is answered %d", answer.StatusCode)
+	}
+	c.mustAsk(other, wantUser(t, "bob"))
+	c.mustAsk(other, func(s *sessplus.Session) { s.Clear() })
 	for range 8 {
 		time.Sleep(200 * time.Millisecond)
 		c.mustAsk(c.client, wantUser(t, "ann"))

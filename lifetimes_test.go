@@ -169,8 +169,8 @@ func TestSessionEndsByTheIdleTimeoutOfADeployment(t *testing.T) {
 	})
 }
 
-// SPEC 3.5, 3.7: a slower request, which knows the session from before it became permanent, does not shorten its life: not if
-// the end is another then, nor if it happens to be the same.
+// SPEC 3.5, 3.7: a slower request, which knows the session from before it became permanent, does not shorten its life,
+// whether its end is another then or happens to be the same.
 func TestSlowRequestDoesNotUndoPermanence(t *testing.T) {
 	for name, life := range map[string]time.Duration{"another end": day, "the same end": 31 * day} {
 		t.Run(name, func(t *testing.T) {
@@ -200,7 +200,7 @@ func TestSlowRequestDoesNotUndoPermanence(t *testing.T) {
 	}
 }
 
-// SPEC 3.5, 9.2: where no config has changed, no end is moved: not of a rotated session, nor by machines whose clocks differ.
+// SPEC 3.5, 9.2: where no config has changed, no end is moved, not of a rotated session either.
 func TestNoDeploymentMovesNoEnd(t *testing.T) {
 	for name, adapt := range map[string]func(*sessplus.Config){
 		"plain":   func(*sessplus.Config) {},

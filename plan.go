@@ -263,7 +263,7 @@ func (v *save) planUpdate(changed []RawField, permanent bool, now time.Time) {
 	c := &Change{Now: now, Seen: p.rec, Set: changed}
 	c.Expires, _, c.Exact = p.moves(p.rec, now, permanent)
 	if p.quiet && len(p.rec.Fields) > 0 && permanent == p.rec.Permanent {
-		c.Expires, c.Exact = p.rec.Expires, false
+		c.Expires = p.rec.Expires
 	}
 	absent := func(f RawField) bool { return f.Value == nil }
 	if slices.ContainsFunc(changed, absent) {
@@ -301,7 +301,7 @@ func (v *save) planTouch(now time.Time, verify bool) {
 	c := &Change{Now: now, Seen: p.rec}
 	c.Expires, _, c.Exact = p.moves(p.rec, now, p.permanent)
 	if p.quiet || !p.used {
-		c.Expires, c.Exact = p.rec.Expires, false
+		c.Expires = p.rec.Expires
 	}
 	v.touch = true
 	v.needed = v.needed || p.refilled
@@ -309,7 +309,7 @@ func (v *save) planTouch(now time.Time, verify bool) {
 	v.main = &call{part: p, op: opUpdate, sessionName: p.name, patient: verify || v.needed, change: c}
 }
 
-// touchDue reports whether the end of the record is to be moved. Where a cookie does not age, no time plays a part in that.
+// touchDue reports whether the end of the record is to be moved. For a cookie that does not age, the time plays no part.
 func (p *part) touchDue(now time.Time) bool {
 	if !p.used || p.quiet || p.rec == nil || p.sealer != nil {
 		return false

@@ -8,6 +8,12 @@ import (
 )
 
 // A redisScript runs in one atomic step. It is sent once to each server, and called by its hash from then on.
+//
+// Redis does not undo a script that fails midway, as when its user may not use one of the commands. So a script
+// rehearses what could fail: before it changes anything it reads, and writes what is there already. PEXPIREAT comes
+// last, because with a time that has passed it removes the key, and what follows would make one without expiry. A
+// Redis that is full looks at the first write of a script only, and refuses HSET there: so scripts that make a record
+// larger begin with it, and others do not.
 type redisScript struct{ text, sha any } // as arguments of a command
 
 func newRedisScript(text string) *redisScript {
@@ -58,12 +64,16 @@ end
 // expiry, then names and values.
 var redisSet = newRedisScript(redisLive + `
 local empty = redis.call('HLEN', key) == 3
-redis.call('HSET', key, ':saved', ARGV[1], unpack(ARGV, 3))
-if empty or tonumber(ARGV[2]) > stored then
-  text = ARGV[2]
+local moved = empty or tonumber(ARGV[2]) > stored
+if not moved then
+  redis.call('HSET', key, ':saved', ARGV[1], unpack(ARGV, 3))
+else
+  local filed = string.match(redis.call('HGET', key, ':record') or '', ' @%S+') or ''
   redis.call('HSET', key, ':expires', text)
   redis.call('PEXPIREAT', key, text)
-  text = text .. (string.match(redis.call('HGET', key, ':record') or '', ' @%S+') or '')
+  redis.call('HSET', key, ':expires', ARGV[2], ':saved', ARGV[1], unpack(ARGV, 3))
+  redis.call('PEXPIREAT', key, ARGV[2])
+  text = ARGV[2] .. filed
 end
 return (empty and 'refilled ' or 'saved ') .. text
 `)
@@ -72,9 +82,9 @@ return (empty and 'refilled ' or 'saved ') .. text
 const redisFew = 100
 
 // redisUpdate: KEYS record; ARGV now, the longest expiry of an empty record, expiry, the flag of permanence or "", the
-// expiry and flag with which an earlier expiry holds or "", "@" and the owner or "", the number of fields to match, to set and to delete, then their
-// names, the first two with their values. A value to match is preceded by "=", "" stands for absent. With anything to set or
-// delete, the first to set is ":saved". See Change for the rules.
+// expiry and flag with which an earlier expiry holds or "", "@" and the owner or "", the number of fields to match, to set
+// and to delete, then their names, the first two with their values. A value to match is preceded by "=", "" stands for
+// absent. With anything to set or delete, the first to set is ":saved". See Change for the rules.
 var redisUpdate = newRedisScript(redisLive + `
 local expires, flag, exact, owner = tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
 local i, matches, sets, deletes = 10, tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -84,12 +94,18 @@ for _ = 1, matches do
   i = i + 2
 end
 local before = redis.call('HLEN', key) - 3
+local movable = before == 0 or flag ~= '' or exact ~= '' or expires > stored or deletes > 0
 local since, was, rest
-if flag ~= '' or exact ~= '' or owner ~= '' then
+if movable or owner ~= '' then
   since, was, rest = string.match(redis.call('HGET', key, ':record') or '', '^(%S+ %S+ )(%S+)(.*)$')
   if not since then return 'gone' end
 end
 local forced = before == 0 or flag ~= '' or expires > stored or exact ~= '' and exact == text .. ' ' .. was
+if movable then
+  if sets > 1 then redis.call('HSET', key, ':expires', text) end
+  redis.call('PEXPIREAT', key, text)
+  if deletes > 0 then redis.call('HSET', key, ':expires', text) end
+end
 local last = i + 2 * sets - 1
 local d, lastDelete = last + 1, last + deletes
 while d <= lastDelete do
@@ -112,12 +128,11 @@ if after == 0 then
 elseif forced then
   moved = ARGV[3]
 end
-if moved then -- in this order, as above, because a full Redis takes no script that begins with HSET
-  redis.call('PEXPIREAT', key, moved)
+if moved then
   redis.call('HSET', key, ':expires', moved)
+  redis.call('PEXPIREAT', key, moved)
 end
-local filed = ''
-if moved then filed = string.match(rest or redis.call('HGET', key, ':record') or '', ' @%S+') or '' end
+local filed = moved and string.match(rest, ' @%S+') or ''
 local state = 'saved '
 if after == 0 then state = 'empty ' elseif before == 0 then state = 'refilled ' end
 return state .. (moved or text) .. filed
@@ -135,18 +150,24 @@ local kind, owner, at, rest = '', '', '0', ''
 if mark then kind, owner, at, rest = string.match(mark, '^(%a) (%S+) (%d+) ?(.*)$') end
 if not kind then kind, at, rest = '', '0', '' end -- it is corrupt
 local mine = owner == token and token ~= '-'
+local function rehearse()
+  redis.call('PEXPIREAT', key, text)
+  redis.call('HSET', key, ':expires', text)
+end
 local function bury(next)
+  rehearse()
   redis.call('DEL', key)
   redis.call('HSET', key, ':expires', ARGV[5], ':mark', 'e - ' .. text .. ' ' .. next)
   redis.call('PEXPIREAT', key, ARGV[5])
 end
 if step == 'release' then
   if mine then
-    if kind == 'e' then
-      redis.call('PEXPIREAT', key, at)
-      redis.call('HSET', key, ':expires', at)
-    end
+    if kind == 'e' then rehearse() end
     redis.call('HDEL', key, ':mark')
+    if kind == 'e' then
+      redis.call('HSET', key, ':expires', at)
+      redis.call('PEXPIREAT', key, at)
+    end
   end
   return 'done'
 elseif kind == 'e' then
@@ -154,12 +175,15 @@ elseif kind == 'e' then
   if step == 'end' and token == '-' then bury(rest) end
   return 'ended ' .. rest
 elseif step == 'take' and (mine or kind == '' or tonumber(at) <= now) then
-  redis.call('HSET', key, ':mark', 't ' .. token .. ' ' .. ARGV[4])
-  return redis.call('HGETALL', key)
+  local hash = redis.call('HGETALL', key)
+  hash[#hash + 1], hash[#hash + 2] = ':mark', 't ' .. token .. ' ' .. ARGV[4]
+  redis.call('HSET', key, unpack(hash, #hash - 1))
+  return hash
 elseif step == 'end' and token == '-' then
   bury(next)
   return 'done'
 elseif step == 'end' and mine then
+  rehearse()
   redis.call('HSET', key, ':mark', 'e ' .. token .. ' ' .. text .. ' ' .. next, ':expires', ARGV[5])
   redis.call('PEXPIREAT', key, ARGV[5])
   return 'done'

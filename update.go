@@ -75,7 +75,7 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 		}}
 		c.change.Expires, _, c.change.Exact = p.moves(seen, now, seen.Permanent)
 		if t.quiet && len(seen.Fields) > 0 {
-			c.change.Expires, c.change.Exact = seen.Expires, false
+			c.change.Expires = seen.Expires
 		}
 		if err := p.fileChange(c.change); err != nil {
 			return failed(nil, err)
