@@ -36,6 +36,7 @@ type call struct {
 	filed   string   // under which owner that has the record, and since when, if an update has moved its expiry
 
 	asked   string // the key that an ending began with
+	named   string // the handle that names the session, if a program has given one
 	op      op
 	patient bool // waits while somebody else has taken the record
 	still   bool // does not go on to what the record has become

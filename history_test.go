@@ -192,8 +192,21 @@ func (h *historian) manage(s *sharedSession, cookie, kind, field, value string) 
 	return http.StatusServiceUnavailable, err.Error(), true
 }
 
-// handleFrom is the handle of the session that a cookie names.
+// handleFrom is a handle of the session that a cookie names, though not the one that it began with.
 func handleFrom(cookie string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(cookie))) }
+
+// handle is the handle of the session that a cookie names.
+func (h *historian) handle(cookie string) string {
+	r := httptest.NewRequest("GET", "/", nil)
+	r.AddCookie(&http.Cookie{Name: "session", Value: cookie})
+	s, _, err := h.users[0].Load(nil, r)
+	if err != nil {
+		h.Error(err)
+		return ""
+	}
+	s.SkipTouch()
+	return s.Handle("session")
+}
 
 // historyHandler does what a request asks for, to a session that there must be.
 func historyHandler(w http.ResponseWriter, r *http.Request) {
@@ -486,7 +499,7 @@ func checkHistory(t *testing.T, b sessplus.Backend, seed uint64, size int) {
 			}
 			continue
 		}
-		if infos, err := h.users[0].Sessions(t.Context(), "session", s.name); err != nil || len(infos) != 1 || infos[0].Handle != handleFrom(s.cookie) {
+		if infos, err := h.users[0].Sessions(t.Context(), "session", s.name); err != nil || len(infos) != 1 || infos[0].Handle != h.handle(s.cookie) {
 			t.Errorf("%s has the sessions %v, %v, want one", s.name, infos, err)
 		}
 		for i := range 4 {

@@ -72,7 +72,7 @@ func (m *Manager) Revoke(ctx context.Context, cookie, handle string) error {
 	if err != nil {
 		return err
 	}
-	ended, err := m.revoke(ctx, c, []KeyedRecord{{c.recordKey(n.first), nil}})
+	ended, err := m.revoke(ctx, c, []KeyedRecord{{c.recordKey(n.first), nil}}, handle)
 	if ended > 0 || err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func (m *Manager) Revoke(ctx context.Context, cookie, handle string) error {
 	if err != nil {
 		return c.listError(err)
 	}
-	_, err = m.revoke(ctx, c, list)
+	_, err = m.revoke(ctx, c, list, handle)
 	return err
 }
 
@@ -113,9 +113,9 @@ func (m *Manager) RevokeAll(ctx context.Context, cookie, user string, except ...
 		})
 	}
 	list, replacing := once(list)
-	n, err := m.revoke(ctx, c, list)
+	n, err := m.revoke(ctx, c, list, "")
 	if err == nil {
-		_, err = m.revoke(ctx, c, replacing)
+		_, err = m.revoke(ctx, c, replacing, "")
 	}
 	return n, err
 }
@@ -140,7 +140,7 @@ func (m *Manager) Edit(ctx context.Context, cookie, handle string, change func(s
 	}
 	s := m.beside(ctx)
 	p := &s.parts[c.index]
-	load := &call{part: p, op: opLoad, sessionName: sessionName{key: c.recordKey(n.first)}}
+	load := &call{part: p, op: opLoad, sessionName: sessionName{key: c.recordKey(n.first)}, named: handle}
 	if err := s.runFor(ctx, []*call{load}); err != nil {
 		return &Error{Cookie: cookie, Op: op, Err: err}
 	}
@@ -212,6 +212,8 @@ func (r *Record) handle(key string) string {
 // handle names the session that the call is about, as far as that is known.
 func (c *call) handle() string {
 	switch {
+	case c.named != "":
+		return c.named
 	case c.record != nil:
 		return c.record.handle(c.key)
 	case c.change != nil && c.change.Seen != nil:
@@ -360,8 +362,9 @@ const (
 	revokedBeside   = 32
 )
 
-// revoke ends records for good, and what they have become. It returns how many there were to end.
-func (m *Manager) revoke(ctx context.Context, c *cookie, list []KeyedRecord) (ended int, err error) {
+// revoke ends records for good, and what they have become. It returns how many there were to end. named is the handle that
+// the program has given for one, or "".
+func (m *Manager) revoke(ctx context.Context, c *cookie, list []KeyedRecord, named string) (ended int, err error) {
 	s := m.beside(ctx)
 	step := revokedBeside
 	if c.batch != nil {
@@ -371,7 +374,7 @@ func (m *Manager) revoke(ctx context.Context, c *cookie, list []KeyedRecord) (en
 		calls := make([]*call, len(some))
 		for i, r := range some {
 			calls[i] = s.parts[c.index].endCall(r.Key)
-			calls[i].ending.Seen = r.Record
+			calls[i].ending.Seen, calls[i].named = r.Record, named
 		}
 		if err := s.runFor(ctx, calls); err != nil {
 			return ended, &Error{Cookie: c.CookieName, Op: "revoke", Err: err}

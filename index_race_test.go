@@ -182,7 +182,7 @@ func TestListBesideRotations(t *testing.T) {
 								if s.GetString("user_id") != "ann" {
 									t.Error("a session has ended")
 								}
-								rotated.Store(s.Handle("session"), true)
+								rotated.Store(s.ID("session"), true)
 							})
 						}
 					})
