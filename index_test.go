@@ -271,7 +271,8 @@ func TestEdit(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		const clients, edits = 64, 10
 		config := indexed(b)
-		m, elsewhere := newManager(t, nil, config, sessplus.Config{CookieName: "other", Fields: sessplus.Include("color")}), newManager(t, nil, config)
+		patient := &sessplus.Options{Timeout: time.Minute} // eight at a time want to write one document
+		m, elsewhere := newManager(t, patient, config, sessplus.Config{CookieName: "other", Fields: sessplus.Include("color")}), newManager(t, patient, config)
 		c := newCrowd(t, elsewhere)
 		all := make([]*http.Client, 8)
 		for i := range all {
