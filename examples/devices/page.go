@@ -53,10 +53,9 @@ func (a *site) page(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	for _, i := range infos {
-		id, _ := i.Fields["device"].(string)
 		seen, _ := i.Fields["seen"].(int64)
 		v.Devices = append(v.Devices, device{
-			id, deviceName(i.Device), id == deviceID.Get(s), i.Created, time.Unix(seen, 0), i.Expires,
+			i.Handle, deviceName(i.Device), i.Handle == s.Handle("session"), i.Created, time.Unix(seen, 0), i.Expires,
 		})
 	}
 	slices.SortStableFunc(v.Devices, func(a, b device) int {

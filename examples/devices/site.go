@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/rand"
 	"embed"
 	"errors"
 	"fmt"
@@ -18,7 +17,6 @@ import (
 const (
 	userName sessplus.Field[string] = "user"
 	role     sessplus.Field[string] = "role"
-	deviceID sessplus.Field[string] = "device" // names a session in forms: its Handle changes with its id, this does not
 	lastSeen sessplus.Field[int64]  = "seen"   // the Unix time of the last use, to a minute
 	notice   sessplus.Field[string] = "notice" // what the last form did, for the page that follows
 )
@@ -36,7 +34,7 @@ var files embed.FS
 func configs(b sessplus.Backend) []sessplus.Config {
 	return []sessplus.Config{{
 		CookieName:  "session",
-		Fields:      sessplus.Include("user", "role", "device", "seen"),
+		Fields:      sessplus.Include("user", "role", "seen"),
 		Backend:     b,
 		IndexBy:     "user",
 		MaxAge:      90 * day,
@@ -106,7 +104,6 @@ func login(w http.ResponseWriter, r *http.Request) {
 	s.Renew("session")
 	userName.Set(s, name)
 	role.Set(s, member) // a real program asks its user table, and for a password
-	deviceID.Set(s, rand.Text())
 	lastSeen.Set(s, time.Now().Unix())
 	http.Redirect(w, r, "/", http.StatusSeeOther)
 }
@@ -131,7 +128,7 @@ func (a *site) form(do func(r *http.Request, s *sessplus.Session, user string) (
 // logOut ends the session of one device, which must be the user's: Revoke does not ask whose session a handle names.
 func (a *site) logOut(r *http.Request, s *sessplus.Session, user string) (string, error) {
 	device := r.PostFormValue("device")
-	if device == deviceID.Get(s) {
+	if device == s.Handle("session") {
 		s.Destroy("session")
 		return "You are logged out.", nil
 	}
@@ -139,7 +136,7 @@ func (a *site) logOut(r *http.Request, s *sessplus.Session, user string) (string
 	if err != nil {
 		return "", err
 	}
-	i := slices.IndexFunc(infos, func(i sessplus.Info) bool { return i.Fields["device"] == device })
+	i := slices.IndexFunc(infos, func(i sessplus.Info) bool { return i.Handle == device })
 	if i < 0 {
 		return "That device was logged out already.", nil
 	}
