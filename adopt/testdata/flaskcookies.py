@@ -1,6 +1,6 @@
 """Writes flask.json: what flask-session-plus puts into cookies, by the parts of Flask and itsdangerous that it uses.
 
-    python3 flask.py > flask.json
+    python3 flaskcookies.py > flask.json
 """
 
 import datetime
