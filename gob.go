@@ -11,8 +11,8 @@ import (
 
 // Gob returns a codec for programs that come from a library which stores sessions as gobs, and that assert Go types:
 // [Session.Get] gives the type that was set, as in v.(uint), where JSON would give an int64. Every other way to read
-// works, too: the typed getters, [Session.Decode] and [Field] also take another type if encoding/gob can decode one into
-// the other (int as int64, a struct as one that shares fields), but no int as a uint or float64.
+// works, too: the typed getters, [Session.Decode] and [Field] also take another type if encoding/gob can decode one
+// into the other (int as int64, a struct as one that shares fields), but no int as a uint or float64.
 //
 // A type that is not built in must be registered with [gob.Register], as for those libraries, also time.Time, []any and
 // map[string]any; a Set of another one makes the commit fail. A value that was set as a pointer comes back as the type

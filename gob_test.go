@@ -34,8 +34,8 @@ func init() {
 	}
 }
 
-// With Gob every value has the type that was set, in the request that set it and in later ones, on every backend, and the
-// typed getters convert (SPEC 2.1, SPEC 2.2).
+// With Gob every value has the type that was set, in the request that set it and in later ones, on every backend, and
+// the typed getters convert (SPEC 2.1, SPEC 2.2).
 func TestGobKeepsTypes(t *testing.T) {
 	now := time.Date(2026, 11, 26, 12, 0, 0, 5, time.UTC)
 	values := map[string]any{
@@ -77,8 +77,8 @@ func TestGobKeepsTypes(t *testing.T) {
 	})
 }
 
-// A Field reads the type it names, by gob's rules for what has changed, and anything else as absent, with a line in the log
-// that does not hold the value (SPEC 2.4, SPEC 7.3).
+// A Field reads the type it names, by gob's rules for what has changed, and anything else as absent, with a line in
+// the log that does not hold the value (SPEC 2.4, SPEC 7.3).
 func TestGobFields(t *testing.T) {
 	var log bytes.Buffer
 	s := newSite(t, newManager(t, &sessplus.Options{Codec: sessplus.Gob(), Logger: slog.New(slog.NewTextHandler(&log, nil))},
@@ -196,8 +196,8 @@ func (b countSaves) Update(ctx context.Context, key string, c *sessplus.Change) 
 	return b.Backend.Update(ctx, key, c)
 }
 
-// Whatever the store returns, decoding it neither panics nor makes a value of a type that the program has not registered
-// (SPEC 7.4).
+// Whatever the store returns, decoding it neither panics nor makes a value of a type that the program has not
+// registered (SPEC 7.4).
 func FuzzGob(f *testing.F) {
 	c := sessplus.Gob()
 	for _, v := range []any{nil, 7, "text", []byte("x"), gobUser{7, []string{"a"}}, []any{gobUser{}}, map[string]any{"a": 1}, time.Now()} {

@@ -1,27 +1,26 @@
 // Package adopt takes over the sessions that a program's visitors have from another library, so that moving to sessplus
 // logs nobody out. There is an importer for each library; a config names those that apply:
 //
-//	{CookieName: "session", Backend: sessplus.Redis(client), Import: []sessplus.Importer{
-//		adopt.SCS(store, nil), // the store that the scs.SessionManager had
-//	}}
+//		{CookieName: "session", Backend: sessplus.Redis(client), Import: []sessplus.Importer{
+//			adopt.SCS(store, nil), // the store that the scs.SessionManager had
+//		}}
 //
-// | from | importer |
-// |---|---|
-// | alexedwards/scs/v2, any store | [SCS], or [SCSRedis] for its Redis stores |
-// | gorilla/sessions CookieStore, gin-contrib/sessions/cookie, echo-contrib with a CookieStore | [Gorilla] |
-// | boj/redistore, gin-contrib/sessions/redis, echo-contrib with a RediStore | [RediStore] |
-// | rbcervilla/redisstore/v9 | [RedisStore] |
-// | flask-session-plus | [FlaskSessionPlus], [FlaskFirestore] |
+//	  - alexedwards/scs/v2 on any store: [SCS], or [SCSRedis] for its Redis stores
+//	  - gorilla/sessions with its CookieStore, gin-contrib/sessions/cookie, echo-contrib/session with a CookieStore:
+//	    [Gorilla]
+//	  - boj/redistore, gin-contrib/sessions/redis, echo-contrib/session with a RediStore: [RediStore]
+//	  - rbcervilla/redisstore/v9: [RedisStore]
+//	  - flask-session-plus: [FlaskSessionPlus] for its secure cookies, [FlaskFirestore] for its sessions there
 //
 // # What becomes of the values
 //
 // A field has the name of the old key, and the Go value that the old library gave the program, with these exceptions.
 // Keys that are no text but a number or bool become their text; a field under another kind of key is lost. A
-// map[any]any becomes a map[string]any by the same rule, also inside of lists and other such maps. Text that is not valid
-// UTF-8 becomes a []byte. The codec of the manager then decides what [sessplus.Session.Get] gives: with JSON an int64 for
-// an int or a uint, text for a [time.Time] and a []byte, a map for a struct, and the typed getters and [sessplus.Field]
-// give the type that it was; with [sessplus.Gob] the old type itself. Flashes of gorilla/sessions are a list in the
-// field "_flash".
+// map[any]any becomes a map[string]any by the same rule, also inside of lists and other such maps. Text that is not
+// valid UTF-8 becomes a []byte. The codec of the manager then decides what [sessplus.Session.Get] gives: with JSON an
+// int64 for an int or a uint, text for a [time.Time] and a []byte, a map for a struct, and the typed getters and
+// [sessplus.Field] give the type that it was; with [sessplus.Gob] the old type itself. Flashes of gorilla/sessions
+// are a list in the field "_flash".
 //
 // # Types that the program has registered
 //
@@ -31,10 +30,10 @@
 //
 // # What is refused
 //
-// What visitors send is bounded before it is decoded, and a value that needs a signature is not decoded without a good
-// one. An importer answers [sessplus.ErrNoRecord], with the reason, to what is forged, damaged, expired, or not known to
-// the old store. An old store that does not answer is another error, by which nobody is logged out; so are keys that
-// cannot be used at all.
+// What visitors send is bounded before it is decoded, and a value that needs a signature is not decoded without a
+// good one. An importer answers [sessplus.ErrNoRecord], with the reason, to what is forged, damaged, expired, or not
+// known to the old store. An old store that does not answer is another error, by which nobody is logged out; so are
+// keys that cannot be used at all.
 //
 // Importers are safe for concurrent use and start no goroutines.
 package adopt
@@ -51,22 +50,21 @@ import (
 
 // Options say how the old library was set up. A nil *Options is the zero value: its defaults.
 type Options struct {
-	// Keep leaves the old session where it is until its own end: for running beside the old program, whose visitors may
-	// go back and forth. Otherwise it is removed once it has been taken over. What a secure cookie holds is nowhere
-	// else, so there is nothing to remove.
+	// Keep leaves the old session where it is until its own end, for running beside the old program. Otherwise it is
+	// removed once it has been taken over. What a secure cookie holds is nowhere else, so there is nothing to remove.
 	Keep bool
 
 	// Until is when importing ends: from then on the importer knows no session. Zero: no end. A secure cookie is good
 	// until then, or until its own end, whatever happened to the session meanwhile.
 	Until time.Time
 
-	// Prefix is that of the keys in the old store. "": the old library's default. No meaning for secure cookies, and for
-	// SCS, whose store has it.
+	// Prefix is that of the keys in the old store. "": the old library's default. No meaning for secure cookies, and
+	// for SCS, whose store has it.
 	Prefix string
 
-	// MaxAge is how long a signed cookie is good for, from when it was written: as its codecs had it, to the second. 0: the
-	// old library's default, which is 30 days for gorilla's and no limit for Flask's. <0: no limit. No meaning for cookies
-	// without a time stamp.
+	// MaxAge is how long a signed cookie is good for, from when it was written: as its codecs had it, to the second.
+	// 0: the old library's default, which is 30 days for gorilla's and no limit for Flask's. <0: no limit. No meaning
+	// for cookies without a time stamp.
 	MaxAge time.Duration
 
 	HashToken bool // SCS: HashTokenInStore was set

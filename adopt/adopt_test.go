@@ -99,8 +99,8 @@ func rediStore(c *redis.Client, o adopt.Options, keys [][]byte) sessplus.Importe
 	return adopt.RediStore(c, &o, keys...)
 }
 
-// The bytes that the former libraries have left are read, whatever the importers become. The type that the program does not
-// have any more costs its field and nothing else, and the error in its place names the type (SPEC 12.5).
+// The bytes that the former libraries have left are read, whatever the importers become. The type that the program
+// does not have any more costs its field and nothing else, and the error in its place names the type (SPEC 12.5).
 func TestTestdata(t *testing.T) {
 	for name, open := range importers {
 		t.Run(name, func(t *testing.T) {
@@ -149,7 +149,7 @@ func TestTestdata(t *testing.T) {
 	}
 }
 
-// The samples become sessions that handlers read with the typed getters and Field, under JSON (SPEC 12.1).
+// The samples become sessions that handlers read with the typed getters and Field, under JSON.
 func TestFieldsFitSessions(t *testing.T) {
 	s := readSample(t, "gorilla-cookie")
 	found, err := adopt.Gorilla(&adopt.Options{MaxAge: -1}, s.Keys...).Import(ctx, s.Cookie, s.Value)
@@ -200,8 +200,9 @@ func wantSecret(t *testing.T, what string, err error, secrets ...string) {
 	}
 }
 
-// What is forged, damaged, expired or of another form is no session, for a reason that does not hold the value; a store that
-// does not answer is another error; and with either nobody is logged out by the other (SPEC 12.1, SPEC 6.1, SPEC 7.3).
+// What is forged, damaged, expired or of another form is no session, for a reason that does not hold the value; a
+// store that does not answer is another error; and with either nobody is logged out by the other (SPEC 6.1, SPEC
+// 7.3).
 func TestRefused(t *testing.T) {
 	for name, open := range importers {
 		t.Run(name, func(t *testing.T) {
@@ -324,8 +325,8 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-// The session of a signed cookie ends when its cookie was too old for the former library: 30 days after it was written, or
-// what MaxAge says, and the one in Redis when its string expires if that is earlier (SPEC 12.1).
+// The session of a signed cookie ends when its cookie was too old for the former library: 30 days after it was
+// written, or what MaxAge says, and the one in Redis when its string expires if that is earlier.
 func TestEnds(t *testing.T) {
 	c := servers.Redis(t)
 	key := []byte("a hash key")
@@ -469,7 +470,7 @@ func (failing) Find(token string) ([]byte, bool, error) {
 func (failing) Delete(string) error                    { return errDisk }
 func (failing) Commit(string, []byte, time.Time) error { return errDisk }
 
-// All requests of a visitor get the same session, at the same time (SPEC 12.2).
+// All requests of a visitor get the same session, at the same time.
 func TestConcurrently(t *testing.T) {
 	s, c := readSample(t, "redistore"), servers.Redis(t)
 	s.fill(t, c)

@@ -89,8 +89,8 @@ func TestFlaskCookiesRefused(t *testing.T) {
 	}
 }
 
-// Sessions of flask-session-plus in Firestore are read, with their end, and forgotten; ids of another form never reach the
-// store (SPEC 12.1, SPEC 12.5).
+// Sessions of flask-session-plus in Firestore are read, with their end, and forgotten; ids of another form never
+// reach the store (SPEC 12.5).
 func TestFlaskFirestore(t *testing.T) {
 	s, c := readFlask(t), servers.Firestore(t)
 	id, _, _ := strings.Cut(s.SID, ".")

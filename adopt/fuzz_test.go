@@ -15,8 +15,8 @@ import (
 	"github.com/sessplus/sessplus/adopt"
 )
 
-// Whatever is stored or signed, no reader panics, makes a value of a type that is not registered, or gives fields other than
-// encoding/gob does (SPEC 6.4, SPEC 7.4).
+// Whatever is stored or signed, no reader panics, makes a value of a type that is not registered, or gives fields
+// other than encoding/gob does (SPEC 6.4, SPEC 7.4).
 
 var fuzzKey = []byte("a hash key")
 
@@ -102,8 +102,8 @@ func FuzzFlask(f *testing.F) {
 	})
 }
 
-// A session in which one type is not registered loses that field, wherever in it the definitions of the other types stand, and
-// what is left is what encoding/gob gives without that field.
+// A session in which one type is not registered loses that field, wherever in it the definitions of the other types
+// stand, and what is left is what encoding/gob gives without that field.
 func FuzzLostType(f *testing.F) {
 	f.Add("a", "text", int64(-1), 1.5, []byte("x"), uint8(7))
 	f.Add("", "\xff", int64(1<<62), 0.0, []byte{}, uint8(0))

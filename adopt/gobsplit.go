@@ -11,9 +11,10 @@ import (
 	"time"
 )
 
-// encoding/gob gives up a whole session for one type that is not registered, or that has changed, and has no way to go on
-// behind it. What follows reads just enough of the format (see the package comment of encoding/gob) to take a map apart,
-// so that encoding/gob can decode each of its entries alone. It is used only on what encoding/gob has refused.
+// encoding/gob gives up a whole session for one type that is not registered, or that has changed, and has no way to
+// go on behind it. What follows reads just enough of the format (see the package comment of encoding/gob) to take a
+// map apart, so that encoding/gob can decode each of its entries alone. It is used only on what encoding/gob has
+// refused.
 
 // splitMap decodes a gob of a map[any]any. A value that cannot be decoded is an error in its place.
 func splitMap(data []byte) (values map[any]any, err error) {
@@ -76,8 +77,9 @@ func split(data []byte, f func(s *splitter)) (err error) {
 	return nil
 }
 
-// A splitter goes through a gob. Definitions of types may stand anywhere in it where a value of type any begins, and cut
-// up what they stand in; its methods return bytes without them, as they would be if all types were defined before.
+// A splitter goes through a gob. Definitions of types may stand anywhere in it where a value of type any begins, and
+// cut up what they stand in; its methods return bytes without them, as they would be if all types were defined
+// before.
 type splitter struct {
 	buf, rest []byte // of the message that is being read, and behind it
 	types     map[int]wireType

@@ -13,10 +13,11 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// Gorilla reads the cookies of a CookieStore of github.com/gorilla/sessions, also under gin-contrib/sessions/cookie and
-// echo-contrib/session. keyPairs are those of NewCookieStore. Options.MaxAge is what was given to the store's MaxAge
-// method, if that was called, where 0 meant no limit: here that is -1. Setting Options of the store, as the Options method of
-// gin's does, changed the browser's cookie only, and the content was good for 30 days; a MaxAge as low as that is fine.
+// Gorilla reads the cookies of a CookieStore of github.com/gorilla/sessions, also under gin-contrib/sessions/cookie
+// and echo-contrib/session. keyPairs are those of NewCookieStore. Options.MaxAge is what was given to the store's
+// MaxAge method, if that was called, where 0 meant no limit: here that is -1. Setting Options of the store, as the
+// Options method of gin's does, changed the browser's cookie only, and the content was good for 30 days; a MaxAge as
+// low as that is fine.
 func Gorilla(o *Options, keyPairs ...[]byte) sessplus.Importer {
 	i := newImporter("Gorilla", o)
 	keys := i.newSealed(keyPairs)
@@ -65,8 +66,8 @@ func RediStore(c redis.UniversalClient, o *Options, keyPairs ...[]byte) sessplus
 }
 
 // RedisStore reads the sessions of github.com/rbcervilla/redisstore/v9: a cookie that is an id, and a string in Redis
-// under "session:" and that id. The id must be 16 to 256 letters, digits, "-", "_", "+", "/", "=" or ".", as that of any
-// sensible KeyGen is.
+// under "session:" and that id. The id must be 16 to 256 letters, digits, "-", "_", "+", "/", "=" or ".", as that of
+// any sensible KeyGen is.
 func RedisStore(c redis.UniversalClient, o *Options) sessplus.Importer {
 	i := newImporter("RedisStore", o)
 	if c == nil {
@@ -85,7 +86,8 @@ func RedisStore(c redis.UniversalClient, o *Options) sessplus.Importer {
 
 const idBytes = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_+/=."
 
-// stored reads the values that a gorilla store keeps in Redis under the key. secrets must not be in the text of an error.
+// stored reads the values that a gorilla store keeps in Redis under the key. secrets must not be in the text of an
+// error.
 func (i *importer) stored(ctx context.Context, c redis.UniversalClient, key string, secrets ...string) (*sessplus.Imported, error) {
 	data, expires, err := getRedis(ctx, c, key)
 	switch {
@@ -175,8 +177,8 @@ func (i *importer) newSealed(keyPairs [][]byte) *sealed {
 	return s
 }
 
-// open gives decode the content of a securecookie under each pair of keys that fits, until it returns nil: pairs may differ
-// in the block key only. It returns when the cookie ends.
+// open gives decode the content of a securecookie under each pair of keys that fits, until it returns nil: pairs may
+// differ in the block key only. It returns when the cookie ends.
 func (s *sealed) open(cookie, value string, decode func(payload []byte) error) (expires time.Time, err error) {
 	err = errForged
 	for _, c := range s.codecs {

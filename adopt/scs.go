@@ -45,8 +45,8 @@ func SCS(store scs.Store, o *Options) sessplus.Importer {
 	return i
 }
 
-// SCSRedis is [SCS] for sessions in Redis, as scs/redisstore and scs/goredisstore keep them: neither has a release, nor does
-// a program need one of them any more when it has a client. Prefix is "scs:session:" by default.
+// SCSRedis is [SCS] for sessions in Redis, as scs/redisstore and scs/goredisstore keep them: neither has a release,
+// nor does a program need one of them any more when it has a client. Prefix is "scs:session:" by default.
 func SCSRedis(c redis.UniversalClient, o *Options) sessplus.Importer {
 	i := newImporter("SCSRedis", o)
 	if c == nil {

@@ -12,20 +12,20 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// Store gives the session of a cookie of m to libraries that ask for a gorilla store, as gothic does, so that they need no
-// second one:
+// Store gives the session of a cookie of m to libraries that ask for a gorilla store, as gothic does, so that they
+// need no second one:
 //
 //	gothic.Store = adopt.Store(mgr, "oauth")
 //
-// Each key of their session is a field that the cookie owns, whatever name they give the session. So give it a config of
-// its own, with Fields: Include what they use, or Auto: their Save removes the fields of the cookie that the session does
-// not have any more, and an Options.MaxAge below zero, which is how gothic ends its session, destroys it. Other Options are
-// ignored, as the config has them.
+// Each key of their session is a field that the cookie owns, whatever name they give the session. So give it a config
+// of its own, with Fields: Include what they use, or Auto: their Save removes the fields of the cookie that the
+// session does not have any more, and an Options.MaxAge below zero, which is how gothic ends its session, destroys
+// it. Other Options are ignored, as the config has them.
 //
 // Save changes the session of the request; it is stored with the response, by [sessplus.Manager.Handler], which the
-// request must have passed through: Get and New panic otherwise. Values come back with the types that were set: text and
-// bools are stored as such, all others as a gob, so that they must be registered with [gob.Register] as for gorilla's own
-// stores.
+// request must have passed through: Get and New panic otherwise. Values come back with the types that were set: text
+// and bools are stored as such, all others as a gob, so that they must be registered with [gob.Register] as for
+// gorilla's own stores.
 func Store(m *sessplus.Manager, cookie string) sessions.Store {
 	s := &store{manager: m, cookie: cookie, named: make(map[string]bool)}
 	for _, r := range m.Describe() {

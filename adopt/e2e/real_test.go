@@ -289,8 +289,8 @@ var formers = []former{
 		}},
 }
 
-// Each importer reads what a program on the real library has left, with the types that the library gave that program, leaves
-// the session there until it is told to forget it, and then neither reads it again (SPEC 12.1, SPEC 12.3).
+// Each importer reads what a program on the real library has left, with the types that the library gave that program,
+// leaves the session there until it is told to forget it, and then neither reads it again.
 func TestImportersReadTheRealLibraries(t *testing.T) {
 	for _, f := range formers {
 		t.Run(f.name, func(t *testing.T) {
