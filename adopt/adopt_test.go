@@ -519,3 +519,18 @@ func TestKeysAndValues(t *testing.T) {
 		t.Errorf("the fields are %v, want %v", got.Fields, want)
 	}
 }
+
+// The unsigned id of rbcervilla's store does not lead to the keys of others, of this library say, nor a short one
+// anywhere.
+func TestRedisStoreReadsNoOtherKeys(t *testing.T) {
+	s, c := readSample(t, "redisstore"), servers.Redis(t)
+	for _, id := range []string{"shop:" + strings.Repeat("ab", 32), "1", "a b c d e f g h i j"} {
+		for _, data := range s.Store {
+			if err := c.Set(ctx, "session:"+id, data, time.Hour).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err := adopt.RedisStore(c, nil).Import(ctx, "session", id)
+		wantNone(t, "an id of another form", err)
+	}
+}
