@@ -33,6 +33,8 @@ bench: ## the library's own benchmarks; benchmarks/ compares with other librarie
 	go test -run '^$$' -bench . -benchmem .
 
 fuzz: ## each fuzz test for FUZZTIME (1m)
-	@set -e; for fuzz in $$(grep -hoE '^func Fuzz[A-Za-z]+' *_test.go | cut -c6-); do \
-		go test -run '^$$' -fuzz "^$$fuzz\$$" -fuzztime $(FUZZTIME) .; \
+	@set -e; for dir in . adopt; do \
+		for fuzz in $$(grep -hoE '^func Fuzz[A-Za-z]+' $$dir/*_test.go | cut -c6-); do \
+			( cd $$dir; go test -run '^$$' -fuzz "^$$fuzz\$$" -fuzztime $(FUZZTIME) . ); \
+		done; \
 	done

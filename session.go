@@ -396,6 +396,11 @@ func get[T any](s *Session, name string, convert func(any) (T, bool)) T {
 	if t, ok := convert(v); ok {
 		return t
 	}
+	if b, ok := basic(v); ok {
+		if t, ok := convert(b); ok {
+			return t
+		}
+	}
 	if v != nil { // a nil was set, and is the zero value of every type
 		s.unreadable(name, fmt.Sprintf("%T", zero))
 	}
