@@ -295,6 +295,33 @@ func TestEventsOfFailures(t *testing.T) {
 	})
 }
 
+// SPEC 8: a rotation that fails is no error of the request, but an event.
+func TestEventsOfFailedRotations(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, inner sessplus.Backend) {
+		for _, op := range []string{"take", "create"} {
+			var j journal
+			b := &s5Backend{Backend: inner}
+			s := newSite(t, newManager(t, j.options(0),
+				sessplus.Config{CookieName: "s", Backend: b, RotateEvery: time.Millisecond}))
+			s.with(func(s *sessplus.Session) { s.Set("n", 1); s.SkipTouch() })
+			time.Sleep(2 * time.Millisecond)
+			b.setHook(func(_ context.Context, called string) error {
+				if called == op {
+					return errS5Down
+				}
+				return nil
+			})
+			j.heard()
+			if r := s.with(func(s *sessplus.Session) { s.Get("n") }); r.StatusCode != http.StatusOK {
+				t.Errorf("%s fails: status %d", op, r.StatusCode)
+			}
+			if got := j.failures(t, sessplus.ErrUnavailable, ""); !slices.Equal(got, []string{"rotate: s"}) {
+				t.Errorf("%s fails: failures %q", op, got)
+			}
+		}
+	})
+}
+
 // SPEC 8: what a program would be surprised to lose is an event, although no call has failed.
 func TestEventsOfLostChanges(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {

@@ -580,7 +580,7 @@ func TestDescribe(t *testing.T) {
 	}
 	for i, parts := range [][]string{{"COOKIE", "LIFETIME"}, {"csrf", `"token"`, "signed", "1h0m0s"}, 4: {"mem", "no absolute end"}, 7: {"rest", "(auto)"}} {
 		for _, part := range parts {
-			if strings.Index(lines[i], part) < 0 || part != parts[0] && strings.Index(lines[i], parts[0]) != 0 {
+			if !strings.Contains(lines[i], part) || part != parts[0] && !strings.HasPrefix(lines[i], parts[0]) {
 				t.Errorf("line %d of the table is %q, want %q in it", i, lines[i], parts)
 			}
 		}

@@ -150,16 +150,16 @@ func (p *program) keepsSecret(exported any) {
 }
 
 type recordedSpan struct {
-	name, parent string
-	kind         trace.SpanKind
-	failed       bool
-	attrs        map[string]string
+	name   string
+	kind   trace.SpanKind
+	failed bool
+	attrs  map[string]string
 }
 
 func attributes(set []attribute.KeyValue) map[string]string {
 	m := make(map[string]string)
 	for _, a := range set {
-		m[string(a.Key)] = a.Value.Emit()
+		m[string(a.Key)] = a.Value.String()
 	}
 	return m
 }
@@ -249,7 +249,7 @@ func collect(t *testing.T, reader *sdkmetric.ManualReader) (points map[string]fl
 	key := func(m metricdata.Metrics, set attribute.Set) string {
 		var list []string
 		for _, a := range set.ToSlice() {
-			list = append(list, strings.TrimPrefix(string(a.Key), "sessplus.")+"="+a.Value.Emit())
+			list = append(list, strings.TrimPrefix(string(a.Key), "sessplus.")+"="+a.Value.String())
 		}
 		slices.Sort(list)
 		return m.Name + "{" + strings.Join(list, ",") + "}"

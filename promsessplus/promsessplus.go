@@ -13,7 +13,7 @@
 //
 //	sessplus_operations_total            cookie, backend, operation, outcome  what was done to sessions
 //	sessplus_operation_duration_seconds  cookie, backend, operation           histogram of the calls of backends
-//	sessplus_read_bytes_total            cookie, backend                      names and values of fields that were loaded
+//	sessplus_read_bytes_total            cookie, backend                      names and values of loaded fields
 //	sessplus_written_bytes_total         cookie, backend                      the same, saved
 //	sessplus_rejected_cookies_total      cookie, reason                       cookies that were refused
 //
@@ -44,7 +44,7 @@ func New(reg prometheus.Registerer) (onEvent func(context.Context, sessplus.Even
 	}
 	m := &metrics{
 		operations: counter("operations_total", "What was done to sessions.", "cookie", "backend", "operation", "outcome"),
-		read:       counter("read_bytes_total", "Bytes of the names and values of fields that were loaded.", "cookie", "backend"),
+		read:       counter("read_bytes_total", "Bytes of the names and values of loaded fields.", "cookie", "backend"),
 		written:    counter("written_bytes_total", "Bytes of the names and values of fields that were saved.", "cookie", "backend"),
 		rejected:   counter("rejected_cookies_total", "Session cookies that were refused.", "cookie", "reason"),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
