@@ -41,7 +41,7 @@ type statements struct {
 	schema []string
 	probe  string // fails unless the tables are as the schema makes them
 
-	load, loadApart        string
+	load, loadApart, owned string
 	insert                 string
 	update                 string // with %s for the other columns, and not numbered yet
 	insertApart, dropApart string // with %s for what depends on the number of rows
@@ -51,8 +51,7 @@ type statements struct {
 	begin string
 }
 
-// statements puts the names into the texts. The columns owner and device are NULL: they are there for the index of a
-// user's sessions, so that it will need no migration.
+// statements puts the names into the texts.
 func (d Dialect) statements(table string) statements {
 	quote := `"`
 	if d == MySQL {
@@ -61,10 +60,12 @@ func (d Dialect) statements(table string) statements {
 	r := strings.NewReplacer("{t}", quote+table+quote, "{f}", quote+table+"_fields"+quote,
 		"{expires}", quote+table+"_expires"+quote, "{owner}", quote+table+"_owner"+quote)
 	s := statements{
-		probe:       "SELECT t.version, t.expires, t.owner, t.device, t.mark, t.data, f.name, f.value FROM {t} t, {f} f WHERE t.id = f.id AND 1 = 0",
-		load:        "SELECT version, expires, mark, data FROM {t} WHERE id = ?",
-		loadApart:   "SELECT t.version, f.name, f.value FROM {f} f JOIN {t} t ON t.id = f.id WHERE f.id = ?",
-		insert:      "INSERT INTO {t} (id, version, expires, mark, data) VALUES (?, ?, ?, ?, ?)",
+		probe:     "SELECT t.version, t.expires, t.owner, t.mark, t.data, f.name, f.value FROM {t} t, {f} f WHERE t.id = f.id AND 1 = 0",
+		load:      "SELECT version, expires, mark, data FROM {t} WHERE id = ?",
+		loadApart: "SELECT t.version, f.name, f.value FROM {f} f JOIN {t} t ON t.id = f.id WHERE f.id = ?",
+		owned: "SELECT t.id, t.version, t.expires, t.mark, t.data, f.name, f.value FROM {t} t LEFT JOIN {f} f ON f.id = t.id" +
+			" WHERE t.owner = ? AND t.expires > ?",
+		insert:      "INSERT INTO {t} (id, version, expires, owner, mark, data) VALUES (?, ?, ?, ?, ?, ?)",
 		update:      "UPDATE {t} SET version = ?%s WHERE id = ? AND version = ?",
 		insertApart: "INSERT INTO {f} (id, name, value) VALUES %s ON CONFLICT (id, name) DO UPDATE SET value = EXCLUDED.value",
 		dropApart:   "DELETE FROM {f} WHERE id = ? AND name IN (%s)",
@@ -83,7 +84,6 @@ func (d Dialect) statements(table string) statements {
 	version INTEGER NOT NULL,
 	expires INTEGER NOT NULL, -- milliseconds since 1970
 	owner TEXT,
-	device TEXT,
 	mark TEXT,
 	data BLOB NOT NULL
 )`,
@@ -106,7 +106,6 @@ func (d Dialect) statements(table string) statements {
 	version bigint NOT NULL,
 	expires bigint NOT NULL, -- milliseconds since 1970
 	owner text COLLATE "C",
-	device text,
 	mark text,
 	data bytea NOT NULL
 ) WITH (fillfactor = 80)`,
@@ -129,8 +128,7 @@ func (d Dialect) statements(table string) statements {
 	id VARBINARY(1024) NOT NULL PRIMARY KEY,
 	version BIGINT NOT NULL,
 	expires BIGINT NOT NULL, -- milliseconds since 1970
-	owner VARBINARY(512),
-	device VARBINARY(256),
+	owner VARBINARY(1024),
 	mark VARBINARY(2048),
 	data MEDIUMBLOB NOT NULL,
 	KEY {expires} (expires),
@@ -147,7 +145,7 @@ func (d Dialect) statements(table string) statements {
 	for i, text := range s.schema {
 		s.schema[i] = r.Replace(text)
 	}
-	for _, text := range []*string{&s.probe, &s.load, &s.loadApart, &s.insert, &s.insertApart, &s.dropApart,
+	for _, text := range []*string{&s.probe, &s.load, &s.loadApart, &s.owned, &s.insert, &s.insertApart, &s.dropApart,
 		&s.clearApart, &s.remove, &s.expired} {
 		*text = d.numbered(r.Replace(*text))
 	}

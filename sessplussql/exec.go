@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -236,9 +237,47 @@ func (b *Backend) complete(ctx context.Context, key string, s *state, r *sessplu
 	return err
 }
 
+// owned returns what is stored under an owner. One statement sees one state of all records, so that none is missing whose
+// session gets another key meanwhile.
+func (b *Backend) owned(ctx context.Context, owner string) ([]sessplus.KeyedRecord, error) {
+	rows, err := b.query(ctx, b.text.owned, owner, time.Now().UnixMilli())
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var list []sessplus.KeyedRecord
+	at := make(map[string]int) // in list; a record comes once for each value with a row of its own
+	for rows.Next() {
+		var key string
+		var s state
+		var mark sql.NullString
+		var name, value []byte
+		if err := errors.Join(ctx.Err(), rows.Scan(&key, &s.version, &s.expires, &mark, &s.data, &name, &value)); err != nil {
+			return nil, err
+		}
+		i, known := at[key]
+		if !known {
+			s.mark = mark.String
+			r, err := s.record()
+			if err != nil {
+				continue // nobody can load it either
+			}
+			i = len(list)
+			at[key], list = i, append(list, sessplus.KeyedRecord{Key: key, Record: r})
+		}
+		for j, f := range list[i].Fields {
+			if isApart(f.Value) && f.Name == string(name) {
+				list[i].Fields[j].Value = append([]byte{}, value...)
+			}
+		}
+	}
+	list = slices.DeleteFunc(list, func(r sessplus.KeyedRecord) bool { return len(apartOf(r.Record)) > 0 }) // corrupt
+	return list, errors.Join(rows.Err(), rows.Close())
+}
+
 // values is the list of parameters of an insert.
 func (s *state) values(key string) []any {
-	return []any{key, s.version, s.expires, text(s.mark), []byte(s.data)}
+	return []any{key, s.version, s.expires, text(s.owner), text(s.mark), []byte(s.data)}
 }
 
 // text is NULL for "".
@@ -287,6 +326,10 @@ func (b *Backend) update(ctx context.Context, key string, before, after *state, 
 	if after.expires != before.expires { // which SQLite would otherwise write to the index all the same
 		set += ", expires = ?"
 		args = append(args, after.expires)
+	}
+	if after.owner != before.owner {
+		set += ", owner = ?"
+		args = append(args, text(after.owner))
 	}
 	if after.mark != before.mark {
 		set += ", mark = ?"

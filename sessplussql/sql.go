@@ -43,6 +43,11 @@
 // MySQL: a value, with what is changed together with it, must be shorter than the server's max_allowed_packet, 16 MiB
 // by default; a longer one is [sessplus.ErrTooLarge].
 //
+// # The sessions of a user
+//
+// With [sessplus.Config.IndexBy] a program lists and ends a user's sessions. Who has a record is a column with an index,
+// which is written by the same statement as the record, and costs a session whose user stays the same nothing.
+//
 // # How records are kept
 //
 // A record is one row, with its small fields in one column. A change is one UPDATE that asks for the version of the row
@@ -76,7 +81,8 @@ type Options struct {
 	Table string
 }
 
-// A Backend keeps records in a database. It is a [sessplus.Backend], and safe for concurrent use. It needs no Close.
+// A Backend keeps records in a database. It is a [sessplus.Backend] and a [sessplus.Indexer],
+// and safe for concurrent use. It needs no Close.
 type Backend struct {
 	db      *sql.DB
 	dialect Dialect
@@ -141,6 +147,18 @@ func gone(r *sessplus.Record, now time.Time) error {
 		return &sessplus.EndedError{Next: r.Mark.Next}
 	}
 	return nil
+}
+
+// Owned implements [sessplus.Indexer].
+func (b *Backend) Owned(ctx context.Context, owner string) (list []sessplus.KeyedRecord, err error) {
+	err = b.call(ctx, "", callTime, func(ctx context.Context) error {
+		list, err = b.owned(ctx, owner)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
 }
 
 // Create implements [sessplus.Backend].
@@ -305,6 +323,7 @@ func (b *Backend) apply(ctx context.Context, key string, before *state, hint boo
 		return nil, false, err
 	}
 	was := apartOf(r)
+	before.owner = listedUnder(r)
 	if slices.ContainsFunc(c.match, func(f sessplus.RawField) bool { return slices.Contains(was, f.Name) }) {
 		if hint {
 			return nil, false, sessplus.ErrConflict // to be found out
