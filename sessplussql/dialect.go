@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"time"
 )
 
 // A Dialect is the SQL that a database speaks.
@@ -255,6 +256,7 @@ func (b *Backend) check(ctx context.Context) error {
 		case busy <= 0:
 			return &faultError{"there is no busy timeout, without which a change fails while somebody else writes: open the file with " + sqliteSettings}
 		}
+		b.busy.Store(int64(busy) * int64(time.Millisecond))
 	}
 	b.checked.Store(true)
 	return nil

@@ -47,12 +47,19 @@ func (b *Backend) query(ctx context.Context, text string, args ...any) (*sql.Row
 	if s == nil {
 		return b.db.QueryContext(ctx, text, args...)
 	}
-	if b.dialect == SQLite && ctx.Err() == nil && b.db.Stats().MaxOpenConnections == 0 {
-		// To read waits for nobody, neither for a connection nor for a writer, and watching over it would cost twice as
-		// much.
-		ctx = context.WithoutCancel(ctx)
+	return s.QueryContext(b.unwatched(ctx, 0), args...) // to read waits for no writer
+}
+
+// unwatched returns a context that SQLite's driver need not watch over with a goroutine, which costs as much as the
+// statement. It takes no connection that others have, and waits for the lock of the file no longer than wait.
+func (b *Backend) unwatched(ctx context.Context, wait time.Duration) context.Context {
+	if b.dialect != SQLite || ctx.Err() != nil || b.db.Stats().MaxOpenConnections > 0 {
+		return ctx
 	}
-	return s.QueryContext(ctx, args...)
+	if deadline, _ := ctx.Deadline(); time.Until(deadline) <= wait {
+		return ctx
+	}
+	return context.WithoutCancel(ctx)
 }
 
 // exec returns the number of rows that the statement has changed.
@@ -70,7 +77,7 @@ func (b *Backend) exec(ctx context.Context, text string, args ...any) (int64, er
 	if s == nil {
 		result, err = b.db.ExecContext(ctx, text, args...)
 	} else {
-		result, err = s.ExecContext(ctx, args...)
+		result, err = s.ExecContext(b.unwatched(ctx, time.Duration(b.busy.Load())), args...)
 	}
 	if err != nil {
 		return 0, b.oversized(ctx, err, args)

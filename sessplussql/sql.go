@@ -94,7 +94,8 @@ type Backend struct {
 	crowds [64]atomic.Int32 // by the hash of a key
 
 	checked  atomic.Bool
-	mu       sync.Mutex // guards prepared
+	busy     atomic.Int64 // SQLite's busy timeout, a time.Duration
+	mu       sync.Mutex   // guards prepared
 	prepared map[string]*sql.Stmt
 }
 
