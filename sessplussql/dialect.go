@@ -44,8 +44,8 @@ type statements struct {
 
 	load, loadApart, owned string
 	insert                 string
-	update                 string // with %s for the other columns, and not numbered yet
-	insertApart, dropApart string // with %s for what depends on the number of rows
+	updates                [16]string // by the columns that change, see changedExpires
+	insertApart, dropApart string     // with %s for what depends on the number of rows
 	clearApart, remove     string
 	expired                string
 
@@ -67,7 +67,6 @@ func (d Dialect) statements(table string) statements {
 		owned: "SELECT t.id, t.version, t.expires, t.mark, t.data, f.name, f.value FROM {t} t LEFT JOIN {f} f ON f.id = t.id" +
 			" WHERE t.owner = ? AND t.expires > ?",
 		insert:      "INSERT INTO {t} (id, version, expires, owner, mark, data) VALUES (?, ?, ?, ?, ?, ?)",
-		update:      "UPDATE {t} SET version = ?%s WHERE id = ? AND version = ?",
 		insertApart: "INSERT INTO {f} (id, name, value) VALUES %s ON CONFLICT (id, name) DO UPDATE SET value = EXCLUDED.value",
 		dropApart:   "DELETE FROM {f} WHERE id = ? AND name IN (%s)",
 		clearApart:  "DELETE FROM {f} WHERE id = ?",
@@ -150,9 +149,25 @@ func (d Dialect) statements(table string) statements {
 		&s.clearApart, &s.remove, &s.expired} {
 		*text = d.numbered(r.Replace(*text))
 	}
-	s.update = r.Replace(s.update)
+	for changed := range s.updates {
+		set := ""
+		for i, column := range []string{"expires", "owner", "mark", "data"} {
+			if changed&(1<<i) != 0 {
+				set += ", " + column + " = ?"
+			}
+		}
+		s.updates[changed] = d.numbered(r.Replace("UPDATE {t} SET version = ?" + set + " WHERE id = ? AND version = ?"))
+	}
 	return s
 }
+
+// The columns that a change may change, in the order of their parameters.
+const (
+	changedExpires = 1 << iota
+	changedOwner
+	changedMark
+	changedData
+)
 
 // numbered gives the parameters of a statement the form that the database wants.
 func (d Dialect) numbered(text string) string {

@@ -269,6 +269,7 @@ func (b *Backend) owned(ctx context.Context, owner string) ([]sessplus.KeyedReco
 			if err != nil {
 				continue // nobody can load it either
 			}
+			r.Version = s.String()
 			i = len(list)
 			at[key], list = i, append(list, sessplus.KeyedRecord{Key: key, Record: r})
 		}
@@ -329,25 +330,26 @@ func (b *Backend) some(n int64, err error) (bool, error) {
 
 // update makes the row after of what was before, or is errStale.
 func (b *Backend) update(ctx context.Context, key string, before, after *state, d difference) error {
-	set, args := "", []any{after.version}
+	changes, args := 0, make([]any, 1, 7)
+	args[0] = after.version
 	if after.expires != before.expires { // which SQLite would otherwise write to the index all the same
-		set += ", expires = ?"
+		changes |= changedExpires
 		args = append(args, after.expires)
 	}
 	if after.owner != before.owner {
-		set += ", owner = ?"
+		changes |= changedOwner
 		args = append(args, text(after.owner))
 	}
 	if after.mark != before.mark {
-		set += ", mark = ?"
+		changes |= changedMark
 		args = append(args, text(after.mark))
 	}
 	if after.data != before.data {
-		set += ", data = ?"
+		changes |= changedData
 		args = append(args, []byte(after.data))
 	}
 	args = append(args, key, before.version)
-	statement := b.dialect.numbered(fmt.Sprintf(b.text.update, set))
+	statement := b.text.updates[changes]
 	rows := len(d.put) + len(d.drop)
 	changed := false
 	var err error

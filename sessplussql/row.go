@@ -25,11 +25,10 @@ type state struct {
 }
 
 func (s *state) String() string {
-	b := make([]byte, 0, 20+len(s.mark)+len(s.data))
-	b = binary.BigEndian.AppendUint64(b, uint64(s.version))
-	b = binary.BigEndian.AppendUint64(b, uint64(s.expires))
-	b = appendText(b, s.mark)
-	return string(append(b, s.data...))
+	var b [16 + binary.MaxVarintLen64]byte
+	binary.BigEndian.PutUint64(b[:], uint64(s.version))
+	binary.BigEndian.PutUint64(b[8:], uint64(s.expires))
+	return string(binary.AppendUvarint(b[:16], uint64(len(s.mark)))) + s.mark + s.data
 }
 
 // parseState undoes String. It returns nil for what is no text of a state.
@@ -80,9 +79,9 @@ func apartOf(r *sessplus.Record) (names []string) {
 	return names
 }
 
-// record decodes the state.
+// record decodes the state. It leaves Version to those who give the record away.
 func (s *state) record() (*sessplus.Record, error) {
-	r := &sessplus.Record{Version: s.String(), Expires: time.UnixMilli(s.expires)}
+	r := &sessplus.Record{Expires: time.UnixMilli(s.expires)}
 	if s.mark != "" {
 		if r.Mark = parseMark(s.mark); r.Mark == nil {
 			return nil, errCorrupt
@@ -105,10 +104,13 @@ func (s *state) record() (*sessplus.Record, error) {
 		r.Owner, r.Device = d.next(), d.next()
 	}
 	r.Fields = make([]sessplus.RawField, 0, 8)
+	values := []byte(d.text) // which all fields share
 	for d.text != "" && !d.failed {
 		f := sessplus.RawField{Name: d.next()}
 		if n := d.number(); n > 0 {
-			f.Value = []byte(d.take(n - 1))
+			value := values[len(values)-len(d.text):]
+			n = uint64(len(d.take(n - 1)))
+			f.Value = value[:n:n]
 		} else {
 			f.Value = apart
 		}

@@ -131,6 +131,7 @@ func (b *Backend) Load(ctx context.Context, key string) (*sessplus.Record, error
 		if err = gone(r, now); err != nil {
 			return err
 		}
+		r.Version = s.String()
 		return b.complete(ctx, key, s, r)
 	})
 	if err != nil {
@@ -242,6 +243,7 @@ func (b *Backend) End(ctx context.Context, key string, e *sessplus.Ending) (*ses
 		if r, err = s.record(); err != nil {
 			return err
 		}
+		r.Version = s.String()
 		if err = b.complete(ctx, key, s, r); err == errStale { // a taken record changes only if it is ended
 			if s, err = b.read(ctx, key); err == nil {
 				return errStale
