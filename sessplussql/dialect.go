@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"time"
 )
 
 // A Dialect is the SQL that a database speaks.
@@ -41,18 +42,17 @@ type statements struct {
 	schema []string
 	probe  string // fails unless the tables are as the schema makes them
 
-	load, loadApart        string
+	load, loadApart, owned string
 	insert                 string
-	update                 string // with %s for the other columns, and not numbered yet
-	insertApart, dropApart string // with %s for what depends on the number of rows
+	updates                [16]string // by the columns that change, see changedExpires
+	insertApart, dropApart string     // with %s for what depends on the number of rows
 	clearApart, remove     string
 	expired                string
 
 	begin string
 }
 
-// statements puts the names into the texts. The columns owner and device are NULL: they are there for the index of a
-// user's sessions, so that it will need no migration.
+// statements puts the names into the texts.
 func (d Dialect) statements(table string) statements {
 	quote := `"`
 	if d == MySQL {
@@ -61,11 +61,12 @@ func (d Dialect) statements(table string) statements {
 	r := strings.NewReplacer("{t}", quote+table+quote, "{f}", quote+table+"_fields"+quote,
 		"{expires}", quote+table+"_expires"+quote, "{owner}", quote+table+"_owner"+quote)
 	s := statements{
-		probe:       "SELECT t.version, t.expires, t.owner, t.device, t.mark, t.data, f.name, f.value FROM {t} t, {f} f WHERE t.id = f.id AND 1 = 0",
-		load:        "SELECT version, expires, mark, data FROM {t} WHERE id = ?",
-		loadApart:   "SELECT t.version, f.name, f.value FROM {f} f JOIN {t} t ON t.id = f.id WHERE f.id = ?",
-		insert:      "INSERT INTO {t} (id, version, expires, mark, data) VALUES (?, ?, ?, ?, ?)",
-		update:      "UPDATE {t} SET version = ?%s WHERE id = ? AND version = ?",
+		probe:     "SELECT t.version, t.expires, t.owner, t.mark, t.data, f.name, f.value FROM {t} t, {f} f WHERE t.id = f.id AND 1 = 0",
+		load:      "SELECT version, expires, mark, data FROM {t} WHERE id = ?",
+		loadApart: "SELECT t.version, f.name, f.value FROM {f} f JOIN {t} t ON t.id = f.id WHERE f.id = ?",
+		owned: "SELECT t.id, t.version, t.expires, t.mark, t.data, f.name, f.value FROM {t} t LEFT JOIN {f} f ON f.id = t.id" +
+			" WHERE t.owner = ? AND t.expires > ?",
+		insert:      "INSERT INTO {t} (id, version, expires, owner, mark, data) VALUES (?, ?, ?, ?, ?, ?)",
 		insertApart: "INSERT INTO {f} (id, name, value) VALUES %s ON CONFLICT (id, name) DO UPDATE SET value = EXCLUDED.value",
 		dropApart:   "DELETE FROM {f} WHERE id = ? AND name IN (%s)",
 		clearApart:  "DELETE FROM {f} WHERE id = ?",
@@ -83,7 +84,6 @@ func (d Dialect) statements(table string) statements {
 	version INTEGER NOT NULL,
 	expires INTEGER NOT NULL, -- milliseconds since 1970
 	owner TEXT,
-	device TEXT,
 	mark TEXT,
 	data BLOB NOT NULL
 )`,
@@ -106,7 +106,6 @@ func (d Dialect) statements(table string) statements {
 	version bigint NOT NULL,
 	expires bigint NOT NULL, -- milliseconds since 1970
 	owner text COLLATE "C",
-	device text,
 	mark text,
 	data bytea NOT NULL
 ) WITH (fillfactor = 80)`,
@@ -129,8 +128,7 @@ func (d Dialect) statements(table string) statements {
 	id VARBINARY(1024) NOT NULL PRIMARY KEY,
 	version BIGINT NOT NULL,
 	expires BIGINT NOT NULL, -- milliseconds since 1970
-	owner VARBINARY(512),
-	device VARBINARY(256),
+	owner VARBINARY(1024),
 	mark VARBINARY(2048),
 	data MEDIUMBLOB NOT NULL,
 	KEY {expires} (expires),
@@ -147,13 +145,29 @@ func (d Dialect) statements(table string) statements {
 	for i, text := range s.schema {
 		s.schema[i] = r.Replace(text)
 	}
-	for _, text := range []*string{&s.probe, &s.load, &s.loadApart, &s.insert, &s.insertApart, &s.dropApart,
+	for _, text := range []*string{&s.probe, &s.load, &s.loadApart, &s.owned, &s.insert, &s.insertApart, &s.dropApart,
 		&s.clearApart, &s.remove, &s.expired} {
 		*text = d.numbered(r.Replace(*text))
 	}
-	s.update = r.Replace(s.update)
+	for changed := range s.updates {
+		set := ""
+		for i, column := range []string{"expires", "owner", "mark", "data"} {
+			if changed&(1<<i) != 0 {
+				set += ", " + column + " = ?"
+			}
+		}
+		s.updates[changed] = d.numbered(r.Replace("UPDATE {t} SET version = ?" + set + " WHERE id = ? AND version = ?"))
+	}
 	return s
 }
+
+// The columns that a change may change, in the order of their parameters.
+const (
+	changedExpires = 1 << iota
+	changedOwner
+	changedMark
+	changedData
+)
 
 // numbered gives the parameters of a statement the form that the database wants.
 func (d Dialect) numbered(text string) string {
@@ -257,6 +271,7 @@ func (b *Backend) check(ctx context.Context) error {
 		case busy <= 0:
 			return &faultError{"there is no busy timeout, without which a change fails while somebody else writes: open the file with " + sqliteSettings}
 		}
+		b.busy.Store(int64(busy) * int64(time.Millisecond))
 	}
 	b.checked.Store(true)
 	return nil

@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,12 +47,19 @@ func (b *Backend) query(ctx context.Context, text string, args ...any) (*sql.Row
 	if s == nil {
 		return b.db.QueryContext(ctx, text, args...)
 	}
-	if b.dialect == SQLite && ctx.Err() == nil && b.db.Stats().MaxOpenConnections == 0 {
-		// To read waits for nobody, neither for a connection nor for a writer, and watching over it would cost twice as
-		// much.
-		ctx = context.WithoutCancel(ctx)
+	return s.QueryContext(b.unwatched(ctx, 0), args...) // to read waits for no writer
+}
+
+// unwatched returns a context that SQLite's driver need not watch over with a goroutine, which costs as much as the
+// statement. It takes no connection that others have, and waits for the lock of the file no longer than wait.
+func (b *Backend) unwatched(ctx context.Context, wait time.Duration) context.Context {
+	if b.dialect != SQLite || ctx.Err() != nil || b.db.Stats().MaxOpenConnections > 0 {
+		return ctx
 	}
-	return s.QueryContext(ctx, args...)
+	if deadline, _ := ctx.Deadline(); time.Until(deadline) <= wait {
+		return ctx
+	}
+	return context.WithoutCancel(ctx)
 }
 
 // exec returns the number of rows that the statement has changed.
@@ -69,7 +77,7 @@ func (b *Backend) exec(ctx context.Context, text string, args ...any) (int64, er
 	if s == nil {
 		result, err = b.db.ExecContext(ctx, text, args...)
 	} else {
-		result, err = s.ExecContext(ctx, args...)
+		result, err = s.ExecContext(b.unwatched(ctx, time.Duration(b.busy.Load())), args...)
 	}
 	if err != nil {
 		return 0, b.oversized(ctx, err, args)
@@ -236,9 +244,48 @@ func (b *Backend) complete(ctx context.Context, key string, s *state, r *sessplu
 	return err
 }
 
+// owned returns what is stored under an owner. One statement sees one state of all records, so that none is missing whose
+// session gets another key meanwhile.
+func (b *Backend) owned(ctx context.Context, owner string) ([]sessplus.KeyedRecord, error) {
+	rows, err := b.query(ctx, b.text.owned, owner, time.Now().UnixMilli())
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var list []sessplus.KeyedRecord
+	at := make(map[string]int) // in list; a record comes once for each value with a row of its own
+	for rows.Next() {
+		var key string
+		var s state
+		var mark sql.NullString
+		var name, value []byte
+		if err := errors.Join(ctx.Err(), rows.Scan(&key, &s.version, &s.expires, &mark, &s.data, &name, &value)); err != nil {
+			return nil, err
+		}
+		i, known := at[key]
+		if !known {
+			s.mark = mark.String
+			r, err := s.record()
+			if err != nil {
+				continue // nobody can load it either
+			}
+			r.Version = s.String()
+			i = len(list)
+			at[key], list = i, append(list, sessplus.KeyedRecord{Key: key, Record: r})
+		}
+		for j, f := range list[i].Fields {
+			if isApart(f.Value) && f.Name == string(name) {
+				list[i].Fields[j].Value = append([]byte{}, value...)
+			}
+		}
+	}
+	list = slices.DeleteFunc(list, func(r sessplus.KeyedRecord) bool { return len(apartOf(r.Record)) > 0 }) // corrupt
+	return list, errors.Join(rows.Err(), rows.Close())
+}
+
 // values is the list of parameters of an insert.
 func (s *state) values(key string) []any {
-	return []any{key, s.version, s.expires, text(s.mark), []byte(s.data)}
+	return []any{key, s.version, s.expires, text(s.owner), text(s.mark), []byte(s.data)}
 }
 
 // text is NULL for "".
@@ -283,21 +330,26 @@ func (b *Backend) some(n int64, err error) (bool, error) {
 
 // update makes the row after of what was before, or is errStale.
 func (b *Backend) update(ctx context.Context, key string, before, after *state, d difference) error {
-	set, args := "", []any{after.version}
+	changes, args := 0, make([]any, 1, 7)
+	args[0] = after.version
 	if after.expires != before.expires { // which SQLite would otherwise write to the index all the same
-		set += ", expires = ?"
+		changes |= changedExpires
 		args = append(args, after.expires)
 	}
+	if after.owner != before.owner {
+		changes |= changedOwner
+		args = append(args, text(after.owner))
+	}
 	if after.mark != before.mark {
-		set += ", mark = ?"
+		changes |= changedMark
 		args = append(args, text(after.mark))
 	}
 	if after.data != before.data {
-		set += ", data = ?"
+		changes |= changedData
 		args = append(args, []byte(after.data))
 	}
 	args = append(args, key, before.version)
-	statement := b.dialect.numbered(fmt.Sprintf(b.text.update, set))
+	statement := b.text.updates[changes]
 	rows := len(d.put) + len(d.drop)
 	changed := false
 	var err error

@@ -20,15 +20,15 @@ type state struct {
 	mark    string // see sessplus.Mark; "" for none
 	data    string // the rest
 
-	from int64 // the version that it was made of
+	from  int64  // the version that it was made of
+	owner string // what the column owner gets; reads take the Owner from data
 }
 
 func (s *state) String() string {
-	b := make([]byte, 0, 20+len(s.mark)+len(s.data))
-	b = binary.BigEndian.AppendUint64(b, uint64(s.version))
-	b = binary.BigEndian.AppendUint64(b, uint64(s.expires))
-	b = appendText(b, s.mark)
-	return string(append(b, s.data...))
+	var b [16 + binary.MaxVarintLen64]byte
+	binary.BigEndian.PutUint64(b[:], uint64(s.version))
+	binary.BigEndian.PutUint64(b[8:], uint64(s.expires))
+	return string(binary.AppendUvarint(b[:16], uint64(len(s.mark)))) + s.mark + s.data
 }
 
 // parseState undoes String. It returns nil for what is no text of a state.
@@ -52,13 +52,14 @@ func (s *state) same(o *state) bool {
 }
 
 // The column data holds, after a byte for the format: flags, the times Created and Saved, and for a record that was
-// rotated Rotated and Origin; then for each field its name, one more than the length of its value, and the value. A
-// length of zero stands for a field that has a row of its own.
+// rotated Rotated and Origin, for one with an Owner or a Device both; then for each field its name, one more than the
+// length of its value, and the value. A length of zero stands for a field that has a row of its own.
 const format = 1
 
 const (
 	flagPermanent = 1 << iota
 	flagRotated
+	flagOwned
 )
 
 var errCorrupt = fmt.Errorf("%w: it is corrupt", sessplus.ErrNoRecord)
@@ -78,9 +79,9 @@ func apartOf(r *sessplus.Record) (names []string) {
 	return names
 }
 
-// record decodes the state.
+// record decodes the state. It leaves Version to those who give the record away.
 func (s *state) record() (*sessplus.Record, error) {
-	r := &sessplus.Record{Version: s.String(), Expires: time.UnixMilli(s.expires)}
+	r := &sessplus.Record{Expires: time.UnixMilli(s.expires)}
 	if s.mark != "" {
 		if r.Mark = parseMark(s.mark); r.Mark == nil {
 			return nil, errCorrupt
@@ -99,11 +100,17 @@ func (s *state) record() (*sessplus.Record, error) {
 	if flags&flagRotated != 0 {
 		r.Rotated, r.Origin = d.time(), d.next()
 	}
+	if flags&flagOwned != 0 {
+		r.Owner, r.Device = d.next(), d.next()
+	}
 	r.Fields = make([]sessplus.RawField, 0, 8)
+	values := []byte(d.text) // which all fields share
 	for d.text != "" && !d.failed {
 		f := sessplus.RawField{Name: d.next()}
 		if n := d.number(); n > 0 {
-			f.Value = []byte(d.take(n - 1))
+			value := values[len(values)-len(d.text):]
+			n = uint64(len(d.take(n - 1)))
+			f.Value = value[:n:n]
 		} else {
 			f.Value = apart
 		}
@@ -151,6 +158,14 @@ func appendText(b []byte, text string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
 }
 
+// listedUnder is the owner that Owned finds a record by, for the column owner: "" once it has ended.
+func listedUnder(r *sessplus.Record) string {
+	if r.Mark != nil && r.Mark.Ended {
+		return ""
+	}
+	return r.Owner
+}
+
 // A difference is what a change does to the rows that fields have of their own.
 type difference struct {
 	put  []sessplus.RawField
@@ -174,13 +189,14 @@ func encodeAfter(r *sessplus.Record, was []string) (*state, difference) {
 	if r.Mark != nil {
 		s.mark = r.Mark.String()
 	}
+	s.owner = listedUnder(r)
 	inline := 0
 	for _, f := range r.Fields {
 		if inline += len(f.Name); !isApart(f.Value) {
 			inline += len(f.Value)
 		}
 	}
-	size := 64 + len(r.Origin) + 4*len(r.Fields) + inline
+	size := 64 + len(r.Origin) + len(r.Owner) + len(r.Device) + 4*len(r.Fields) + inline
 	var out []int // the fields that are to have rows of their own
 	if inline > inlineBytes {
 		var large []int
@@ -206,6 +222,9 @@ func encodeAfter(r *sessplus.Record, was []string) (*state, difference) {
 	if !r.Rotated.IsZero() {
 		flags |= flagRotated
 	}
+	if r.Owner != "" || r.Device != "" {
+		flags |= flagOwned
+	}
 	b := append(make([]byte, 0, size), format)
 	b = binary.AppendUvarint(b, flags)
 	b = binary.AppendUvarint(b, uint64(r.Created.UnixMilli()))
@@ -213,6 +232,9 @@ func encodeAfter(r *sessplus.Record, was []string) (*state, difference) {
 	if flags&flagRotated != 0 {
 		b = binary.AppendUvarint(b, uint64(r.Rotated.UnixMilli()))
 		b = appendText(b, r.Origin)
+	}
+	if flags&flagOwned != 0 {
+		b = appendText(appendText(b, r.Owner), r.Device)
 	}
 	var diff difference
 	keep := make(map[string]bool, len(was))

@@ -43,6 +43,11 @@
 // MySQL: a value, with what is changed together with it, must be shorter than the server's max_allowed_packet, 16 MiB
 // by default; a longer one is [sessplus.ErrTooLarge].
 //
+// # The sessions of a user
+//
+// With [sessplus.Config.IndexBy] a program lists and ends a user's sessions. Who has a record is a column with an index,
+// which is written by the same statement as the record, and costs a session whose user stays the same nothing.
+//
 // # How records are kept
 //
 // A record is one row, with its small fields in one column. A change is one UPDATE that asks for the version of the row
@@ -76,7 +81,8 @@ type Options struct {
 	Table string
 }
 
-// A Backend keeps records in a database. It is a [sessplus.Backend], and safe for concurrent use. It needs no Close.
+// A Backend keeps records in a database. It is a [sessplus.Backend] and a [sessplus.Indexer],
+// and safe for concurrent use. It needs no Close.
 type Backend struct {
 	db      *sql.DB
 	dialect Dialect
@@ -88,7 +94,8 @@ type Backend struct {
 	crowds [64]atomic.Int32 // by the hash of a key
 
 	checked  atomic.Bool
-	mu       sync.Mutex // guards prepared
+	busy     atomic.Int64 // SQLite's busy timeout, a time.Duration
+	mu       sync.Mutex   // guards prepared
 	prepared map[string]*sql.Stmt
 }
 
@@ -124,6 +131,7 @@ func (b *Backend) Load(ctx context.Context, key string) (*sessplus.Record, error
 		if err = gone(r, now); err != nil {
 			return err
 		}
+		r.Version = s.String()
 		return b.complete(ctx, key, s, r)
 	})
 	if err != nil {
@@ -141,6 +149,18 @@ func gone(r *sessplus.Record, now time.Time) error {
 		return &sessplus.EndedError{Next: r.Mark.Next}
 	}
 	return nil
+}
+
+// Owned implements [sessplus.Indexer].
+func (b *Backend) Owned(ctx context.Context, owner string) (list []sessplus.KeyedRecord, err error) {
+	err = b.call(ctx, "", callTime, func(ctx context.Context) error {
+		list, err = b.owned(ctx, owner)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
 }
 
 // Create implements [sessplus.Backend].
@@ -223,6 +243,7 @@ func (b *Backend) End(ctx context.Context, key string, e *sessplus.Ending) (*ses
 		if r, err = s.record(); err != nil {
 			return err
 		}
+		r.Version = s.String()
 		if err = b.complete(ctx, key, s, r); err == errStale { // a taken record changes only if it is ended
 			if s, err = b.read(ctx, key); err == nil {
 				return errStale
@@ -305,6 +326,7 @@ func (b *Backend) apply(ctx context.Context, key string, before *state, hint boo
 		return nil, false, err
 	}
 	was := apartOf(r)
+	before.owner = listedUnder(r)
 	if slices.ContainsFunc(c.match, func(f sessplus.RawField) bool { return slices.Contains(was, f.Name) }) {
 		if hint {
 			return nil, false, sessplus.ErrConflict // to be found out
