@@ -21,8 +21,12 @@ import (
 var redisIndex = newRedisScript(`
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
 local stored = redis.call('ZSCORE', KEYS[1], ARGV[3])
+local last = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')[2]
+local expires = ARGV[2]
+if last and tonumber(last) > tonumber(expires) then expires = last end
+redis.call('PEXPIREAT', KEYS[1], expires) -- before there is a set, to see that it may be done
 if not stored or tonumber(stored) < tonumber(ARGV[2]) then redis.call('ZADD', KEYS[1], ARGV[2], ARGV[3]) end
-redis.call('PEXPIREAT', KEYS[1], redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')[2])
+if not last then redis.call('PEXPIREAT', KEYS[1], expires) end
 return 'done'
 `)
 

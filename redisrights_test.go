@@ -37,8 +37,14 @@ func redisKeys(t *testing.T, admin *redis.Client) map[string]string {
 	ctx := context.Background()
 	all := make(map[string]string)
 	for _, key := range admin.Keys(ctx, "*").Val() {
-		hash := admin.HGetAll(ctx, key).Val()
 		ttl := admin.PTTL(ctx, key).Val()
+		if admin.Type(ctx, key).Val() == "zset" { // an index, which may name what there is not
+			if ttl <= 0 {
+				t.Errorf("an index expires in %v", ttl)
+			}
+			continue
+		}
+		hash := admin.HGetAll(ctx, key).Val()
 		var expires int64
 		fmt.Sscan(hash[":expires"], &expires)
 		if off := ttl - time.Until(time.UnixMilli(expires)); ttl <= 0 || off.Abs() > time.Second {
