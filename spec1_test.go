@@ -129,7 +129,11 @@ func TestAFieldWithoutOwnerFailsTheCommit(t *testing.T) {
 				failed = err
 				w.WriteHeader(http.StatusTeapot)
 			},
-			OnEvent: func(_ context.Context, e sessplus.Event) { saved++ },
+			OnEvent: func(_ context.Context, e sessplus.Event) {
+				if e.Kind != sessplus.EventError {
+					saved++
+				}
+			},
 		}, sessplus.Config{CookieName: "s", Fields: sessplus.Include("mine"), Backend: b})
 		s := newSite(t, m)
 		res := s.with(func(s *sessplus.Session) {
