@@ -39,14 +39,17 @@ type Config struct {
 	// use.
 	Lifetime          time.Duration // of a record, from creation or renewal, a millisecond or more; 0: 24 h; <0: no absolute end, IdleTimeout needed. No meaning on a secure cookie
 	PermanentLifetime time.Duration // in place of Lifetime and MaxAge while the session is permanent, from a second to 400 days; 0: 31 days
-	IdleTimeout       time.Duration // a record ends if no request reads or changes it for this long; 0: none. Server-side backends only
+	IdleTimeout       time.Duration // a record ends if no request uses (reads or changes) it for this long; 0: none
 
 	RotateEvery time.Duration // 0: never; else the id is renewed at the first use after so long, a millisecond or more; a stream should Reload once a minute to keep up. Server-side backends only
 	KeyPrefix   string        // of the records' keys, printable ASCII; "": "session:". No meaning on a secure cookie
 	SignID      bool          // sign the id in the cookie, so that a made-up one is refused without asking the backend
 	Keys        []KeyPair     // newest first; nil: Options.Keys
-	IndexBy     string        // a field of this session that names its user, by text, a number or a bool, for Sessions, Revoke, RevokeAll and Edit. Server-side backends that are an Indexer only
 	BoundTo     string        // the server-side cookie without whose session the content of this secure cookie is void
+
+	// IndexBy is a field of this session that names its user, by text, a number or a bool, for [Manager.Sessions], Revoke,
+	// RevokeAll and Edit. Only for a server-side backend that is an [Indexer]. "": none.
+	IndexBy string
 
 	Lazy     bool // load at the first use of one of its fields, not before the handler
 	Optional bool // while the backend is down these fields are absent, and the request is served

@@ -123,13 +123,13 @@ func (m *Manager) RevokeAll(ctx context.Context, cookie, user string, except ...
 }
 
 // Edit calls change with the session that the handle names, outside of any request of its visitor, and saves the fields
-// that change has changed, and no others, as a request would. The visitor's next request sees them, on any machine. It
-// does not count as a use for IdleTimeout. Like Revoke it takes any handle.
+// that change has changed, and no others, as a request would. The visitor's next request sees them, on any machine. Edit
+// does not count as a use for [Config.IdleTimeout]. Like [Manager.Revoke], it takes any handle.
 //
 // The fields of other cookies are absent, and what needs a Set-Cookie ([Session.Renew], [Session.SetPermanent], fields of
 // other cookies) is [ErrHeadersSent]. If change returns an error, Edit returns it, and saves nothing that [Session.Save]
 // or [Field.Update] has not saved already. The error matches [ErrSessionGone] if there is no such session, or it ends
-// meanwhile; otherwise it is as that of [Manager.Revoke]. A session that is renewed meanwhile is changed under its new id.
+// meanwhile; otherwise it is as that of Revoke. A session that is renewed meanwhile is changed under its new id.
 func (m *Manager) Edit(ctx context.Context, cookie, handle string, change func(s *Session) error) error {
 	const op = "edit"
 	c, err := m.indexed(cookie, op)
