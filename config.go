@@ -90,11 +90,12 @@ type Options struct {
 	OnEvent func(ctx context.Context, e Event)
 
 	// SingleCookie is the name of one cookie that carries the values of all configs, for hosts that pass on no other:
-	// "__session" behind Firebase Hosting. The CookieNames then only name the configs. Configs must agree on the attributes
-	// of a cookie. Each value ends at its own time; one without a MaxAge may outlive the browser session if another has one.
-	// The cookie is written as a whole: of two concurrent responses that change secure cookies the browser keeps the later
-	// one. If one of the sessions has ended, a response that would write the cookie is [ErrSessionGone], for [EndGrace]
-	// after a logout elsewhere; a login with [Session.Renew] is not. "": one cookie per config.
+	// "__session" behind Firebase Hosting. The CookieNames then only name the configs. Configs must agree on the
+	// attributes of a cookie. Each value ends at its own time; one without a MaxAge may outlive the browser session if
+	// another has one. The cookie is written as a whole: of two concurrent responses that change secure cookies the
+	// browser keeps the later one. If one of the sessions has ended, a response that would write the cookie is
+	// [ErrSessionGone], for [EndGrace] after a logout elsewhere; a login with [Session.Renew] is not. "": one cookie per
+	// config.
 	SingleCookie string
 
 	// SecureRequest reports whether a request came over TLS, for [SecureAuto]: behind a trusted proxy that says so in a header

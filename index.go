@@ -26,8 +26,8 @@ type Info struct {
 
 // Sessions lists the live sessions of a user, most recently used first. user is the value, as text, of the field that
 // [Config.IndexBy] of the cookie names: "42" for the int 42, "ann" for the string "ann"; the empty text matches nobody.
-// The last use is known to a tenth of [Config.IdleTimeout]; without one it is the last save. The session of this request
-// is the one whose Handle equals [Session.Handle]. Before its first save it is not listed.
+// The last use is known to a tenth of [Config.IdleTimeout]; without one it is the last save. The session of this
+// request is the one whose Handle equals [Session.Handle]. Before its first save it is not listed.
 //
 // The error names a cookie that no config has, or whose config has no IndexBy. It matches [ErrUnavailable] if the backend
 // does not answer within [Options.Timeout]. Sessions may be called concurrently, and outside of a request.
@@ -58,13 +58,13 @@ func (m *Manager) Sessions(ctx context.Context, cookie, user string) ([]Info, er
 	return infos, nil
 }
 
-// Revoke ends the session that the handle names, as [Session.Destroy] does: the next request with its id, on any machine,
-// is anonymous. Revoke takes any handle: check first that it is one of the user's, as [Manager.Sessions] lists them. A
-// handle that names no live session is no error, so a revocation that failed can be retried. A rotation keeps the handle;
-// a handle from before a renewal still ends the session for [EndGrace].
+// Revoke ends the session that the handle names, as [Session.Destroy] does: the next request with its id, on any
+// machine, is anonymous. Revoke takes any handle: check first that it is one of the user's, as [Manager.Sessions] lists
+// them. A handle that names no live session is no error, so a revocation that failed can be retried. A rotation keeps
+// the handle; a handle from before a renewal still ends the session for [EndGrace].
 //
-// The error names a cookie that no config has, or whose config has no [Config.IndexBy], or a malformed handle. It matches
-// [ErrUnavailable] if the backend does not answer.
+// The error names a cookie that no config has, or whose config has no [Config.IndexBy], or a malformed handle. It
+// matches [ErrUnavailable] if the backend does not answer.
 func (m *Manager) Revoke(ctx context.Context, cookie, handle string) error {
 	c, err := m.indexed(cookie, "revoke")
 	if err != nil {
@@ -123,13 +123,14 @@ func (m *Manager) RevokeAll(ctx context.Context, cookie, user string, except ...
 }
 
 // Edit calls change with the session that the handle names, outside of any request of its visitor, and saves the fields
-// that change has changed, and no others, as a request would. The visitor's next request sees them, on any machine. Edit
-// does not count as a use for [Config.IdleTimeout]. Like [Manager.Revoke], it takes any handle.
+// that change has changed, and no others, as a request would. The visitor's next request sees them, on any machine.
+// Edit does not count as a use for [Config.IdleTimeout]. Like [Manager.Revoke], it takes any handle.
 //
-// The fields of other cookies are absent, and what needs a Set-Cookie ([Session.Renew], [Session.SetPermanent], fields of
-// other cookies) is [ErrHeadersSent]. If change returns an error, Edit returns it, and saves nothing that [Session.Save]
-// or [Field.Update] has not saved already. The error matches [ErrSessionGone] if there is no such session, or it ends
-// meanwhile; otherwise it is as that of Revoke. A session that is renewed meanwhile is changed under its new id.
+// The fields of other cookies are absent, and what needs a Set-Cookie ([Session.Renew], [Session.SetPermanent], fields
+// of other cookies) is [ErrHeadersSent]. If change returns an error, Edit returns it, and saves nothing that
+// [Session.Save] or [Field.Update] has not saved already. The error matches [ErrSessionGone] if there is no such
+// session, or it ends meanwhile; otherwise it is as that of Revoke. A session that is renewed meanwhile is changed
+// under its new id.
 func (m *Manager) Edit(ctx context.Context, cookie, handle string, change func(s *Session) error) error {
 	const op = "edit"
 	c, err := m.indexed(cookie, op)

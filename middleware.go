@@ -12,15 +12,15 @@ import (
 // them before the response headers are sent. If they cannot be loaded, [Options.ErrorHandler] answers and next does not
 // run. A Manager that is in the chain twice acts once; different Managers nest.
 //
-// A response with a status of 500 or more, or a panic, saves nothing. When a save fails before the headers have been sent,
-// the ErrorHandler answers, and what next writes is discarded.
+// A response with a status of 500 or more, or a panic, saves nothing. When a save fails before the headers have been
+// sent, the ErrorHandler answers, and what next writes is discarded.
 //
 // A response to a request that read or changed a session gets Vary: Cookie. One that sets a session gets Cache-Control:
 // private, no-cache, unless next sets its own, in which public and s-maxage are replaced by private.
 //
-// A response that upgrades the connection must carry the Set-Cookie headers, too. With WriteHeader(101) it does; a library
-// that hijacks the connection and writes its own response must be given the header, as in Upgrade(w, r, w.Header()) of
-// gorilla/websocket. If that may be missing, the log has a warning.
+// A response that upgrades the connection must carry the Set-Cookie headers, too. With WriteHeader(101) it does; a
+// library that hijacks the connection and writes its own response must be given the header, as in Upgrade(w, r,
+// w.Header()) of gorilla/websocket. If that may be missing, the log has a warning.
 func (m *Manager) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		outer, _ := FromContext(r.Context())
@@ -63,9 +63,9 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 // response has begun already. A Save that fails has saved nothing, and may be repeated.
 //
 // The error matches [ErrUnavailable] if a backend does not answer; the session is then nil, and the request must not be
-// served as that of an anonymous visitor. The ErrorHandler answers neither this error nor that of Save: the caller does,
-// usually with 503 for ErrUnavailable and 409 for [ErrSessionGone]. A request that has passed through Handler keeps the
-// session that it has.
+// served as that of an anonymous visitor. The ErrorHandler answers neither this error nor that of Save: the caller
+// does, usually with 503 for ErrUnavailable and 409 for [ErrSessionGone]. A request that has passed through Handler
+// keeps the session that it has.
 func (m *Manager) Load(w http.ResponseWriter, r *http.Request) (*Session, *http.Request, error) {
 	outer, _ := FromContext(r.Context())
 	if s := outer.of(m); s != nil {
