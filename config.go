@@ -35,18 +35,21 @@ type Config struct {
 	// one has left in the browser is expired by the next response that sets or drops the cookie.
 	MaxChunks int
 
-	// A deployment that changes one of these three sets the end of the sessions that there are, earlier or later, with their
-	// next use.
+	// A deployment that changes one of these three moves the end of existing sessions, to earlier or later, at their next
+	// use.
 	Lifetime          time.Duration // of a record, from creation or renewal, a millisecond or more; 0: 24 h; <0: no absolute end, IdleTimeout needed. No meaning on a secure cookie
 	PermanentLifetime time.Duration // in place of Lifetime and MaxAge while the session is permanent, from a second to 400 days; 0: 31 days
-	IdleTimeout       time.Duration // a record ends when it was not used for so long; 0: none. Server-side backends only
+	IdleTimeout       time.Duration // a record ends if no request uses (reads or changes) it for this long; 0: none
 
 	RotateEvery time.Duration // 0: never; else the id is renewed at the first use after so long, a millisecond or more; a stream should Reload once a minute to keep up. Server-side backends only
 	KeyPrefix   string        // of the records' keys, printable ASCII; "": "session:". No meaning on a secure cookie
 	SignID      bool          // sign the id in the cookie, so that a made-up one is refused without asking the backend
 	Keys        []KeyPair     // newest first; nil: Options.Keys
-	IndexBy     string        // a field of this session that names its user, by text, a number or a bool, for Sessions and RevokeAll. Server-side backends that are an Indexer only
 	BoundTo     string        // the server-side cookie without whose session the content of this secure cookie is void
+
+	// IndexBy is a field of this session that names its user, by text, a number or a bool, for [Manager.Sessions], Revoke,
+	// RevokeAll and Edit. Only for a server-side backend that is an [Indexer]. "": none.
+	IndexBy string
 
 	Lazy     bool // load at the first use of one of its fields, not before the handler
 	Optional bool // while the backend is down these fields are absent, and the request is served
@@ -86,11 +89,12 @@ type Options struct {
 	// concurrent use and quick, and must not use the session. nil: none.
 	OnEvent func(ctx context.Context, e Event)
 
-	// SingleCookie is the name of the one cookie in which the values of all configs ride, for hosts that pass on no other:
-	// "__session" behind Firebase Hosting. Configs must agree on the attributes of a cookie. Each value ends at its own time;
-	// one without a MaxAge may outlive the browser if another has one. The cookie is written as a whole: of two responses
-	// that change secure cookies side by side the browser keeps the later one, and one whose session has ended meanwhile
-	// is [ErrSessionGone]. "": one cookie per config.
+	// SingleCookie is the name of one cookie that carries the values of all configs, for hosts that pass on no other:
+	// "__session" behind Firebase Hosting. The CookieNames then only name the configs. Configs must agree on the
+	// attributes of a cookie. Each value ends at its own time; one without a MaxAge may outlive the browser session if
+	// another has one. The cookie is written as a whole: of two concurrent responses that change secure cookies the
+	// browser keeps the later one. A response that would write the cookie while one of its
+	// sessions is renewed or ended is [ErrSessionGone]. "": one cookie per config.
 	SingleCookie string
 
 	// SecureRequest reports whether a request came over TLS, for [SecureAuto]: behind a trusted proxy that says so in a header

@@ -24,12 +24,13 @@ type Info struct {
 	Fields    map[string]any // those of this cookie, as Session.Get gives them; one that cannot be decoded is left out
 }
 
-// Sessions lists the live sessions of the user that the cookie's [Config.IndexBy] field names, the last used first. user is
-// the text of that field's value: "42" for the int 42, "ann" for the string "ann"; the empty text matches nobody. A last
-// use is known as closely as the idle timeout is moved, and without [Config.IdleTimeout] it is the last save.
+// Sessions lists the live sessions of a user, most recently used first. user is the value, as text, of the field that
+// [Config.IndexBy] of the cookie names: "42" for the int 42, "ann" for the string "ann"; the empty text matches nobody.
+// The last use is known to a tenth of [Config.IdleTimeout]; without one it is the last save. The session of this
+// request is the one whose Handle equals [Session.Handle]. Before its first save it is not listed.
 //
 // The error names a cookie that no config has, or whose config has no IndexBy. It matches [ErrUnavailable] if the backend
-// does not answer within [Options.Timeout]. Sessions may be called concurrently, also outside of a request.
+// does not answer within [Options.Timeout]. Sessions may be called concurrently, and outside of a request.
 func (m *Manager) Sessions(ctx context.Context, cookie, user string) ([]Info, error) {
 	c, err := m.indexed(cookie, "list")
 	if err != nil {
@@ -57,11 +58,12 @@ func (m *Manager) Sessions(ctx context.Context, cookie, user string) ([]Info, er
 	return infos, nil
 }
 
-// Revoke ends the session of the cookie that the handle names, as [Session.Destroy] does: the next request that brings its
-// id, on any machine, is an anonymous one. A handle that names no live session is no error, so a revocation that failed can
-// be tried again. A session keeps its handle when it is rotated; one from before a renewal still ends it for [EndGrace].
+// Revoke ends the session that the handle names, as [Session.Destroy] does: the next request with its id, on any
+// machine, is anonymous. Revoke takes any handle: check first that it is one of the user's, as [Manager.Sessions] lists
+// them. A handle that names no live session is no error, so a revocation that failed can be retried. A rotation keeps
+// the handle; a handle from before a renewal still ends the session for [EndGrace].
 //
-// The error names a cookie that no config has or whose config has no [Config.IndexBy], and a handle that is malformed. It
+// The error names a cookie that no config has, or whose config has no [Config.IndexBy], or a malformed handle. It
 // matches [ErrUnavailable] if the backend does not answer.
 func (m *Manager) Revoke(ctx context.Context, cookie, handle string) error {
 	c, err := m.indexed(cookie, "revoke")
@@ -84,9 +86,9 @@ func (m *Manager) Revoke(ctx context.Context, cookie, handle string) error {
 	return err
 }
 
-// RevokeAll ends the sessions of the user, as [Manager.Sessions] lists them, but for those with these handles, and returns
-// how many it has ended. With the [Session.Handle] of the request at hand it is "log out everywhere else"; that session is
-// spared also if it is renewed meanwhile. The errors are those of [Manager.Revoke]; what failed can be tried again.
+// RevokeAll ends the sessions of the user, as [Manager.Sessions] lists them, except those with the given handles, and
+// returns how many it has ended. With the [Session.Handle] of the current request it is "log out everywhere else"; that
+// session is spared even if it is renewed meanwhile. The errors are those of [Manager.Revoke], and it can be retried.
 func (m *Manager) RevokeAll(ctx context.Context, cookie, user string, except ...string) (int, error) {
 	c, err := m.indexed(cookie, "revoke")
 	if err != nil {
@@ -120,14 +122,15 @@ func (m *Manager) RevokeAll(ctx context.Context, cookie, user string, except ...
 	return n, err
 }
 
-// Edit calls change with the session of the cookie that the handle names, outside of any request of its visitor, and saves
-// what it has changed as a request would: those fields alone, whatever requests change beside it. The visitor's next
-// request sees it, on any machine. It is no use for IdleTimeout.
+// Edit calls change with the session that the handle names, outside of any request of its visitor, and saves the fields
+// that change has changed, and no others, as a request would. The visitor's next request sees them, on any machine.
+// Edit does not count as a use for [Config.IdleTimeout]. Like [Manager.Revoke], it takes any handle.
 //
-// The fields of other cookies are absent, and what needs a Set-Cookie ([Session.Renew], [Session.SetPermanent], fields of
-// other cookies) is [ErrHeadersSent]. An error of change is returned, and nothing is saved but what [Session.Save] and
-// [Field.Update] have. The error matches [ErrSessionGone] if there is no such session, or it ends meanwhile; else it is as
-// that of [Manager.Revoke]. A session that is renewed meanwhile is changed under its new id.
+// The fields of other cookies are absent, and what needs a Set-Cookie ([Session.Renew], [Session.SetPermanent], fields
+// of other cookies) is [ErrHeadersSent]. If change returns an error, Edit returns it, and saves nothing that
+// [Session.Save] or [Field.Update] has not saved already. The error matches [ErrSessionGone] if there is no such
+// session, or it ends meanwhile; otherwise it is as that of Revoke. A session that is renewed meanwhile is changed
+// under its new id.
 func (m *Manager) Edit(ctx context.Context, cookie, handle string, change func(s *Session) error) error {
 	const op = "edit"
 	c, err := m.indexed(cookie, op)

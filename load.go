@@ -143,7 +143,7 @@ func (s *Session) load(parts []*part) {
 	}
 	for _, p := range parts {
 		if p.crowded && p.rec == nil && p.err == nil {
-			p.gone = true // one that was not tried may be the session, and is not to be overwritten
+			p.gone, p.replaced = true, true // one that was not tried may be the session, and is not to be overwritten
 			s.warn("sessplus: too many cookies of one name came, and no session is among those that were tried", "cookie", p.CookieName)
 		}
 	}
@@ -185,7 +185,7 @@ func (p *part) answered(s *Session, c *call, now time.Time) {
 	switch {
 	case errors.Is(c.err, ErrNoRecord):
 		if endedBy(c.err) != nil {
-			p.gone = true
+			p.gone, p.replaced = true, nextKey(c.err) != ""
 		} else if c.err != ErrNoRecord {
 			s.warn("sessplus: a record cannot be read, and counts as no session", "cookie", p.CookieName, "error", c.err)
 		}
@@ -360,6 +360,6 @@ func (s *Session) Reload() error {
 
 // end notes that the session has ended while this request ran: what it had is absent, and it can save nothing more.
 func (p *part) end() {
-	p.gone, p.rec, p.foreign, p.renew = true, nil, nil, false
+	p.gone, p.replaced, p.rec, p.foreign, p.renew = true, true, nil, nil, false
 	p.entries = entries{}
 }

@@ -9,18 +9,18 @@ import (
 )
 
 // Handler is the middleware: it loads the sessions of a request, runs next with them in the request's context, and commits
-// them before the response headers go. If they cannot be loaded the ErrorHandler answers, and next does not run. A
-// Manager that is in the chain twice acts once; different Managers nest.
+// them before the response headers are sent. If they cannot be loaded, [Options.ErrorHandler] answers and next does not
+// run. A Manager that is in the chain twice acts once; different Managers nest.
 //
-// A response with a status of 500 or more, and a panic, save nothing. When a save fails before the headers have gone, the
-// ErrorHandler answers, and what next writes goes nowhere.
+// A response with a status of 500 or more, or a panic, saves nothing. When a save fails before the headers have been
+// sent, the ErrorHandler answers, and what next writes is discarded.
 //
-// A response in whose request a session was read or changed gets Vary: Cookie. One that sets a session gets Cache-Control:
-// private, no-cache, unless next sets its own; in that, public and s-maxage are replaced by private.
+// A response to a request that read or changed a session gets Vary: Cookie. One that sets a session gets Cache-Control:
+// private, no-cache, unless next sets its own, in which public and s-maxage are replaced by private.
 //
-// A response that upgrades the connection must bring the Set-Cookie headers, too: with WriteHeader(101) it does; a library that
-// takes the connection over and writes a response of its own is to be given the header, as in Upgrade(w, r, w.Header()) of
-// gorilla/websocket. Where that may be missing there is a warning in the log.
+// A response that upgrades the connection must carry the Set-Cookie headers, too. With WriteHeader(101) it does; a
+// library that hijacks the connection and writes its own response must be given the header, as in Upgrade(w, r,
+// w.Header()) of gorilla/websocket. If that may be missing, the log has a warning.
 func (m *Manager) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		outer, _ := FromContext(r.Context())
@@ -54,15 +54,18 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 	})
 }
 
-// Load gives the session of a request to code that Handler cannot be put around: a framework with a request of its own, a
+// Load returns the session of a request to code that Handler cannot wrap: a framework with a request of its own, a
 // connection that was upgraded, a test. The request that it returns carries the session for [Get], and is otherwise r.
 //
-// Nothing is saved until [Session.Save], which then is the commit: it writes the cookies to w.Header(), so call it once, before
-// the response begins. Afterwards the session goes on as behind Handler after the headers. With a nil w the response
-// has begun already. A Save that fails has saved nothing, and may be repeated.
+// Nothing is saved until [Session.Save], which is the commit here and writes the cookies to w.Header(). Call it once,
+// after the last change and before the response begins, also in a request that only reads: without it that request is
+// no use for IdleTimeout. Afterwards the session behaves as behind Handler after the headers. A nil w means that the
+// response has begun already. A Save that fails has saved nothing, and may be repeated.
 //
 // The error matches [ErrUnavailable] if a backend does not answer; the session is then nil, and the request must not be
-// served as that of an anonymous visitor. A request that has passed through Handler keeps the session that it has.
+// served as that of an anonymous visitor. The ErrorHandler answers neither this error nor that of Save: the caller
+// does, usually with 503 for ErrUnavailable and 409 for [ErrSessionGone]. A request that has passed through Handler
+// keeps the session that it has.
 func (m *Manager) Load(w http.ResponseWriter, r *http.Request) (*Session, *http.Request, error) {
 	outer, _ := FromContext(r.Context())
 	if s := outer.of(m); s != nil {

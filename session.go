@@ -145,6 +145,7 @@ type content struct {
 	rewrite   bool // send the cookie again: an older key wrote it, it was told to go, or its id was rotated
 	refilled  bool // an Update has filled an emptied session, which the browser must hear of
 	gone      bool // the session has ended while this request ran
+	replaced  bool // gone, and perhaps because of another that the browser has or gets
 }
 
 type partState uint8

@@ -100,6 +100,7 @@ func (b *bundle) plan(s *Session, saves []*save, now time.Time) ([]*save, error)
 		v := saveOf(p.cookie, saves)
 		switch {
 		case p.sealer != nil, p.err != nil, p.expire:
+		case p.gone && !p.replaced: // it goes; what has come in its place came by a login that this is beside, if at all
 		case p.gone && (v == nil || !v.creates()):
 			return saves, p.saveError(ErrSessionGone)
 		case p.rec == nil || v != nil && v.main != nil:

@@ -287,3 +287,42 @@ func TestSingleCookieConfigsAgree(t *testing.T) {
 		t.Errorf("defaults and what they stand for: %v", err)
 	}
 }
+
+// SPEC 5.13, 10.2: on a device that was logged out from elsewhere, pages that write what belongs to no login go on.
+func TestSingleCookieAfterALogoutElsewhere(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		configs := single(b)
+		configs[0].IndexBy = "user"
+		m := newManager(t, &sessplus.Options{SingleCookie: "__session"}, configs...)
+		c := newCrowd(t, m)
+		c.mustAsk(c.client, func(s *sessplus.Session) {
+			s.Set("user", "ann")
+			s.Set("plan", "gold")
+			s.Set("token", "t")
+			s.Set("draft", "d")
+		})
+		if n, err := m.RevokeAll(t.Context(), "session", "ann"); n != 1 || err != nil {
+			t.Fatalf("RevokeAll = %d, %v", n, err)
+		}
+		for range 2 {
+			c.mustAsk(c.client, func(s *sessplus.Session) {
+				if got := s.GetString("user") + s.GetString("plan") + s.GetString("draft"); got != "gold" {
+					t.Errorf("user, plan and draft = %q, want gold alone", got)
+				}
+				s.Set("token", s.GetString("token")+"t")
+			})
+		}
+		c.mustAsk(c.client, func(s *sessplus.Session) {
+			if got := s.GetString("token"); got != "ttt" {
+				t.Errorf("token = %q, want ttt", got)
+			}
+			s.Renew()
+			s.Set("user", "ann")
+		})
+		c.mustAsk(c.client, func(s *sessplus.Session) {
+			if got := s.GetString("user"); got != "ann" {
+				t.Errorf("after a login user = %q, want ann", got)
+			}
+		})
+	})
+}
