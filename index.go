@@ -346,8 +346,8 @@ func (c *cookie) ends(r *Record) time.Time {
 	return r.Expires
 }
 
-// lastUse is when the session was last used, as far as its record tells: nothing if that was under a longer IdleTimeout. Clocks
-// of other machines may be a minute ahead.
+// lastUse is when the session was last used, as far as its record tells: no more than the last save if that was under
+// a longer IdleTimeout. Clocks of other machines may be a minute ahead.
 func (c *cookie) lastUse(r *Record, now time.Time) time.Time {
 	if c.IdleTimeout > 0 {
 		if used := r.Expires.Add(-c.IdleTimeout); used.After(r.Saved) && !used.After(now.Add(time.Minute)) {
