@@ -41,7 +41,7 @@ func (s *Session) begin(last, again bool) (saves []*save, now time.Time, late bo
 			p.rewrite = true // an earlier Save is to be answered with an id that others know: it may have ended meanwhile
 		}
 	}
-	if s.bundle != nil && !s.sent && s.unsaved() {
+	if s.bundle != nil && !s.sent && s.writes() {
 		s.useAll(s.m.every) // to write one is to write all
 	}
 	saves, now, err = s.plan(again)
@@ -161,7 +161,7 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 	}
 	failed := err != nil || slices.ContainsFunc(saves, (*save).fails)
 	s.undo(saves, failed)
-	if !failed {
+	if !failed && !s.bundle.stuck(saves) {
 		s.rotate(saves)
 	}
 	done = true
@@ -478,7 +478,8 @@ func (s *Session) keepLines(v *save, now time.Time, failed bool) {
 	send := v.send && v.written && !failed
 	drop := v.drop && (p.expire || v.written && !failed)
 	// What an earlier Save has set would undo a login elsewhere.
-	gone := errors.Is(v.err, ErrSessionGone) || v.void || v.touch && errors.Is(v.main.err, ErrNoRecord)
+	gone := errors.Is(v.err, ErrSessionGone) || v.void || v.touch && errors.Is(v.main.err, ErrNoRecord) ||
+		s.bundle != nil && v.touch && v.err == nil && v.main.err != nil // it may have ended
 	// Of several cookies one may be kept for this host alone, and would come before that of the Domain.
 	hostOnly := p.twice != 0 && p.Domain != "" && !gone
 	if hostOnly && !drop && !send && !failed {
@@ -500,6 +501,7 @@ func (s *Session) keepLines(v *save, now time.Time, failed bool) {
 		s.bundle.put(p, v.values[0], age, now)
 	case s.bundle != nil && drop:
 		s.bundle.put(p, "", 0, now)
+		s.bundle.destroyed = s.bundle.destroyed || p.expire
 	case s.bundle != nil:
 		s.bundle.blocked = true
 	case send:

@@ -43,7 +43,7 @@ func (m *Manager) Sessions(ctx context.Context, cookie, user string) ([]Info, er
 	}
 	list, _ = once(list)
 	slices.SortFunc(list, func(a, b KeyedRecord) int {
-		return cmp.Or(c.lastUse(b.Record).Compare(c.lastUse(a.Record)), b.since().Compare(a.since()), strings.Compare(a.Key, b.Key))
+		return cmp.Or(c.lastUse(b.Record, now).Compare(c.lastUse(a.Record, now)), b.since().Compare(a.since()), strings.Compare(a.Key, b.Key))
 	})
 	infos := make([]Info, len(list))
 	for i, r := range list {
@@ -349,10 +349,11 @@ func (c *cookie) ends(r *Record) time.Time {
 	return r.Expires
 }
 
-// lastUse is when the session was last used, as far as its record tells.
-func (c *cookie) lastUse(r *Record) time.Time {
+// lastUse is when the session was last used, as far as its record tells: no more than the last save if that was under
+// a longer IdleTimeout. Clocks of other machines may be a minute ahead.
+func (c *cookie) lastUse(r *Record, now time.Time) time.Time {
 	if c.IdleTimeout > 0 {
-		if used := r.Expires.Add(-c.IdleTimeout); used.After(r.Saved) {
+		if used := r.Expires.Add(-c.IdleTimeout); used.After(r.Saved) && !used.After(now.Add(time.Minute)) {
 			return used
 		}
 	}

@@ -113,10 +113,12 @@ func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 	return saves, now, err
 }
 
-// unsaved reports whether a loaded part may have something to save.
-func (s *Session) unsaved() bool {
+// writes reports whether a loaded part may have something to save, or a cookie to send.
+func (s *Session) writes() bool {
+	now := wallNow()
 	for i := range s.parts {
-		if p := &s.parts[i]; p.state == loaded && p.unsaved() {
+		p := &s.parts[i]
+		if p.state == loaded && (p.unsaved() || p.rotationDue(now) || p.maxAge(p.permanent) > 0 && p.touchDue(now)) {
 			return true
 		}
 	}

@@ -1,6 +1,7 @@
 package sessplus
 
 import (
+	"errors"
 	"net/http"
 	"slices"
 	"strconv"
@@ -23,6 +24,7 @@ type bundle struct {
 	parts       []packed // by config
 	changed     bool
 	blocked     bool // a session in it has ended meanwhile: it would undo a login elsewhere
+	destroyed   bool // the program ends a part of it, which must leave the browser in any case
 }
 
 // packed is what the bundle has of one config, or is to have.
@@ -64,8 +66,14 @@ func (s *Session) unpack(r *http.Request, now time.Time) {
 	})
 	tried := 0
 	for _, first := range all {
-		if first.chunk > 0 || tried == maxCandidates {
+		if first.chunk > 0 {
 			continue
+		}
+		if tried == maxCandidates {
+			for i := range s.parts {
+				s.parts[i].crowded = true
+			}
+			break
 		}
 		tried++
 		text, err := join(first.text, all, b.MaxChunks)
@@ -90,11 +98,14 @@ func (s *Session) unpack(r *http.Request, now time.Time) {
 }
 
 // plan makes sure that the bundle can be written, if one of the saves asks for it: the sessions in it that this commit does
-// not save are asked whether they still live. It returns the saves with those that ask.
+// not save are asked whether they still live. It returns the saves with those that ask. Where one has ended, a request that
+// changes something fails; one that only read does without the cookie, and leaves touch and rotation to the next.
 func (b *bundle) plan(s *Session, saves []*save, now time.Time) ([]*save, error) {
-	if s.sent || !slices.ContainsFunc(saves, func(v *save) bool { return v.send || v.drop }) {
+	if s.sent || !slices.ContainsFunc(saves, func(v *save) bool { return v.send || v.drop || v.rotates }) {
 		return saves, nil
 	}
+	b.blocked = false
+	changes := slices.ContainsFunc(saves, (*save).alters)
 	for i := range s.parts {
 		p := &s.parts[i]
 		v := saveOf(p.cookie, saves)
@@ -102,21 +113,41 @@ func (b *bundle) plan(s *Session, saves []*save, now time.Time) ([]*save, error)
 		case p.sealer != nil, p.err != nil, p.expire:
 		case p.gone && !p.replaced: // it goes; what has come in its place came by a login that this is beside, if at all
 		case p.gone && (v == nil || !v.creates()):
-			return saves, p.saveError(ErrSessionGone)
+			if b.blocked = true; !changes {
+				continue
+			}
+			if v == nil {
+				v = &save{part: p, epoch: p.epoch}
+				saves = append(saves, v)
+			}
+			v.err = p.saveError(ErrSessionGone)
 		case p.rec == nil || v != nil && v.main != nil:
 			if v != nil && v.main != nil && v.main.op == opUpdate {
-				v.needed, v.main.patient = true, true
+				v.needed, v.main.patient = v.needed || changes, true
 			}
+		case v != nil && v.rotates: // which finds out
 		default:
 			if v == nil {
 				v = &save{part: p, epoch: p.epoch}
 				saves = append(saves, v)
 			}
-			v.needed = true
+			v.needed = v.needed || changes
 			v.planTouch(now, true)
 		}
 	}
 	return saves, b.fits(s, saves)
+}
+
+// alters reports whether the program has asked for what the save does, beyond reading.
+func (v *save) alters() bool {
+	return len(v.changed) > 0 || v.renews || v.drop || v.err != nil || len(v.deletes) > 0 || v.main != nil && !v.touch
+}
+
+// stuck reports whether the bundle will not be written, so that no session may get another id.
+func (b *bundle) stuck(saves []*save) bool {
+	return b != nil && (b.blocked || slices.ContainsFunc(saves, func(v *save) bool {
+		return errors.Is(v.err, ErrSessionGone) || v.touch && v.main.err != nil
+	}))
 }
 
 // fits returns ErrTooLarge if the bundle would be larger than browsers keep.
@@ -159,7 +190,7 @@ func (b *bundle) put(p *part, text string, age time.Duration, now time.Time) {
 
 // lines makes the Set-Cookie lines.
 func (b *bundle) lines(s *Session, now time.Time) (lines []string) {
-	if b.blocked {
+	if b.blocked && !b.destroyed {
 		return nil
 	}
 	var items []string
@@ -168,7 +199,8 @@ func (b *bundle) lines(s *Session, now time.Time) (lines []string) {
 	for i := range s.parts {
 		p := &s.parts[i]
 		k := b.parts[i]
-		if k.text == "" || !k.made && p.state == loaded && p.rec == nil && p.err == nil {
+		down := p.err != nil || p.boundTo != nil && s.parts[p.boundTo.index].err != nil
+		if k.text == "" || !k.made && p.state == loaded && p.rec == nil && !down {
 			continue // it was no session
 		}
 		if !k.made && p.state == loaded && p.sealer != nil && p.rec != nil {
