@@ -92,6 +92,15 @@ func (s *Session) writeHeader(h http.Header) {
 		s.noteUse(h)
 	}
 	sets := false
+	if s.alone { // a Save that has failed may have written lines, too
+		h["Set-Cookie"] = slices.DeleteFunc(h["Set-Cookie"], func(line string) bool { return slices.Contains(s.wrote, line) })
+		if s.wrote = nil; len(h["Set-Cookie"]) == 0 {
+			delete(h, "Set-Cookie")
+		}
+		for i := range s.parts {
+			s.wrote = append(s.wrote, s.parts[i].lines...)
+		}
+	}
 	for i := range s.parts {
 		for n, line := range s.parts[i].lines {
 			sets = true
@@ -151,6 +160,7 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 		}
 	}()
 	s.run(calls)
+	s.unfile(saves)
 	s.redraw(saves)
 	for _, v := range saves {
 		v.check(err == nil)

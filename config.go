@@ -92,9 +92,11 @@ type Options struct {
 	// SingleCookie is the name of one cookie that carries the values of all configs, for hosts that pass on no other:
 	// "__session" behind Firebase Hosting. The CookieNames then only name the configs. Configs must agree on the
 	// attributes of a cookie. Each value ends at its own time; one without a MaxAge may outlive the browser session if
-	// another has one. The cookie is written as a whole: of two concurrent responses that change secure cookies the
-	// browser keeps the later one. A response that would write the cookie while one of its
-	// sessions is renewed or ended is [ErrSessionGone]. "": one cookie per config.
+	// another has one. "": one cookie per config.
+	//
+	// The cookie is written as a whole. A response that would write it while one of its sessions is renewed or ended is
+	// [ErrSessionGone], so that it undoes no login. But of two concurrent responses that change secure cookies, or one of
+	// which is the first login of a visitor, the browser keeps the later one: change little beside a login.
 	SingleCookie string
 
 	// SecureRequest reports whether a request came over TLS, for [SecureAuto]: behind a trusted proxy that says so in a header

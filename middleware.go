@@ -24,14 +24,20 @@ import (
 func (m *Manager) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		outer, _ := FromContext(r.Context())
-		if outer.of(m) != nil {
+		s, inner := outer.of(m), r
+		var sw *writer
+		switch {
+		case s == nil:
+			q := newRequest(len(m.cookies))
+			s, sw = &q.handle, &q.writer
+			s.start(m, w, r)
+			inner = r.WithContext(&q.ctx)
+		case s.adopt(w):
+			sw = new(writer)
+		default:
 			next.ServeHTTP(w, r)
 			return
 		}
-		q := newRequest(len(m.cookies))
-		s, sw := &q.handle, &q.writer
-		s.start(m, w, r)
-		inner := r.WithContext(&q.ctx)
 		sw.s, sw.r = s, inner
 		panicked := true
 		defer func() {
@@ -79,6 +85,18 @@ func (m *Manager) Load(w http.ResponseWriter, r *http.Request) (*Session, *http.
 		return nil, r, err
 	}
 	return s, r.WithContext(&q.ctx), nil
+}
+
+// adopt lets a Handler answer the request whose session [Manager.Load] has given to code further out, unless that has saved
+// it already.
+func (s *Session) adopt(w http.ResponseWriter) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.alone || s.sent {
+		return false
+	}
+	s.alone, s.w = false, w
+	return true
 }
 
 // handBack gives the request that the middleware got what the router and the handler have put into their copy of it: net/http

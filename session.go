@@ -90,6 +90,7 @@ type session struct {
 	tls   bool          // the request came over TLS
 	sent  bool          // the headers have gone
 	alone bool          // no middleware answers the request: Save writes the headers
+	wrote []string      // the Set-Cookie lines that a Save has written so
 	open  bool          // shared caches may keep the response and hand it to others, for all that it says
 
 	vary, cacheControl [1]string // what holds these headers

@@ -23,7 +23,7 @@ func slowly(c *crowd, later func(*sessplus.Session)) *slowRequest {
 }
 
 // SPEC 5.13, SPEC 4.2: a rotation of one session does not bring back the id from before the login of another.
-func TestAttackSingleCookieRotationUndoesALogin(t *testing.T) {
+func TestSingleCookieRotationUndoesALogin(t *testing.T) {
 	for _, lazy := range []bool{false, true} {
 		t.Run(fmt.Sprint("lazy ", lazy), func(t *testing.T) {
 			b := sessplus.Memory()
@@ -47,7 +47,7 @@ func TestAttackSingleCookieRotationUndoesALogin(t *testing.T) {
 }
 
 // SPEC 5.13, SPEC 4.2: nor does a touch.
-func TestAttackSingleCookieTouchUndoesALogin(t *testing.T) {
+func TestSingleCookieTouchUndoesALogin(t *testing.T) {
 	for _, lazy := range []bool{false, true} {
 		t.Run(fmt.Sprint("lazy ", lazy), func(t *testing.T) {
 			b := sessplus.Memory()
@@ -71,7 +71,7 @@ func TestAttackSingleCookieTouchUndoesALogin(t *testing.T) {
 }
 
 // SPEC 3.11, SPEC 4.2: with DropIfGone a change is dropped, and the request succeeds.
-func TestAttackSingleCookieDropIfGone(t *testing.T) {
+func TestSingleCookieDropIfGone(t *testing.T) {
 	b := sessplus.Memory()
 	m := newManager(t, &sessplus.Options{SingleCookie: "__session"},
 		sessplus.Config{CookieName: "login", Backend: b, Fields: sessplus.Include("user"), IndexBy: "user", DropIfGone: true},
@@ -92,7 +92,7 @@ func TestAttackSingleCookieDropIfGone(t *testing.T) {
 }
 
 // What an early Save has dropped must not cost a later login its cookie.
-func TestAttackSingleCookieLoginAfterADroppedSave(t *testing.T) {
+func TestSingleCookieLoginAfterADroppedSave(t *testing.T) {
 	b := sessplus.Memory()
 	m := newManager(t, &sessplus.Options{SingleCookie: "__session"},
 		sessplus.Config{CookieName: "login", Backend: b, Fields: sessplus.Include("user", "n"), IndexBy: "user", DropIfGone: true},
@@ -117,7 +117,7 @@ func TestAttackSingleCookieLoginAfterADroppedSave(t *testing.T) {
 }
 
 // SPEC 3.9, SPEC 6.2: a logout reaches the browser, whatever has become of the other sessions in its cookie.
-func TestAttackSingleCookieLogoutBesideADeadPart(t *testing.T) {
+func TestSingleCookieLogoutBesideADeadPart(t *testing.T) {
 	for _, early := range []bool{true, false} {
 		b := sessplus.Memory()
 		c := newCrowd(t, newManager(t, &sessplus.Options{SingleCookie: "__session"},
@@ -144,7 +144,7 @@ func TestAttackSingleCookieLogoutBesideADeadPart(t *testing.T) {
 }
 
 // SPEC 5.10: one that was not tried may be the session, and is not to be overwritten.
-func TestAttackNineSingleCookies(t *testing.T) {
+func TestNineSingleCookies(t *testing.T) {
 	b := sessplus.Memory()
 	c := newCrowd(t, newManager(t, &sessplus.Options{SingleCookie: "__session"},
 		sessplus.Config{CookieName: "login", Backend: b, Fields: sessplus.Include("user")}))

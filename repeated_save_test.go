@@ -28,7 +28,7 @@ func rawAsk(c *crowd, cookies string, f func(*sessplus.Session)) *reply {
 }
 
 // SPEC 5.9, SPEC 11.1: Saves of a loaded session: twice, failed and repeated.
-func TestAttackTwoSavesOfALoad(t *testing.T) {
+func TestTwoSavesOfALoad(t *testing.T) {
 	f, _ := redisBehindProxy(t)
 	{
 		m := newManager(t, &sessplus.Options{Timeout: 300 * time.Millisecond}, sessplus.Config{CookieName: "s", Backend: f.backend, Fields: sessplus.Include("user")},
@@ -85,5 +85,23 @@ func names(t *testing.T, rec *httptest.ResponseRecorder, want string) {
 	slices.Sort(got)
 	if strings.Join(got, " ") != want {
 		t.Errorf("Set-Cookie of %v, want %s", got, want)
+	}
+}
+
+// SPEC 5.11, SPEC 11.1: a Handler behind a Load of the same Manager.
+func TestHandlerBehindLoad(t *testing.T) {
+	m := newManager(t, nil, sessplus.Config{CookieName: "s", Backend: sessplus.Memory()})
+	inner := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sessplus.Get(r).Set("user", "ann")
+		w.WriteHeader(200)
+	}))
+	rec := httptest.NewRecorder()
+	_, r, err := m.Load(rec, httptest.NewRequest("GET", "/", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	inner.ServeHTTP(rec, r)
+	if got := rec.Header()["Set-Cookie"]; len(got) != 1 {
+		t.Errorf("Set-Cookie = %q; what the handler has set is lost without a word", got)
 	}
 }
