@@ -268,14 +268,14 @@ func TestEventsFromOutside(t *testing.T) {
 		}
 		j.kinds("session")
 		m.Edit(t.Context(), "session", first, func(s *sessplus.Session) error { s.Set("role", "guest"); return nil })
-		hears("Edit", "save "+first+" 1")
+		hears("Edit", "load "+first+" 1", "save "+first+" 1")
 		m.Edit(t.Context(), "session", first, func(s *sessplus.Session) error {
 			sessplus.Field[int]("n").Update(s, func(n int) int { return n + 1 })
 			return nil
 		})
-		hears("Edit with Update", "save "+first+" 1")
+		hears("Edit with Update", "load "+first+" 2", "save "+first+" 1")
 		m.Edit(t.Context(), "session", first, func(s *sessplus.Session) error { s.Get("role"); return nil })
-		hears("Edit without a change")
+		hears("Edit without a change", "load "+first+" 3")
 		m.Revoke(t.Context(), "session", first)
 		hears("Revoke", "destroy "+first+" 0")
 		m.Revoke(t.Context(), "session", first)

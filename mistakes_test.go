@@ -152,7 +152,7 @@ func TestAMistakeIsQuotedAndSaysWhatIsRight(t *testing.T) {
 		{sessplus.Options{Timeout: -time.Second}, "Timeout", "-1s", "0"},
 		{sessplus.Options{Timeout: 5}, "Timeout", "5ns", "5*time.Second"},
 		{sessplus.Options{Codec: (*nilCodec)(nil)}, "Codec", "*sessplus_test.nilCodec", "JSON"},
-		{sessplus.Options{SingleCookie: "__session"}, "SingleCookie", `"__session"`, "empty"},
+		{sessplus.Options{SingleCookie: "my session"}, "SingleCookie", `"my session"`, "letters"},
 		{sessplus.Options{Keys: []sessplus.KeyPair{{Hash: make([]byte, 5)}}}, "Keys", "pair 0: ", "32 or 64"},
 	} {
 		_, err := sessplus.New([]c{{CookieName: "c", Backend: mem}}, &tt.opts)

@@ -112,7 +112,7 @@ func TestRedisWithoutIndex(t *testing.T) {
 	record(`1 \d{13} p`)
 	time.Sleep(60 * time.Millisecond)
 	c.mustAsk(c.client, func(s *sessplus.Session) { s.Get("user_id") })
-	record(`1 \d{13} p \d{13} [0-9a-f]+`)
+	record(`1 \d{13} p \d{13} [0-9a-f]+\.[0-9a-f]+`)
 	if stats := r.Info(t.Context(), "commandstats").Val(); strings.Contains(stats, "cmdstat_z") {
 		t.Errorf("a sorted set was used: %s", stats)
 	}
@@ -346,8 +346,8 @@ func TestRedisIndexCleansItself(t *testing.T) {
 	for range 5 {
 		c.logIn("ann")
 	}
-	if n := r.ZCard(ctx, index).Val(); n > 5+2+2 { // with those from before a renewal and a rotation
-		t.Errorf("the index has %d entries, want those of 7 sessions and of 2 former ids", n)
+	if n := r.ZCard(ctx, index).Val(); n > 5+2+8 { // with those from before a renewal and rotations, which a slow machine has more of
+		t.Errorf("the index has %d entries, want those of 7 sessions and of a few former ids", n)
 	}
 	left := c.logIn("ann")
 	if n, err := m.RevokeAll(ctx, "session", "ann", handleOf(c, left)); n != 7 || err != nil {

@@ -25,7 +25,7 @@ type writeCounter struct {
 
 func (c *writeCounter) hear(_ context.Context, e sessplus.Event) {
 	switch e.Kind {
-	case sessplus.EventLoad, sessplus.EventMiss, sessplus.EventReject:
+	case sessplus.EventLoad, sessplus.EventMiss, sessplus.EventReject, sessplus.EventError:
 	default:
 		c.mu.Lock()
 		c.n++
