@@ -288,6 +288,16 @@ type Result struct {
 	Version  string    // the new Record.Version, if the backend uses it and the record was as Seen; else ""
 }
 
+// replace gives r the flag and the owner that the change says.
+func (c *Change) replace(r *Record) {
+	if c.Permanent != nil {
+		r.Permanent = *c.Permanent
+	}
+	if c.Owner != nil {
+		r.Owner, r.owned = *c.Owner, c.Now
+	}
+}
+
 // Apply makes the change to r, which it alters, or returns the error of [Backend.Update] and leaves r alone. It is the rule
 // of Update as code, for backends that change records in this process.
 func (c *Change) Apply(r *Record) (Result, error) {
@@ -336,12 +346,7 @@ func (c *Change) Apply(r *Record) (Result, error) {
 	if len(c.Set)+len(c.Delete) > 0 {
 		r.Saved = c.Now
 	}
-	if c.Permanent != nil {
-		r.Permanent = *c.Permanent
-	}
-	if c.Owner != nil {
-		r.Owner, r.owned = *c.Owner, c.Now
-	}
+	c.replace(r)
 	after := len(r.Fields)
 	switch {
 	case after == 0:

@@ -468,12 +468,7 @@ func (c *Change) update(r *Record, result Result) {
 		r.Fields = slices.Clone(r.Fields) // the others may be read yet
 		c.Apply(r)
 	} else {
-		if c.Permanent != nil {
-			r.Permanent = *c.Permanent
-		}
-		if c.Owner != nil {
-			r.Owner, r.owned = *c.Owner, c.Now
-		}
+		c.replace(r)
 	}
 	r.Expires, r.Version = result.Expires, result.Version
 	if c.Seen == nil { // the change was made to what has become of r, whose other fields nobody has seen

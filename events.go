@@ -39,6 +39,22 @@ const (
 	EventError   EventKind = "error"   // a call failed, or something was not saved, as when the session had ended
 )
 
+// Outcome sums the event up in one of a few words, whatever an error says, for labels of metrics: "ok"; "miss"; and of an
+// [EventError] "gone" for [ErrSessionGone], "unavailable" for [ErrUnavailable], otherwise "failed".
+func (e Event) Outcome() string {
+	switch {
+	case e.Kind == EventMiss:
+		return "miss"
+	case e.Kind != EventError:
+		return "ok"
+	case errors.Is(e.Err, ErrSessionGone):
+		return "gone"
+	case errors.Is(e.Err, ErrUnavailable):
+		return "unavailable"
+	}
+	return "failed"
+}
+
 // rejectReason is the [Event.Reason] of a cookie that is no session.
 func rejectReason(err error) string {
 	for _, r := range rejectReasons {

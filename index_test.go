@@ -111,7 +111,7 @@ func sessionsOfAUser(t *testing.T, b sessplus.Backend) {
 	want("an updated field", "eve", second)
 }
 
-// SPEC 10.1, 10.6: what is told of a session.
+// SPEC 10.1, SPEC 10.6: what is told of a session.
 func TestInfo(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		config := indexed(b)

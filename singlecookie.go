@@ -1,6 +1,7 @@
 package sessplus
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"slices"
@@ -78,7 +79,7 @@ func (s *Session) unpack(r *http.Request, now time.Time) {
 		tried++
 		text, err := join(first.text, all, b.MaxChunks)
 		if err != nil {
-			s.m.rejectSingle(s, err)
+			s.reject(&part{cookie: b.cookie}, err)
 			continue
 		}
 		for item := range strings.SplitSeq(text, "/") {
@@ -240,11 +241,6 @@ func (p *part) unboundedAge() time.Duration {
 	return maxCookieAge
 }
 
-// rejectSingle notes a single cookie that cannot be taken apart.
-func (m *Manager) rejectSingle(s *Session, reason error) {
-	s.reject(&part{cookie: m.single}, reason)
-}
-
 // singleCookie finds the mistakes of Options.SingleCookie.
 func (v *validation) singleCookie() {
 	name := v.opts.SingleCookie
@@ -261,16 +257,12 @@ func (v *validation) singleCookie() {
 		const same = "is not that of config #0, %v; they ride in one cookie, because of Options.SingleCookie"
 		differs := func(field string, mine, its any) { v.check(mine != its, field, mine, same, its) }
 		differs("Domain", c.Domain, first.Domain)
-		differs("Path", orSlash(c.Path), orSlash(first.Path))
+		differs("Path", cmp.Or(c.Path, "/"), cmp.Or(first.Path, "/"))
 		differs("Secure", c.Secure, first.Secure)
-		differs("SameSite", orLax(c.SameSite), orLax(first.SameSite))
+		differs("SameSite", cmp.Or(c.SameSite, http.SameSiteLaxMode), cmp.Or(first.SameSite, http.SameSiteLaxMode))
 		differs("ScriptReadable", c.ScriptReadable, first.ScriptReadable)
 		differs("Partitioned", c.Partitioned, first.Partitioned)
 	}
 	first.CookieName, v.cookie = name, name
 	v.prefixes(&first)
 }
-
-func orSlash(path string) string { setDefault(&path, "/"); return path }
-
-func orLax(s http.SameSite) http.SameSite { setDefault(&s, http.SameSiteLaxMode); return s }

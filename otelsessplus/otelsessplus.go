@@ -101,7 +101,7 @@ func (r *recorder) hear(ctx context.Context, e sessplus.Event) {
 		r.rejected.Add(ctx, 1, metric.WithAttributes(cookie, attribute.String("sessplus.reason", e.Reason)))
 		return
 	}
-	outcome := outcomeOf(e)
+	outcome := e.Outcome()
 	backend := attribute.String("sessplus.backend", e.Backend)
 	attrs := []attribute.KeyValue{
 		cookie,
@@ -154,19 +154,4 @@ func system(backend string) attribute.KeyValue {
 		return semconv.DBSystemNameKey.String("gcp.firestore") // the conventions have no name for it
 	}
 	return semconv.DBSystemNameKey.String(backend)
-}
-
-// outcomeOf is one of a few words, whatever an error says.
-func outcomeOf(e sessplus.Event) string {
-	switch {
-	case e.Kind == sessplus.EventMiss:
-		return "miss"
-	case e.Kind != sessplus.EventError:
-		return "ok"
-	case errors.Is(e.Err, sessplus.ErrSessionGone):
-		return "gone"
-	case errors.Is(e.Err, sessplus.ErrUnavailable):
-		return "unavailable"
-	}
-	return "failed"
 }

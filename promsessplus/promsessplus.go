@@ -28,7 +28,6 @@ package promsessplus
 
 import (
 	"context"
-	"errors"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -74,7 +73,7 @@ func (m *metrics) hear(_ context.Context, e sessplus.Event) {
 		m.rejected.WithLabelValues(e.Cookie, e.Reason).Inc()
 		return
 	}
-	m.operations.WithLabelValues(e.Cookie, e.Backend, string(e.Op), outcomeOf(e)).Inc()
+	m.operations.WithLabelValues(e.Cookie, e.Backend, string(e.Op), e.Outcome()).Inc()
 	if e.Bytes > 0 {
 		bytes := m.written
 		if e.Op == sessplus.EventLoad {
@@ -85,19 +84,4 @@ func (m *metrics) hear(_ context.Context, e sessplus.Event) {
 	if !e.Start.IsZero() {
 		m.duration.WithLabelValues(e.Cookie, e.Backend, string(e.Op)).Observe(e.Duration.Seconds())
 	}
-}
-
-// outcomeOf is one of a few words, whatever an error says.
-func outcomeOf(e sessplus.Event) string {
-	switch {
-	case e.Kind == sessplus.EventMiss:
-		return "miss"
-	case e.Kind != sessplus.EventError:
-		return "ok"
-	case errors.Is(e.Err, sessplus.ErrSessionGone):
-		return "gone"
-	case errors.Is(e.Err, sessplus.ErrUnavailable):
-		return "unavailable"
-	}
-	return "failed"
 }

@@ -50,33 +50,28 @@ func mysqlDSN(s *servers.SQLServer) string { return "root@tcp(" + s.Addr + ")/te
 // sharedPostgres is the DSN of a server that tests share: the one that SESSPLUS_POSTGRES names, or one that they start.
 func sharedPostgres(t testing.TB) string {
 	t.Helper()
-	shared.Lock()
-	defer shared.Unlock()
-	if shared.postgres == "" {
-		shared.postgres = os.Getenv("SESSPLUS_POSTGRES")
-	}
-	if shared.postgres == "" {
-		s := servers.StartPostgres(t, shared.dir)
-		shared.started = append(shared.started, s)
-		shared.postgres = postgresDSN(s)
-	}
-	return shared.postgres
+	return sharedDSN(t, &shared.postgres, "SESSPLUS_POSTGRES", servers.StartPostgres, postgresDSN)
 }
 
 // sharedMySQL is the same for MySQL and MariaDB, and SESSPLUS_MYSQL.
 func sharedMySQL(t testing.TB) string {
 	t.Helper()
+	return sharedDSN(t, &shared.mysql, "SESSPLUS_MYSQL", servers.StartMariaDB, mysqlDSN)
+}
+
+func sharedDSN(t testing.TB, dsn *string, env string, start func(testing.TB, string, ...string) *servers.SQLServer, of func(*servers.SQLServer) string) string {
+	t.Helper()
 	shared.Lock()
 	defer shared.Unlock()
-	if shared.mysql == "" {
-		shared.mysql = os.Getenv("SESSPLUS_MYSQL")
+	if *dsn == "" {
+		*dsn = os.Getenv(env)
 	}
-	if shared.mysql == "" {
-		s := servers.StartMariaDB(t, shared.dir)
+	if *dsn == "" {
+		s := start(t, shared.dir)
 		shared.started = append(shared.started, s)
-		shared.mysql = mysqlDSN(s)
+		*dsn = of(s)
 	}
-	return shared.mysql
+	return *dsn
 }
 
 func open(t testing.TB, driver, dsn string) *sql.DB {
