@@ -38,7 +38,7 @@ func (s *Session) begin(last, again bool) (saves []*save, now time.Time, late bo
 	s.saved = s.uses
 	for i := range s.parts {
 		if p := &s.parts[i]; p.repeats && last && !s.sent {
-			p.rewrite = true // an earlier Save is to be answered with an id that others know: it may have ended meanwhile
+			p.resend(true) // an earlier Save is to be answered with an id that others know: it may have ended meanwhile
 		}
 	}
 	if s.bundle != nil && !s.sent && s.writes() {
@@ -266,12 +266,12 @@ func (v *save) check(made bool) {
 	case err == nil, v.main.op == opEnd && errors.Is(err, ErrNoRecord):
 		v.written = true
 		v.send = v.send || v.main.moved
-		if r := v.main.result; r.Empty || v.ends {
-			v.drop, v.send = !v.touch, false
+		if r := v.main.result; r.Empty || v.does == ends {
+			v.drop, v.send = !v.does.reads(), false
 		} else if r.Refilled {
 			v.send = true // the request that took the last field has told the browser to drop the cookie
 		}
-	case v.touch && !v.needed: // the request read, and that it did
+	case v.does == touches: // the request read, and that it did
 	case errors.Is(err, ErrNoRecord):
 		v.err = p.saveError(ErrSessionGone)
 	case errors.Is(err, ErrRecordExists):
@@ -296,7 +296,7 @@ func (s *Session) endBound(saves []*save) []*save {
 		return saves // an Edit sees no cookies
 	}
 	for _, b := range saves {
-		if !b.written || b.touch || !b.main.result.Empty {
+		if !b.written || b.does.reads() || !b.main.result.Empty {
 			continue
 		}
 		for i := range s.parts {
@@ -304,18 +304,15 @@ func (s *Session) endBound(saves []*save) []*save {
 			if p.boundTo != b.part.cookie {
 				continue
 			}
-			v := saveOf(p.cookie, saves)
-			if v == nil {
-				v = &save{part: p, epoch: p.epoch}
-				saves = append(saves, v)
-			}
+			var v *save
+			v, saves = saveFor(p, saves)
 			if v.sets() { // as another request has taken the other fields
 				v.err = p.saveError(ErrSessionGone)
 			}
 			if p.state == unloaded {
 				p.state = loaded // nothing is left to load
 			}
-			v.send, v.drop, v.ends = false, true, true
+			v.send, v.drop, v.does = false, true, ends
 		}
 	}
 	return saves
@@ -390,14 +387,14 @@ func (v *save) takeOver(now time.Time, failed, late bool) {
 		if v.rotated != nil {
 			p.ended = append(p.ended, ended{key: v.rotated.key})
 		}
-		v.send, v.drop, p.expire = false, true, true
+		v.send, v.drop, p.due = false, true, tellDrop
 	case errors.Is(v.err, ErrSessionGone), v.void:
 		p.end()
 	case p.sealer != nil && v.lost && !v.written && v.err == nil && !failed:
 		p.content = content{} // what was bound to the session that has ended does not go over to the new one
 	case !v.written:
 		p.renew = p.renew || v.renews
-		p.tried = v.err != nil || v.touch
+		p.tried = v.err != nil || v.does.reads()
 		v.doubts()
 	default:
 		v.saved(now)
@@ -416,11 +413,12 @@ func (v *save) saved(now time.Time) {
 		p.entries.at(f.Name).keeps(f.Value)
 	}
 	switch {
-	case v.ends:
+	case v.does == ends:
 		p.content = content{}
 	case v.main == nil && p.sealer == nil:
 	case p.sealer != nil:
-		p.renew, p.rewrite = false, false
+		p.renew = false
+		p.resent()
 		if v.lost {
 			p.entries = entries{}
 			for _, f := range v.changed {
@@ -436,15 +434,17 @@ func (v *save) saved(now time.Time) {
 	case !v.creates():
 		v.main.change.update(p.rec, v.main.result)
 		p.doubt = p.doubt && v.main.change.Permanent == nil
-		p.rewrite, p.refilled = false, false
+		p.refilled = false
+		p.resent()
 		if v.main.moved {
 			p.rename(v.main.sessionName, now)
 		}
-		if !v.touch {
+		if !v.does.reads() {
 			p.foreign = nil
 		}
 	default:
-		p.name, p.rec, p.foreign, p.rewrite, p.gone, p.doubt = v.main.sessionName, v.main.record, nil, false, false, false
+		p.name, p.rec, p.foreign, p.gone, p.doubt = v.main.sessionName, v.main.record, nil, false, false
+		p.resent()
 		for _, a := range v.amends {
 			c := a.change
 			for _, f := range c.Set {
@@ -476,65 +476,6 @@ func (c *Change) update(r *Record, result Result) {
 	}
 }
 
-// keepLines makes the Set-Cookie lines of a save, which take the place of those of an earlier commit. When the commit failed
-// only those of destroyed sessions go out: the browser logs out even when the server cannot.
-func (s *Session) keepLines(v *save, now time.Time, failed bool) {
-	p := v.part
-	send := v.send && v.written && !failed
-	drop := v.drop && (p.expire || v.written && !failed)
-	// What an earlier Save has set would undo a login elsewhere.
-	gone := errors.Is(v.err, ErrSessionGone) || v.void || v.touch && errors.Is(v.main.err, ErrNoRecord) ||
-		s.bundle != nil && v.touch && v.err == nil && v.main.err != nil // it may have ended
-	// Of several cookies one may be kept for this host alone, and would come before that of the Domain.
-	hostOnly := p.twice != 0 && p.Domain != "" && !gone
-	if hostOnly && !drop && !send && !failed {
-		send = v.written && len(v.changed) > 0 // in the place of what goes
-	}
-	if !send && !drop && !gone {
-		return
-	}
-	lines := v.line[:0]
-	age := p.maxAge(p.permanent)
-	if send && p.sealer == nil {
-		v.values = append(v.value[:0], p.cookieText(p.name))
-		if age > 0 {
-			age = max(min(age, p.rec.Expires.Sub(now)), time.Second)
-		}
-	}
-	switch {
-	case s.bundle != nil && send:
-		s.bundle.put(p, v.values[0], age, now)
-	case s.bundle != nil && drop:
-		s.bundle.put(p, "", 0, now)
-		s.bundle.destroyed = s.bundle.destroyed || p.expire
-	case s.bundle != nil:
-		s.bundle.blocked = true
-	case send:
-		for i, value := range v.values {
-			lines = append(lines, p.setCookie(chunkName(p.CookieName, i), value, age, now, s.tls))
-		}
-	}
-	if s.bundle == nil && (drop || !gone) {
-		lines = p.withDrops(lines, p.came, p.twice, now, s.tls)
-	}
-	if !gone {
-		p.expire, p.held = false, send
-	}
-	p.lines, p.repeats = lines, send && p.sealer == nil && !v.creates()
-}
-
-// cookieText is the value of a server-side cookie: the id, signed if the config says so.
-func (c *cookie) cookieText(name sessionName) string {
-	if c.signer == nil {
-		return name.id
-	}
-	text, err := c.signer.sign(c.CookieName, name.id)
-	if err != nil { // without a random IV to draw, signing cannot fail
-		panic(err)
-	}
-	return text
-}
-
 // report tells the log and the events what became of a save.
 func (s *Session) report(v *save) {
 	c := v.part.cookie
@@ -546,7 +487,7 @@ func (s *Session) report(v *save) {
 		}
 	}
 	switch {
-	case v.touch && v.err == nil && v.main.err != nil:
+	case v.does.reads() && v.err == nil && v.main.err != nil:
 		if !errors.Is(v.main.err, ErrNoRecord) && !errors.Is(v.main.err, ErrTaken) {
 			s.warn("sessplus: the end of a session could not be moved", "cookie", c.CookieName, "error", v.main.err)
 			s.failed(c, EventTouch, v.main, v.main.err)
@@ -556,21 +497,21 @@ func (s *Session) report(v *save) {
 			s.warn("sessplus: changes of a session were not saved", "cookie", c.CookieName, "error", v.err)
 		}
 		if !v.undead { // else it is that of a delete
-			s.failed(c, v.kind(), v.main, v.err)
+			s.failed(c, v.does.kind(), v.main, v.err)
 		}
 	case v.written && (v.main != nil || v.part.sealer != nil):
 		fields := v.changed
 		if v.creates() {
 			fields = v.main.record.Fields
 		}
-		s.event(c, v.kind(), v.main, fields)
-		if v.fresh && v.send && !c.covers(s.uri) && !c.strayed.Swap(true) {
+		s.event(c, v.does.kind(), v.main, fields)
+		if v.does == creates && v.send && !c.covers(s.uri) && !c.strayed.Swap(true) {
 			s.warn("sessplus: a session was made for a request outside of its Path, with which its cookie does not come back: "+
 				"a visitor who stays there gets another one with each request, unless a proxy in front changes paths", "cookie", c.CookieName, "path", c.Path)
 		}
 	}
 	if v.late != nil {
-		s.failed(c, v.kind(), nil, v.late)
+		s.failed(c, v.does.kind(), nil, v.late)
 	}
 	if v.rotated != nil {
 		s.event(c, EventRotate, v.rotated, v.rotated.record.Fields)
@@ -589,23 +530,6 @@ func (s *Session) reportMistake(saves []*save, err error) {
 		}
 	}
 	s.failed(c, EventSave, nil, err)
-}
-
-// kind is what a save that succeeded is called.
-func (v *save) kind() EventKind {
-	switch {
-	case v.ends:
-		return EventDestroy
-	case v.touch:
-		return EventTouch
-	case v.renews && !v.fresh:
-		return EventRenew
-	case v.drop && v.part.sealer != nil:
-		return EventDestroy
-	case v.fresh:
-		return EventCreate
-	}
-	return EventSave
 }
 
 // Save commits now what the commit would save before the response. It may be called again, and by any goroutine: it does not

@@ -1,6 +1,7 @@
 package sessplus
 
 import (
+	"errors"
 	"iter"
 	"net/http"
 	"net/textproto"
@@ -63,6 +64,40 @@ func (m *Manager) readCookies(r *http.Request, put func(s slot, value string)) {
 				put(s, value)
 			}
 		}
+	}
+}
+
+// browser is what the browser has of a cookie, and what it is to be told.
+type browser struct {
+	came    uint32   // a bit for the cookie and for each chunk of which the request brought a value
+	twice   uint32   // the same, for several values
+	held    bool     // it has a cookie of this name
+	repeats bool     // lines have an id that it had before this request, or that a rotation gave it
+	due     notice   // what the next commit is to tell it, whatever else there is to save
+	lines   []string // the Set-Cookie lines that go with the response
+}
+
+// A notice is what a response tells the browser of a cookie.
+type notice uint8
+
+const (
+	tellNothing notice = iota
+	tellSet            // the cookie, maybe again: an older key wrote it, it was told to go, or its id was rotated
+	tellDrop           // to drop it
+	takeBack           // what an earlier Save has set, which would undo a login elsewhere
+)
+
+// resend notes that the browser is to get the cookie again, if so.
+func (b *browser) resend(again bool) {
+	if again && b.due == tellNothing {
+		b.due = tellSet
+	}
+}
+
+// resent undoes resend, as the cookie is written with this commit, or cannot be.
+func (b *browser) resent() {
+	if b.due == tellSet {
+		b.due = tellNothing
 	}
 }
 
@@ -195,6 +230,71 @@ func (c *cookie) line(scope, name, value string, age time.Duration, now time.Tim
 		life = strconv.AppendInt(append(life, "; Max-Age="...), int64(seconds), 10)
 	}
 	return name + "=" + value + scope + string(life) + flags
+}
+
+// keepLines makes the Set-Cookie lines of a save, which take the place of those of an earlier commit.
+func (s *Session) keepLines(v *save, now time.Time, failed bool) {
+	p := v.part
+	tells := v.notice(s.bundle != nil, failed)
+	if tells == tellNothing {
+		return
+	}
+	age := p.maxAge(p.permanent)
+	if tells == tellSet && p.sealer == nil {
+		v.values = append(v.value[:0], p.cookieText(p.name))
+		if age > 0 {
+			age = max(min(age, p.rec.Expires.Sub(now)), time.Second)
+		}
+	}
+	p.lines = v.line[:0]
+	if s.bundle != nil {
+		s.bundle.note(v, tells, age, now)
+	} else {
+		if tells == tellSet {
+			for i, value := range v.values {
+				p.lines = append(p.lines, p.setCookie(chunkName(p.CookieName, i), value, age, now, s.tls))
+			}
+		}
+		if tells != takeBack {
+			p.lines = p.withDrops(p.lines, p.came, p.twice, now, s.tls)
+		}
+	}
+	if tells != takeBack {
+		p.due, p.held = tellNothing, tells == tellSet
+	}
+	p.repeats = tells == tellSet && p.sealer == nil && !v.creates()
+}
+
+// notice decides what the browser is told of a save. When the commit failed it hears only of destroyed sessions: it logs
+// out even when the server cannot.
+func (v *save) notice(single, failed bool) notice {
+	p := v.part
+	saved := v.written && !failed
+	switch {
+	case v.send && saved:
+		return tellSet
+	case v.drop && (p.due == tellDrop || saved):
+		return tellDrop
+	case errors.Is(v.err, ErrSessionGone), v.void, v.does.reads() && errors.Is(v.main.err, ErrNoRecord):
+		return takeBack
+	case single && v.does.reads() && v.err == nil && v.main.err != nil: // it may have ended
+		return takeBack
+	case p.twice != 0 && p.Domain != "" && saved && len(v.changed) > 0:
+		return tellSet // in the place of a cookie for this host alone, which would come before that of the Domain
+	}
+	return tellNothing
+}
+
+// cookieText is the value of a server-side cookie: the id, signed if the config says so.
+func (c *cookie) cookieText(name sessionName) string {
+	if c.signer == nil {
+		return name.id
+	}
+	text, err := c.signer.sign(c.CookieName, name.id)
+	if err != nil { // without a random IV to draw, signing cannot fail
+		panic(err)
+	}
+	return text
 }
 
 // withDrops adds the lines that make the browser drop what it has, and nothing takes the place of: chunks, and what it keeps

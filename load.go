@@ -164,7 +164,8 @@ func (s *Session) lookUp(parts []*part, now time.Time) {
 					s.reject(p, err)
 					continue
 				}
-				p.rewrite = older
+				p.resent() // by the cookie before, which found nothing
+				p.resend(older)
 				name := p.nameOf(id)
 				calls = append(calls, &call{part: p, op: opLoad, sessionName: name})
 				break
@@ -207,7 +208,7 @@ func (p *part) answered(s *Session, c *call, now time.Time) {
 // moved takes the name under which a call has found the session. If it has been rotated, the browser is to hear of it.
 func (p *part) moved(c *call) {
 	p.name = c.sessionName
-	p.rewrite = p.rewrite || c.moved
+	p.resend(c.moved)
 }
 
 // rename takes the name that the session has got by a rotation of another request.
@@ -269,7 +270,9 @@ func (s *Session) unseal(p *part, bound []byte, now time.Time) {
 			continue
 		}
 		if last == nil || !r.Saved.Before(last.Saved) {
-			last, p.rewrite, p.chosen = r, older, uint8(i)
+			last, p.chosen = r, uint8(i)
+			p.resent()
+			p.resend(older)
 		}
 	}
 	if last == nil {

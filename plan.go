@@ -21,27 +21,49 @@ type save struct {
 	finish  *call   // ends the old record, once all else is saved
 	rotated *call   // creates the record again under an id that age asks for
 
+	does    deed
+	renews  bool       // the program asked for it
 	changed []RawField // the fields that this save makes equal in the store; nil values are deleted
-	touch   bool       // it only moves the expiry, or asks whether the session still lives
-	needed  bool       // a cookie that is bound to the session is saved only if it lives
-	renews  bool
-	rotates bool
-	lost    bool // the session to be renewed has ended meanwhile: the new one begins afresh with what this request has set
-	void    bool // and that is nothing
+	written bool       // what there was to save is saved
+	undead  bool       // a record that was to end may be there still
 
-	name      sessionName // of a session to be rotated
-	origin    string      // of a session to be rotated
-	permanent bool        // the session to be renewed is
-	undead    bool        // a record that was to end may be there still
-	ends      bool        // the session ends with it
-	fresh     bool        // there was no session before
-	written   bool        // what there was to save is saved
+	permanent bool // the session to be renewed is
+	lost      bool // it has ended meanwhile: the new one begins afresh with what this request has set
+	void      bool // and that is nothing
+
+	rotates bool        // the session, in the end
+	name    sessionName // which has this name
+	origin  string
 
 	send   bool     // the cookie is to be set: with the id, or with values
 	values []string // of the cookie and its chunks
 	drop   bool     // the browser is to drop the cookie, unless it is set
 
 	value, line [1]string // what holds values and part.lines while they are one
+}
+
+// A deed is what a save does for the session.
+type deed uint8
+
+const (
+	updates  deed = iota // the record or cookie that is there
+	touches              // moves the end of the record; a request that only read succeeds without
+	verifies             // asks whether the session lives, because a cookie depends on it; moves its end, too
+	creates              // where there was no session
+	renews               // creates the session under another id, and ends the old one
+	ends                 // a session that is past its Lifetime and no longer permanent, or a cookie with that it is bound to
+	empties              // a secure cookie
+)
+
+// reads reports whether the deed leaves the content of the session as it is.
+func (d deed) reads() bool { return d == touches || d == verifies }
+
+// kind is what events call the deed.
+func (d deed) kind() EventKind {
+	return [...]EventKind{
+		updates: EventSave, touches: EventTouch, verifies: EventTouch, creates: EventCreate, renews: EventRenew,
+		ends: EventDestroy, empties: EventDestroy,
+	}[d]
 }
 
 // creates reports whether the save makes a new record, under a new id.
@@ -127,7 +149,7 @@ func (s *Session) writes() bool {
 
 // unsaved reports whether there may be something to save, beside a touch.
 func (p *part) unsaved() bool {
-	if p.renew || p.expire || p.rewrite && p.used || p.err != nil || len(p.ended) > 0 || p.reflags() || p.misfiled() {
+	if p.renew || p.due == tellDrop || p.due == tellSet && p.used || p.err != nil || len(p.ended) > 0 || p.reflags() || p.misfiled() {
 		return true
 	}
 	for i := range p.entries.touched {
@@ -178,47 +200,73 @@ func (c *cookie) saveError(err error) error {
 
 // planRecord plans the save of a server-side part, nil for none.
 func (p *part) planRecord(now time.Time, late bool) *save {
-	changed := p.changes()
-	permanent := p.reflags()
-	filled := p.filled()
-	renew := p.renew && filled
-	v := &save{part: p, epoch: p.epoch, drop: p.expire, fresh: p.rec == nil}
+	v := &save{part: p, epoch: p.epoch, changed: p.changes(), drop: p.due == tellDrop}
+	if p.rec == nil {
+		v.does = creates
+	}
 	for _, e := range p.ended {
 		c := p.endCall(e.key)
 		c.ending.Seen = e.seen
 		v.deletes = append(v.deletes, c)
 	}
-	sets := setsAny(changed)
-	switch {
-	case p.err != nil && (len(changed) > 0 || !p.Optional):
-		v.err = p.saveError(p.err)
-	case p.gone && !(p.renew && sets) && len(changed) > 0: // a login may begin afresh
-		v.err = p.saveError(ErrSessionGone)
-	case p.err != nil || p.gone && !sets || p.rec == nil && !filled:
-	case late && (p.rec == nil || !p.held && filled && len(changed) > 0):
-		v.err = p.saveError(ErrHeadersSent)
-	case late && renew: // what belongs to a login is never stored under the id from before it
-		v.err = p.saveError(ErrHeadersSent)
-	case late && permanent: // told once, it does not hold up the rest of a long response
-		v.late = p.saveError(ErrHeadersSent)
-		p.permanent = p.rec.Permanent
-		if len(changed) > 0 {
-			v.planUpdate(changed, p.permanent, now)
-		}
-	case p.rec == nil || renew:
-		v.planCreate(changed, now)
-	case len(changed) > 0 || permanent:
-		v.planUpdate(changed, p.permanent, now)
-	case filled:
-		v.planTouch(now, p.rewrite && p.used && !late)
+	filled := p.filled()
+	if err := v.obstacle(filled, late); err != nil {
+		v.err = p.saveError(err)
+	} else if !v.idle(filled) {
+		v.planMain(filled, now, late)
 	}
-	if filled && !late && v.err == nil && !v.creates() && !v.ends && p.rotationDue(now) {
+	if filled && !late && v.err == nil && !v.creates() && v.does != ends && p.rotationDue(now) {
 		v.rotates, v.name, v.origin = true, p.name, p.origin()
 	}
 	if v.main == nil && v.err == nil && v.late == nil && len(v.deletes) == 0 && !v.drop && !v.rotates {
 		return nil
 	}
 	return v
+}
+
+// obstacle returns why the changes cannot be saved, or nil.
+func (v *save) obstacle(filled, late bool) error {
+	p := v.part
+	changed := len(v.changed) > 0
+	switch {
+	case p.err != nil && (changed || !p.Optional):
+		return p.err
+	case p.gone && changed && !(p.renew && v.sets()): // a login may begin afresh
+		return ErrSessionGone
+	case !late || v.idle(filled):
+		return nil
+	case p.rec == nil, !p.held && filled && changed:
+		return ErrHeadersSent
+	case p.renew && filled: // what belongs to a login is never stored under the id from before it
+		return ErrHeadersSent
+	}
+	return nil
+}
+
+// idle reports whether there is nothing to do for the record of a session, but to end those that the program has ended.
+func (v *save) idle(filled bool) bool {
+	p := v.part
+	return p.err != nil || p.gone && !v.sets() || p.rec == nil && !filled
+}
+
+// planMain plans what becomes of the record.
+func (v *save) planMain(filled bool, now time.Time, late bool) {
+	p := v.part
+	if late && p.reflags() { // told once, it does not hold up the rest of a long response
+		v.late = p.saveError(ErrHeadersSent)
+		p.permanent = p.rec.Permanent
+		if len(v.changed) == 0 {
+			return
+		}
+	}
+	switch {
+	case p.rec == nil || p.renew && filled:
+		v.planCreate(now)
+	case len(v.changed) > 0 || p.reflags():
+		v.planUpdate(now)
+	case filled:
+		v.planTouch(now, p.due == tellSet && p.used && !late)
+	}
 }
 
 // step makes a step with the old record of a session that is renewed or rotated, and goes on to nothing else.
@@ -233,14 +281,13 @@ func (p *part) endCall(key string) *call {
 }
 
 // planCreate plans a new record, and the end of the old one if the session is renewed.
-func (v *save) planCreate(changed []RawField, now time.Time) {
+func (v *save) planCreate(now time.Time) {
 	p := v.part
-	fields := changed
+	fields := v.changed
 	if p.rec != nil {
-		fields = p.appendFields(make([]RawField, 0, len(p.entries.stored)+len(changed)))
+		fields = p.appendFields(make([]RawField, 0, len(p.entries.stored)+len(fields)))
 	}
 	name := p.nameOf(newID())
-	v.changed = changed
 	v.send = true
 	made := new(struct { // in one piece of memory
 		call
@@ -251,7 +298,7 @@ func (v *save) planCreate(changed []RawField, now time.Time) {
 	v.main = &made.call
 	v.renews = p.renew
 	if p.rec != nil {
-		v.permanent = p.rec.Permanent
+		v.does, v.permanent = renews, p.rec.Permanent
 		v.take = &call{part: p, op: opEnd, sessionName: p.name, ending: &Ending{
 			Step: StepTake, Token: tail(name.key), Now: now, Seen: p.rec,
 		}}
@@ -260,34 +307,32 @@ func (v *save) planCreate(changed []RawField, now time.Time) {
 }
 
 // planUpdate plans a change of the record that is there.
-func (v *save) planUpdate(changed []RawField, permanent bool, now time.Time) {
+func (v *save) planUpdate(now time.Time) {
 	p := v.part
-	c := &Change{Now: now, Seen: p.rec, Set: changed}
-	c.Expires, _, c.Exact = p.moves(p.rec, now, permanent)
-	if p.quiet && len(p.rec.Fields) > 0 && permanent == p.rec.Permanent {
+	c := &Change{Now: now, Seen: p.rec, Set: v.changed}
+	c.Expires, _, c.Exact = p.moves(p.rec, now, p.permanent)
+	if p.quiet && len(p.rec.Fields) > 0 && p.permanent == p.rec.Permanent {
 		c.Expires = p.rec.Expires
 	}
 	absent := func(f RawField) bool { return f.Value == nil }
-	if slices.ContainsFunc(changed, absent) {
-		c.Set = slices.DeleteFunc(slices.Clone(changed), absent) // v.changed keeps all
-		for _, f := range changed {
+	if slices.ContainsFunc(v.changed, absent) {
+		c.Set = slices.DeleteFunc(slices.Clone(v.changed), absent)
+		for _, f := range v.changed {
 			if absent(f) {
 				c.Delete = append(c.Delete, f.Name)
 			}
 		}
 	}
 	c.Delete = append(c.Delete, p.foreign...)
-	v.send = p.rewrite || p.maxAge(permanent) > 0
-	if p.doubt || permanent != p.rec.Permanent {
-		flag := permanent
+	v.send = p.due == tellSet || p.maxAge(p.permanent) > 0
+	if p.reflags() {
+		flag := p.permanent
 		c.Permanent = &flag
 		v.send = true
-		v.ends = !c.Expires.After(now)
-	}
-	v.changed = changed
-	if v.ends { // past its Lifetime, and no longer permanent
-		v.main = p.endCall(p.name.key)
-		return
+		if !c.Expires.After(now) {
+			v.does, v.main = ends, p.endCall(p.name.key)
+			return
+		}
 	}
 	v.main = &call{part: p, op: opUpdate, sessionName: p.name, change: c, patient: true}
 }
@@ -305,10 +350,12 @@ func (v *save) planTouch(now time.Time, verify bool) {
 	if p.quiet || !p.used {
 		c.Expires = p.rec.Expires
 	}
-	v.touch = true
-	v.needed = v.needed || p.refilled
-	v.send = p.rewrite && p.used || p.maxAge(p.permanent) > 0
-	v.main = &call{part: p, op: opUpdate, sessionName: p.name, patient: verify || v.needed, change: c}
+	v.does = touches
+	v.send = p.due == tellSet && p.used || p.maxAge(p.permanent) > 0
+	v.main = &call{part: p, op: opUpdate, sessionName: p.name, patient: verify, change: c}
+	if p.refilled {
+		v.need(true)
+	}
 }
 
 // touchDue reports whether the end of the record is to be moved. For a cookie that does not age, the time plays no part.
@@ -351,15 +398,23 @@ func (c *cookie) ages() bool { return c.IdleTimeout > 0 || c.RotateEvery > 0 }
 func (p *part) planSealed(late bool) *save {
 	changed, permanent := p.changes(), p.rec != nil && p.permanent != p.rec.Permanent
 	filled := p.filled()
-	renews := p.renew && filled
+	renew := p.renew && filled
 	permanent = permanent && filled
 	// After the headers a bound cookie cannot be dropped, but is void without its session.
-	expire := p.expire && !(late && p.boundTo != nil)
-	dirty := len(changed) > 0 || permanent || renews || expire
-	if !dirty && !(p.rewrite && p.used && filled && !late) {
+	expire := p.due == tellDrop && !(late && p.boundTo != nil)
+	dirty := len(changed) > 0 || permanent || renew || expire
+	if !dirty && !(p.due == tellSet && p.used && filled && !late) {
 		return nil
 	}
-	v := &save{part: p, epoch: p.epoch, changed: changed, renews: renews, send: filled, drop: !filled, fresh: p.rec == nil}
+	v := &save{part: p, epoch: p.epoch, changed: changed, renews: renew, send: filled, drop: !filled}
+	switch {
+	case !filled:
+		v.does = empties
+	case p.rec == nil:
+		v.does = creates
+	case renew:
+		v.does = renews
+	}
 	if p.gone {
 		v.err, v.send, v.drop = p.saveError(ErrSessionGone), false, false
 		return v
@@ -379,22 +434,26 @@ func (s *Session) verifyBound(p *part, saves []*save, now time.Time) []*save {
 	b := &s.parts[p.boundTo.index]
 	v := saveOf(b.cookie, saves)
 	if b.rec == nil || b.gone || v != nil && (v.main != nil || v.err != nil) {
-		if v != nil {
-			v.needed = true
-		}
-		if v != nil && v.main != nil && v.main.op == opUpdate {
-			v.main.patient = true
-		}
+		v.need(true)
 		return saves
 	}
-	if v == nil {
-		v = &save{part: b, epoch: b.epoch}
-		saves = append(saves, v)
-	}
-	v.needed = true
+	v, saves = saveFor(b, saves)
 	v.planTouch(now, true)
+	v.need(true)
 	v.send = v.send && b.maxAge(b.permanent) > 0
 	return saves
+}
+
+// need makes the save wait for a record that is taken, because another cookie depends on whether the session lives. With
+// fails, that it has ended is an error of the request. v may be nil.
+func (v *save) need(fails bool) {
+	if v == nil || v.main == nil || v.main.op != opUpdate {
+		return
+	}
+	v.main.patient = true
+	if fails && v.does == touches {
+		v.does = verifies
+	}
 }
 
 // seal writes the text of a secure cookie. saves holds those of the server-side parts: a cookie that is bound to one of
@@ -428,6 +487,15 @@ func (s *Session) seal(v *save, saves []*save, now time.Time) error {
 		return &Error{Cookie: p.CookieName, Op: "encode", Err: err}
 	}
 	return nil
+}
+
+// saveFor returns the save of the part, which it adds if there is none.
+func saveFor(p *part, saves []*save) (*save, []*save) {
+	if v := saveOf(p.cookie, saves); v != nil {
+		return v, saves
+	}
+	v := &save{part: p, epoch: p.epoch}
+	return v, append(saves, v)
 }
 
 // saveOf returns the save of the cookie, or nil.

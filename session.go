@@ -101,13 +101,11 @@ type part struct {
 	*cookie
 	texts []candidate  // what came under the cookie's name and those of its chunks, and is to be tried in turn
 	first [1]candidate // what holds texts while there is one
-	came  uint32       // a bit for the cookie and for each chunk of which the request brought a value
-	twice uint32       // the same, for several values
 
+	browser
 	content // of the session, as this request has it
 
-	ended []ended  // records to end
-	lines []string // the Set-Cookie lines for it that go with the response
+	ended []ended // records to end
 
 	epoch   int32 // counts Destroy, so that a commit under way notices one
 	state   partState
@@ -116,13 +114,10 @@ type part struct {
 	next    uint8 // of texts, to look up
 	chosen  uint8 // of texts, the content of the secure cookie
 	found   bool  // a session came with the request
-	held    bool  // the browser has a cookie of this name
 	crowded bool  // more came under one name than are tried
-	expire  bool  // tell the browser to drop the cookie
 	tried   bool  // what it has to save could not be saved, and there is nothing new since
 	used    bool  // the program has read or changed it
 	quiet   bool  // and that is no use for the idle timeout
-	repeats bool  // lines have an id that the browser had before this request, or that a rotation gave it
 }
 
 // ended is a record to end, as it was last seen.
@@ -143,7 +138,6 @@ type content struct {
 	doubt     bool // the store may have it otherwise than rec, because a save did not end well
 	renew     bool
 	emptied   bool // by this request after the headers, so that the browser has not heard of it
-	rewrite   bool // send the cookie again: an older key wrote it, it was told to go, or its id was rotated
 	refilled  bool // an Update has filled an emptied session, which the browser must hear of
 	gone      bool // the session has ended while this request ran
 	replaced  bool // gone, and perhaps because of another that the browser has or gets
@@ -536,7 +530,9 @@ func (s *Session) destroy(p *part) {
 		}
 	}
 	p.state, p.content = loaded, content{}
-	p.expire = p.held
+	if p.due = tellNothing; p.held {
+		p.due = tellDrop
+	}
 	p.epoch++
 }
 

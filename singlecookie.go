@@ -111,29 +111,21 @@ func (b *bundle) plan(s *Session, saves []*save, now time.Time) ([]*save, error)
 		p := &s.parts[i]
 		v := saveOf(p.cookie, saves)
 		switch {
-		case p.sealer != nil, p.err != nil, p.expire:
+		case p.sealer != nil, p.err != nil, p.due == tellDrop:
 		case p.gone && !p.replaced: // it goes; what has come in its place came by a login that this is beside, if at all
 		case p.gone && (v == nil || !v.creates()):
 			if b.blocked = true; !changes {
 				continue
 			}
-			if v == nil {
-				v = &save{part: p, epoch: p.epoch}
-				saves = append(saves, v)
-			}
+			v, saves = saveFor(p, saves)
 			v.err = p.saveError(ErrSessionGone)
 		case p.rec == nil || v != nil && v.main != nil:
-			if v != nil && v.main != nil && v.main.op == opUpdate {
-				v.needed, v.main.patient = v.needed || changes, true
-			}
+			v.need(changes)
 		case v != nil && v.rotates: // which finds out
 		default:
-			if v == nil {
-				v = &save{part: p, epoch: p.epoch}
-				saves = append(saves, v)
-			}
-			v.needed = v.needed || changes
+			v, saves = saveFor(p, saves)
 			v.planTouch(now, true)
+			v.need(changes)
 		}
 	}
 	return saves, b.fits(s, saves)
@@ -141,13 +133,13 @@ func (b *bundle) plan(s *Session, saves []*save, now time.Time) ([]*save, error)
 
 // alters reports whether the program has asked for what the save does, beyond reading.
 func (v *save) alters() bool {
-	return len(v.changed) > 0 || v.renews || v.drop || v.err != nil || len(v.deletes) > 0 || v.main != nil && !v.touch
+	return len(v.changed) > 0 || v.renews || v.drop || v.err != nil || len(v.deletes) > 0 || v.main != nil && !v.does.reads()
 }
 
 // stuck reports whether the bundle will not be written, so that no session may get another id.
 func (b *bundle) stuck(saves []*save) bool {
 	return b != nil && (b.blocked || slices.ContainsFunc(saves, func(v *save) bool {
-		return errors.Is(v.err, ErrSessionGone) || v.touch && v.main.err != nil
+		return errors.Is(v.err, ErrSessionGone) || v.does.reads() && v.main.err != nil
 	}))
 }
 
@@ -180,13 +172,21 @@ func (b *bundle) fits(s *Session, saves []*save) error {
 	return &Error{Cookie: largest.CookieName, Op: "encode", Err: tooLargeError(field.Name, len(b.CookieName)+text)}
 }
 
-// put notes the outcome of a save: what the part is to have in the bundle, "" for nothing.
-func (b *bundle) put(p *part, text string, age time.Duration, now time.Time) {
-	b.changed = true
-	b.parts[p.index] = packed{text: text, made: true}
-	if age > 0 && text != "" {
-		b.parts[p.index].end = now.Add(age).Unix()
+// note takes what a save tells the browser.
+func (b *bundle) note(v *save, tells notice, age time.Duration, now time.Time) {
+	k := packed{made: true}
+	switch tells {
+	case takeBack:
+		b.blocked = true
+		return
+	case tellDrop:
+		b.destroyed = b.destroyed || v.part.due == tellDrop
+	case tellSet:
+		if k.text = v.values[0]; age > 0 {
+			k.end = now.Add(age).Unix()
+		}
 	}
+	b.changed, b.parts[v.part.index] = true, k
 }
 
 // lines makes the Set-Cookie lines.

@@ -180,7 +180,7 @@ func (s *Session) updated(t target, name string, data []byte, c *call) bool {
 	}
 	c.change.update(p.rec, c.result)
 	// The browser keeps the cookie for as long as the record lives, and dropped it if another request had emptied that.
-	p.rewrite = p.rewrite || c.result.Refilled || p.maxAge(p.permanent) > 0 || t.moved || c.moved
+	p.resend(c.result.Refilled || p.maxAge(p.permanent) > 0 || t.moved || c.moved)
 	p.refilled = p.refilled || c.result.Refilled
 	if t.name != p.name {
 		p.rename(t.name, c.change.Now)
