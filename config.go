@@ -143,6 +143,9 @@ type Manager struct {
 	takenOver atomic.Bool // it was said what to check of connections that are taken over
 }
 
+// String names the cookies.
+func (m *Manager) String() string { return "sessplus.Manager(" + m.cookieNames() + ")" }
+
 func (m *Manager) cookieNames() string {
 	names := make([]string, len(m.cookies))
 	for i, c := range m.cookies {
