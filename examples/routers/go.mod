@@ -1,15 +1,21 @@
-// Its tests need web frameworks, which programs that import sessplustest shall not have to know of.
-module github.com/sessplus/sessplus/sessplustest/frameworks
+// Programs with web frameworks, which the library does not import.
+module github.com/sessplus/sessplus/examples/routers
 
 go 1.26.0
 
-replace github.com/sessplus/sessplus => ../../
+replace (
+	github.com/sessplus/sessplus => ../../
+	github.com/sessplus/sessplus/ginsessplus => ../../ginsessplus
+)
 
 require (
+	github.com/danielgtaylor/huma/v2 v2.37.2
 	github.com/gin-gonic/gin v1.12.0
 	github.com/go-chi/chi/v5 v5.5.0
+	github.com/gorilla/mux v1.8.1
 	github.com/labstack/echo/v4 v4.16.0
 	github.com/sessplus/sessplus v0.0.0
+	github.com/sessplus/sessplus/ginsessplus v0.0.0
 )
 
 require (
@@ -25,7 +31,7 @@ require (
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/cloudwego/base64x v0.1.6 // indirect
 	github.com/felixge/httpsnoop v1.1.0 // indirect
-	github.com/gabriel-vasile/mimetype v1.4.12 // indirect
+	github.com/gabriel-vasile/mimetype v1.4.13 // indirect
 	github.com/gin-contrib/sse v1.1.0 // indirect
 	github.com/go-logr/logr v1.4.4 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
@@ -63,7 +69,7 @@ require (
 	go.opentelemetry.io/otel/metric v1.47.0 // indirect
 	go.opentelemetry.io/otel/trace v1.47.0 // indirect
 	go.uber.org/atomic v1.12.0 // indirect
-	golang.org/x/arch v0.22.0 // indirect
+	golang.org/x/arch v0.24.0 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/net v0.61.0 // indirect
 	golang.org/x/oauth2 v0.37.0 // indirect
