@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -397,4 +398,25 @@ func backendName(b Backend) string {
 		return s.String()
 	}
 	return fmt.Sprintf("%T", b)
+}
+
+// sameBackend reports whether two backends keep their records in one place.
+func sameBackend(a, b Backend) bool {
+	type placed interface{ client() any }
+	if a, ok := a.(placed); ok {
+		b, ok := b.(placed)
+		return ok && a.client() == b.client()
+	}
+	return a != nil && b != nil && reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b
+}
+
+// isNil reports whether v is nil, or a nil pointer, map, … inside an interface.
+func isNil(v any) bool {
+	switch r := reflect.ValueOf(v); r.Kind() {
+	case reflect.Invalid:
+		return true
+	case reflect.Pointer, reflect.Map, reflect.Slice, reflect.Func, reflect.Chan, reflect.Interface:
+		return r.IsNil()
+	}
+	return false
 }

@@ -144,97 +144,12 @@ type Manager struct {
 	begunBefore atomic.Bool // it was said that a response began before its session was saved
 }
 
-// Format implements [fmt.Formatter] for every verb: a Manager holds keys, and prints none of them.
-func (m *Manager) Format(f fmt.State, _ rune) {
-	fmt.Fprintf(f, "sessplus.Manager(%s)", m.cookieNames())
-}
-
-// LogValue implements [slog.LogValuer], without the keys.
-func (m *Manager) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(m)) }
-
-// MarshalText implements [encoding.TextMarshaler], and so JSON, without the keys.
-func (m *Manager) MarshalText() ([]byte, error) { return []byte(fmt.Sprint(m)), nil }
-
 func (m *Manager) cookieNames() string {
 	names := make([]string, len(m.cookies))
 	for i, c := range m.cookies {
 		names[i] = c.CookieName
 	}
 	return strings.Join(names, ", ")
-}
-
-// A cookie is a Config that New has checked and completed. It is only read after New, but for what was said of it.
-type cookie struct {
-	Config
-	index   int
-	batch   batcher // of a backend that makes several calls in one round trip, else nil
-	sealer  *sealer // of a secure cookie, else nil
-	signer  *signer // with SignID, else nil
-	boundTo *cookie // with BoundTo, else nil
-	codec   Codec   // of the Manager
-	store   string  // the name of its backend
-	packed  bool    // its value rides in Options.SingleCookie
-
-	scope, hostScope, flags, secureFlags string // attributes of the Set-Cookie lines for it
-
-	strayed atomic.Bool // it was said that a session was made outside of its Path
-}
-
-// lifetime is the time from creation to the absolute end of a record, or negative if it has none.
-func (c *cookie) lifetime(permanent bool) time.Duration {
-	if permanent {
-		return c.PermanentLifetime
-	}
-	return c.Lifetime
-}
-
-// expiry is when a record ends that was created then and is used now.
-func (c *cookie) expiry(created, now time.Time, permanent bool) time.Time {
-	var end time.Time
-	if life := c.lifetime(permanent); life > 0 {
-		end = created.Add(life)
-	}
-	if c.IdleTimeout > 0 {
-		if idle := now.Add(c.IdleTimeout); end.IsZero() || idle.Before(end) {
-			end = idle
-		}
-	}
-	return end
-}
-
-// moves reports whether a use at that time is to set the end of the record: because it is a tenth of IdleTimeout ahead, or
-// because a deployment has changed what the end is. It returns the end, and whether it is earlier than the stored one.
-func (c *cookie) moves(r *Record, now time.Time, permanent bool) (end time.Time, due, earlier bool) {
-	end = c.expiry(r.Created, now, permanent)
-	slack := time.Second // an end that Lifetime sets is the same each time
-	if c.IdleTimeout > 0 && (c.IdleTimeout/10 < slack || end.Equal(now.Add(c.IdleTimeout))) {
-		slack = c.IdleTimeout / 10
-	}
-	ahead := end.Sub(r.Expires)
-	return end, ahead.Abs() >= slack, -ahead >= slack
-}
-
-// alive reports whether a record that a backend returned has not ended. Lifetime counts as it is configured now, so that
-// a shorter one also ends the sessions that there are already.
-func (c *cookie) alive(r *Record, now time.Time) bool {
-	life := c.lifetime(r.Permanent)
-	return r.Expires.After(now) && (life < 0 || r.Created.Add(life).After(now))
-}
-
-// maxAge is how long the browser keeps the cookie, 0 until it closes.
-func (c *cookie) maxAge(permanent bool) time.Duration {
-	if permanent {
-		return c.PermanentLifetime
-	}
-	return c.MaxAge
-}
-
-// contentAge is how long the content of a secure cookie is good for.
-func (c *cookie) contentAge(permanent bool) time.Duration {
-	if age := c.maxAge(permanent); age > 0 {
-		return age
-	}
-	return defaultContentAge
 }
 
 // New makes a Manager of the configs, in whose order several owners of a field are read. opts may be nil; no configs stand
@@ -316,45 +231,6 @@ func (m *Manager) warnOfEveryField() {
 	if len(names) > 1 {
 		m.log.Warn("sessplus: several configs own every field, as their Fields are not set: each field is kept by all of them. "+
 			"Exclude() says that it is meant, Auto() takes what no other config includes", "cookies", names)
-	}
-}
-
-// newCookie completes a config that is valid.
-func newCookie(index int, c Config, keys []KeyPair) *cookie {
-	if c.Backend == nil {
-		c.Backend = SecureCookie()
-	}
-	if c.Keys == nil {
-		c.Keys = keys
-	}
-	c.Keys = slices.Clone(c.Keys)
-	for i := range c.Keys {
-		c.Keys[i] = c.Keys[i].clone()
-	}
-	setDefault(&c.Path, "/")
-	setDefault(&c.SameSite, http.SameSiteLaxMode)
-	setDefault(&c.Lifetime, defaultLifetime)
-	setDefault(&c.PermanentLifetime, defaultPermanentLifetime)
-	setDefault(&c.KeyPrefix, defaultKeyPrefix)
-	setDefault(&c.MaxChunks, 1)
-	c.Fields.names = slices.Clone(c.Fields.names)
-	k := &cookie{Config: c, index: index, store: backendName(c.Backend)}
-	k.prepareLines()
-	if c.Backend == SecureCookie() {
-		k.sealer = newSealer(c.Keys)
-	} else {
-		k.batch, _ = c.Backend.(batcher)
-		if c.SignID {
-			k.signer = newSigner(c.Keys)
-		}
-	}
-	return k
-}
-
-func setDefault[T comparable](v *T, d T) {
-	var zero T
-	if *v == zero {
-		*v = d
 	}
 }
 

@@ -192,7 +192,7 @@ func (m *Manager) Describe() FieldRoutes {
 		}
 		if c.sealer != nil {
 			r.Lifetime, r.Visibility = c.contentAge(false), VisibleSigned
-			if len(c.Keys[0].Block) > 0 {
+			if c.sealer.encrypts {
 				r.Visibility = VisibleEncrypted
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 
 	"github.com/gorilla/securecookie"
 )
@@ -54,11 +55,6 @@ func (KeyPair) LogValue() slog.Value { return slog.StringValue(redacted) }
 // MarshalText implements [encoding.TextMarshaler], and so JSON, without the keys.
 func (KeyPair) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
-// clone copies the keys, so that a caller who wipes or reuses its slices changes nothing here.
-func (k KeyPair) clone() KeyPair {
-	return KeyPair{Hash: append([]byte(nil), k.Hash...), Block: append([]byte(nil), k.Block...)}
-}
-
 // problem says what is wrong with the pair, or "".
 func (k KeyPair) problem() string {
 	if n := len(k.Hash); n != 32 && n != 64 {
@@ -73,11 +69,12 @@ func (k KeyPair) problem() string {
 }
 
 // codec returns the securecookie for the pair: of plain bytes, of any length and any age, because this package counts
-// both itself (securecookie counts the value without its name, and accepts a time stamp from the future).
+// both itself (securecookie counts the value without its name, and accepts a time stamp from the future). It has copies of
+// the keys, so that a caller may wipe or reuse its slices.
 func (k KeyPair) codec(encrypt bool) *securecookie.SecureCookie {
 	var block []byte
 	if encrypt && len(k.Block) > 0 {
-		block = k.Block
+		block = slices.Clone(k.Block)
 	}
-	return securecookie.New(k.Hash, block).SetSerializer(securecookie.NopEncoder{}).MaxLength(0).MaxAge(0)
+	return securecookie.New(slices.Clone(k.Hash), block).SetSerializer(securecookie.NopEncoder{}).MaxLength(0).MaxAge(0)
 }

@@ -91,17 +91,34 @@ func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 	if s.sent {
 		s.fatal = nil // told once, it does not hold up the rest of a long response
 	}
-	due := make([]*part, 0, 8)
-	for i := range s.parts {
-		p := &s.parts[i]
-		if p.state == loaded && (again || !s.sent || !p.tried) && (p.unsaved() || p.ages() && p.rec != nil || p.touchDue(time.Time{})) {
-			due = append(due, p)
-		}
-	}
+	due := s.due(make([]*part, 0, 8), again)
 	if len(due) == 0 {
 		return nil, now, err // as for most requests
 	}
 	now = wallNow()
+	saves = s.planRecords(due, now)
+	if saves, err = s.planCookies(due, saves, now, err); s.bundle != nil && err == nil {
+		saves, err = s.bundle.plan(s, saves, now)
+	}
+	if i := slices.IndexFunc(saves, (*save).fails); i >= 0 && err == nil && !s.sent {
+		err = saves[i].err
+	}
+	return saves, now, err
+}
+
+// due appends the parts that may have something to save.
+func (s *Session) due(list []*part, again bool) []*part {
+	for i := range s.parts {
+		p := &s.parts[i]
+		if p.state == loaded && (again || !s.sent || !p.tried) && (p.unsaved() || p.ages() && p.rec != nil || p.touchDue(time.Time{})) {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// planRecords plans the saves of server-side parts.
+func (s *Session) planRecords(due []*part, now time.Time) (saves []*save) {
 	for _, p := range due {
 		if p.sealer == nil && (p.unsaved() || p.touchDue(now) || p.rotationDue(now)) {
 			if v := p.planRecord(now, s.sent); v != nil {
@@ -110,6 +127,12 @@ func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 			}
 		}
 	}
+	return saves
+}
+
+// planCookies adds the saves of secure cookies, sealed if there is no err yet: with the ids that the other saves are going
+// to set.
+func (s *Session) planCookies(due []*part, saves []*save, now time.Time, err error) ([]*save, error) {
 	for _, p := range due {
 		if p.sealer == nil {
 			continue
@@ -126,13 +149,7 @@ func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 		}
 		saves = append(saves, v)
 	}
-	if s.bundle != nil && err == nil {
-		saves, err = s.bundle.plan(s, saves, now)
-	}
-	if i := slices.IndexFunc(saves, (*save).fails); i >= 0 && err == nil && !s.sent {
-		err = saves[i].err
-	}
-	return saves, now, err
+	return saves, err
 }
 
 // writes reports whether a loaded part may have something to save, or a cookie to send.

@@ -54,11 +54,12 @@ var (
 
 // A sealer writes and reads the text of secure cookies.
 type sealer struct {
-	codecs []*securecookie.SecureCookie // newest first
+	codecs   []*securecookie.SecureCookie // newest first
+	encrypts bool                         // the first of them
 }
 
 func newSealer(keys []KeyPair) *sealer {
-	s := &sealer{}
+	s := &sealer{encrypts: len(keys[0].Block) > 0}
 	for _, k := range keys {
 		s.codecs = append(s.codecs, k.codec(true))
 	}

@@ -603,39 +603,3 @@ func inspect[T any](s *Session, cookie string, look func(p *part) T) (answer T) 
 	}
 	return answer
 }
-
-type contextKey struct{}
-
-// FromContext returns the session of the innermost [Manager] that the request with this context passed through, and
-// whether there is one.
-func FromContext(ctx context.Context) (*Session, bool) {
-	s, ok := ctx.Value(contextKey{}).(*Session)
-	return s, ok
-}
-
-// Get returns the session of the innermost [Manager] that the request passed through. It panics if there is none: then
-// the handler is not behind [Manager.Handler], or got another request than the middleware passed on.
-func Get(r *http.Request) *Session {
-	s, ok := FromContext(r.Context())
-	if !ok {
-		panic("sessplus: Get: the request did not pass through Manager.Handler; wrap the handler with it")
-	}
-	return s
-}
-
-// Get returns this manager's session, where several managers are nested. It panics as the function [Get] does.
-func (m *Manager) Get(r *http.Request) *Session {
-	s, _ := FromContext(r.Context())
-	if s = s.of(m); s == nil {
-		panic("sessplus: Manager.Get: the request did not pass through this Manager's Handler; wrap the handler with it")
-	}
-	return s
-}
-
-// of returns the session of m among s and those of Managers further out in the chain, or nil.
-func (s *Session) of(m *Manager) *Session {
-	for s != nil && s.m != m {
-		s, _ = FromContext(s.ctx)
-	}
-	return s
-}

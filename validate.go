@@ -3,7 +3,6 @@ package sessplus
 import (
 	"fmt"
 	"net/http"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -270,27 +269,6 @@ func (v *validation) serverSide(i int, c *Config) {
 				quote(o.CookieName))
 		}
 	}
-}
-
-// sameBackend reports whether two backends keep their records in one place.
-func sameBackend(a, b Backend) bool {
-	type placed interface{ client() any }
-	if a, ok := a.(placed); ok {
-		b, ok := b.(placed)
-		return ok && a.client() == b.client()
-	}
-	return a != nil && b != nil && reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b
-}
-
-// isNil reports whether v is nil, or a nil pointer, map, … inside an interface.
-func isNil(v any) bool {
-	switch r := reflect.ValueOf(v); r.Kind() {
-	case reflect.Invalid:
-		return true
-	case reflect.Pointer, reflect.Map, reflect.Slice, reflect.Func, reflect.Chan, reflect.Interface:
-		return r.IsNil()
-	}
-	return false
 }
 
 // isToken reports whether s is a token, the form of a cookie's name (RFC 9110 section 5.6.2).

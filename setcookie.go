@@ -1,0 +1,189 @@
+package sessplus
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// browser is what the browser has of a cookie, and what it is to be told.
+type browser struct {
+	came    uint32   // a bit for the cookie and for each chunk of which the request brought a value
+	twice   uint32   // the same, for several values
+	held    bool     // it has a cookie of this name
+	repeats bool     // lines have an id that it had before this request, or that a rotation gave it
+	due     notice   // what the next commit is to tell it, whatever else there is to save
+	lines   []string // the Set-Cookie lines that go with the response
+}
+
+// A notice is what a response tells the browser of a cookie.
+type notice uint8
+
+const (
+	tellNothing notice = iota
+	tellSet            // the cookie, maybe again: an older key wrote it, it was told to go, or its id was rotated
+	tellDrop           // to drop it
+	takeBack           // what an earlier Save has set, which would undo a login elsewhere
+)
+
+// resend notes that the browser is to get the cookie again, if so.
+func (b *browser) resend(again bool) {
+	if again && b.due == tellNothing {
+		b.due = tellSet
+	}
+}
+
+// resent undoes resend, as the cookie is written with this commit, or cannot be.
+func (b *browser) resent() {
+	if b.due == tellSet {
+		b.due = tellNothing
+	}
+}
+
+// keepLines makes the Set-Cookie lines of a save, which take the place of those of an earlier commit.
+func (s *Session) keepLines(v *save, now time.Time, failed bool) {
+	p := v.part
+	tells := v.notice(s.bundle != nil, failed)
+	if tells == tellNothing {
+		return
+	}
+	age := p.maxAge(p.permanent)
+	if tells == tellSet && p.sealer == nil {
+		v.values = append(v.value[:0], p.cookieText(p.name))
+		if age > 0 {
+			age = max(min(age, p.rec.Expires.Sub(now)), time.Second)
+		}
+	}
+	p.lines = v.line[:0]
+	if s.bundle != nil {
+		s.bundle.note(v, tells, age, now)
+	} else {
+		if tells == tellSet {
+			for i, value := range v.values {
+				p.lines = append(p.lines, p.setCookie(chunkName(p.CookieName, i), value, age, now, s.tls))
+			}
+		}
+		if tells != takeBack {
+			p.lines = p.withDrops(p.lines, p.came, p.twice, now, s.tls)
+		}
+	}
+	if tells != takeBack {
+		p.due, p.held = tellNothing, tells == tellSet
+	}
+	p.repeats = tells == tellSet && p.sealer == nil && !v.creates()
+}
+
+// notice decides what the browser is told of a save. When the commit failed it hears only of destroyed sessions: it logs
+// out even when the server cannot.
+func (v *save) notice(single, failed bool) notice {
+	p := v.part
+	saved := v.written && !failed
+	switch {
+	case v.send && saved:
+		return tellSet
+	case v.drop && (p.due == tellDrop || saved):
+		return tellDrop
+	case errors.Is(v.err, ErrSessionGone), v.void, v.does.reads() && errors.Is(v.main.err, ErrNoRecord):
+		return takeBack
+	case single && v.does.reads() && v.err == nil && v.main.err != nil: // it may have ended
+		return takeBack
+	case p.twice != 0 && p.Domain != "" && saved && len(v.changed) > 0:
+		return tellSet // in the place of a cookie for this host alone, which would come before that of the Domain
+	}
+	return tellNothing
+}
+
+// cookieText is the value of a server-side cookie: the id, signed if the config says so.
+func (c *cookie) cookieText(name sessionName) string {
+	if c.signer == nil {
+		return name.id
+	}
+	text, err := c.signer.sign(c.CookieName, name.id)
+	if err != nil { // without a random IV to draw, signing cannot fail
+		panic(err)
+	}
+	return text
+}
+
+// withDrops adds the lines that make the browser drop what it has, and nothing takes the place of: chunks, and what it keeps
+// for this host alone, which would come before the cookie of a Domain. came and twice have a bit for each cookie or chunk of
+// which the request brought a value, or several.
+func (c *cookie) withDrops(lines []string, came, twice uint32, now time.Time, tls bool) []string {
+	for n := len(lines); came>>n != 0; n++ {
+		if came&(1<<n) != 0 {
+			lines = append(lines, c.setCookie(chunkName(c.CookieName, n), "", -1, now, tls))
+		}
+	}
+	for n := 0; c.Domain != "" && twice != 0 && came>>n != 0; n++ { // first, for clients to whom both are one cookie
+		if came&(1<<n) != 0 {
+			lines = slices.Insert(lines, 0, c.dropHostOnly(chunkName(c.CookieName, n), now, tls))
+		}
+	}
+	return lines
+}
+
+// setCookie is a Set-Cookie line for the cookie, or one that makes the browser drop it, for which age is negative.
+// A browser drops a cookie only when Domain and Path are those it was set with, and takes notice of the line only when
+// Secure and Partitioned fit.
+func (c *cookie) setCookie(name, value string, age time.Duration, now time.Time, tls bool) string {
+	return c.line(c.scope, name, value, age, now, tls)
+}
+
+// dropHostOnly is a line that makes the browser drop the cookie which it keeps for this host alone, as from before the config
+// had a Domain.
+func (c *cookie) dropHostOnly(name string, now time.Time, tls bool) string {
+	return c.line(c.hostScope, name, "", -1, now, tls)
+}
+
+func (c *cookie) line(scope, name, value string, age time.Duration, now time.Time, tls bool) string {
+	flags := c.flags
+	if c.Secure == SecureAlways || c.Secure == SecureAuto && tls {
+		flags = c.secureFlags
+	}
+	life := make([]byte, 0, 64)
+	if age != 0 {
+		seconds, expires := 0, time.Unix(1, 0)
+		if age > 0 {
+			seconds = max(1, int(age/time.Second))
+			expires = now.Add(time.Duration(seconds) * time.Second)
+		}
+		life = expires.UTC().AppendFormat(append(life, "; Expires="...), http.TimeFormat)
+		life = strconv.AppendInt(append(life, "; Max-Age="...), int64(seconds), 10)
+	}
+	return name + "=" + value + scope + string(life) + flags
+}
+
+// prepareLines writes down what all Set-Cookie lines of the cookie have: its scope before the age, and flags after it.
+func (c *cookie) prepareLines() {
+	k := http.Cookie{Name: "n", Path: c.Path}
+	c.hostScope = strings.TrimPrefix(k.String(), "n=")
+	k.Domain = c.Domain
+	scope := k.String()
+	c.scope = strings.TrimPrefix(scope, "n=")
+	k.HttpOnly, k.SameSite, k.Partitioned = !c.ScriptReadable, c.SameSite, c.Partitioned
+	c.flags = strings.TrimPrefix(k.String(), scope)
+	k.Secure = true
+	c.secureFlags = strings.TrimPrefix(k.String(), scope)
+}
+
+// covers reports whether a browser sends the cookie with a request like this one, whose target may have a query, or be a
+// whole address: RFC 6265 section 5.1.4.
+func (c *cookie) covers(uri string) bool {
+	if c.Path == "/" {
+		return true
+	}
+	if !strings.HasPrefix(uri, "/") {
+		u, err := url.ParseRequestURI(uri)
+		if err != nil {
+			return true // nothing to compare with, as for OPTIONS *
+		}
+		uri = u.EscapedPath()
+	}
+	path, _, _ := strings.Cut(uri, "?")
+	rest, ok := strings.CutPrefix(path, c.Path)
+	return ok && (rest == "" || strings.HasSuffix(c.Path, "/") || rest[0] == '/')
+}
