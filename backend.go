@@ -418,8 +418,8 @@ func wallNow() time.Time { return time.Now().Truncate(time.Millisecond) }
 // A sessionName identifies a session: by its id, which only the visitor has, and by the key of its record.
 type sessionName struct{ id, key string }
 
-// nameOf adds the key to an id. The key is all that a backend sees of the id, so a stolen store opens no session: nobody
-// can compute an id from its SHA-256.
+// nameOf adds the key to an id. The key is all that a backend sees of the id, so a stolen store opens no session:
+// nobody can compute an id from its SHA-256.
 func (c *cookie) nameOf(id string) sessionName {
 	sum := sha256.Sum256(append(make([]byte, 0, 64), id...))
 	b := make([]byte, 0, 256) // on the stack, and long enough for usual names

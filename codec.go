@@ -24,8 +24,9 @@ type Codec interface {
 	Unmarshal(data []byte, v any) error
 }
 
-// jsonCodec is encoding/json, except that whole numbers become int64 in an any, a map or a list of any, or uint64 where only
-// that fits, so that no digit is lost, and that what it would silently change or drop is an error (see marshalKept).
+// jsonCodec is encoding/json, except that whole numbers become int64 in an any, a map or a list of any, or uint64 where
+// only that fits, so that no digit is lost, and that what it would silently change or drop is an error (see
+// marshalKept).
 type jsonCodec struct{}
 
 func (jsonCodec) Marshal(v any) ([]byte, error) {

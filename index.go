@@ -29,8 +29,8 @@ type Info struct {
 // The last use is known to a tenth of [Config.IdleTimeout]; without one it is the last save. The session of this
 // request is the one whose Handle equals [Session.Handle]. Before its first save it is not listed.
 //
-// The error names a cookie that no config has, or whose config has no IndexBy. It matches [ErrUnavailable] if the backend
-// does not answer within [Options.Timeout]. Sessions may be called concurrently, and outside of a request.
+// The error names a cookie that no config has, or whose config has no IndexBy. It matches [ErrUnavailable] if the
+// backend does not answer within [Options.Timeout]. Sessions may be called concurrently, and outside of a request.
 func (m *Manager) Sessions(ctx context.Context, cookie, user string) ([]Info, error) {
 	c, err := m.indexed(cookie, "list")
 	if err != nil {
@@ -190,8 +190,8 @@ func (m *Manager) indexed(name, op string) (*cookie, error) {
 	return nil, &Error{Cookie: name, Op: op, Err: errors.New("no config has this cookie")}
 }
 
-// A handle is the tail of the key that the session's record had first, and the tail of its Owner if it has one: with that
-// the session is found, whatever its key has become.
+// A handle is the tail of the key that the session's record had first, and the tail of its Owner if it has one: with
+// that the session is found, whatever its key has become.
 
 // tail is the part of a record's key that tells the sessions of one cookie apart.
 func tail(key string) string { return key[strings.LastIndexByte(key, ':')+1:] }
@@ -366,8 +366,8 @@ const (
 	revokedBeside   = 32
 )
 
-// revoke ends records for good, and what they have become. It returns how many there were to end. named is the handle that
-// the program has given for one, or "".
+// revoke ends records for good, and what they have become. It returns how many there were to end. named is the handle
+// that the program has given for one, or "".
 func (m *Manager) revoke(ctx context.Context, c *cookie, list []KeyedRecord, named string) (ended int, err error) {
 	s := m.beside(ctx)
 	step := revokedBeside
@@ -445,8 +445,8 @@ func device(agent string) string {
 	return agent
 }
 
-// userText is the user that the encoded value of an IndexBy field names, "" for nobody. A value that is no text, number or
-// bool names none.
+// userText is the user that the encoded value of an IndexBy field names, "" for nobody. A value that is no text, number
+// or bool names none.
 func userText(codec Codec, value []byte) (user string, ok bool) {
 	if value == nil {
 		return "", true
@@ -496,7 +496,8 @@ func (c *cookie) ownerBy(value []byte) (owner string, err error) {
 	return c.ownerOf(user), nil
 }
 
-// misfiled reports whether the record is not indexed as the config says: it is from before there was an IndexBy, or another.
+// misfiled reports whether the record is not indexed as the config says: it is from before there was an IndexBy, or
+// another.
 func (p *part) misfiled() bool {
 	if p.IndexBy == "" || p.rec == nil || !p.used {
 		return false
@@ -527,8 +528,8 @@ func (s *Session) file(v *save) {
 	}
 }
 
-// unfile makes again, without the Owner, the changes that were to give a record from before there was an index the Owner for
-// a field which another request has changed: that has set it.
+// unfile makes again, without the Owner, the changes that were to give a record from before there was an index the
+// Owner for a field which another request has changed: that has set it.
 func (s *Session) unfile(saves []*save) {
 	var calls []*call
 	for _, v := range saves {

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Memory keeps records in this process: for development, tests and programs on one machine. They end with the process. It
-// needs no Close: expired records are removed, a few at a time, by the calls that store new ones.
+// Memory keeps records in this process: for development, tests and programs on one machine. They end with the process.
+// It needs no Close: expired records are removed, a few at a time, by the calls that store new ones.
 func Memory() Backend {
 	m := &memory{seed: maphash.MakeSeed()}
 	for i := range m.shards {
@@ -55,8 +55,8 @@ func (r *memoryRecord) owner() string {
 	return r.Owner
 }
 
-// memoryOwners knows the keys of each owner's records. A lock of it may be taken under that of a memoryShard, and not the
-// other way round.
+// memoryOwners knows the keys of each owner's records. A lock of it may be taken under that of a memoryShard, and not
+// the other way round.
 type memoryOwners struct {
 	seed   maphash.Seed
 	shards [memoryShards]struct {

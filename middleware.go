@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// Handler is the middleware: it loads the sessions of a request, runs next with them in the request's context, and commits
-// them before the response headers are sent. If they cannot be loaded, [Options.ErrorHandler] answers and next does not
-// run. A Manager that is in the chain twice acts once; different Managers nest.
+// Handler is the middleware: it loads the sessions of a request, runs next with them in the request's context, and
+// commits them before the response headers are sent. If they cannot be loaded, [Options.ErrorHandler] answers and next
+// does not run. A Manager that is in the chain twice acts once; different Managers nest.
 //
 // A response with a status of 500 or more, or a panic, saves nothing. When a save fails before the headers have been
 // sent, the ErrorHandler answers, and what next writes is discarded.
@@ -88,8 +88,8 @@ func (m *Manager) Load(w http.ResponseWriter, r *http.Request) (*Session, *http.
 	return s, r.WithContext(&q.ctx), nil
 }
 
-// adopt lets a Handler answer the request whose session [Manager.Load] has given to code further out, unless that has saved
-// it already.
+// adopt lets a Handler answer the request whose session [Manager.Load] has given to code further out, unless that has
+// saved it already.
 func (s *Session) adopt(w http.ResponseWriter) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -100,8 +100,9 @@ func (s *Session) adopt(w http.ResponseWriter) bool {
 	return true
 }
 
-// handBack gives the request that the middleware got what the router and the handler have put into their copy of it: net/http
-// removes the temporary files of its own request only, and what logs or measures outside looks at the route and the form.
+// handBack gives the request that the middleware got what the router and the handler have put into their copy of it:
+// net/http removes the temporary files of its own request only, and what logs or measures outside looks at the route
+// and the form.
 func handBack(r, inner *http.Request) {
 	r.Pattern = inner.Pattern
 	r.Form, r.PostForm, r.MultipartForm = inner.Form, inner.PostForm, inner.MultipartForm
@@ -131,8 +132,8 @@ func newRequest(parts int) *request {
 	return q
 }
 
-// A sessionContext is the context of the handler's request: that which the request came with, and the session. People log
-// contexts, and those made from one print what theirs has as String, so it says no more than what it is.
+// A sessionContext is the context of the handler's request: that which the request came with, and the session. People
+// log contexts, and those made from one print what theirs has as String, so it says no more than what it is.
 type sessionContext struct {
 	s *Session
 }

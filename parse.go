@@ -45,9 +45,9 @@ import (
 // [Config], 0 stands for the default. session_fields is an array of the names to include, {"include": […]},
 // {"exclude": […]} or "auto".
 //
-// The error joins a [ConfigError] for every mistake. Its Field is the name of the property, or "data" where there is none
-// to blame; of a text that is no JSON it tells only the place. It does not quote the value of an unknown property, nor what
-// else may be a key. Everything else about the configs is for [New] to judge.
+// The error joins a [ConfigError] for every mistake. Its Field is the name of the property, or "data" where there is
+// none to blame; of a text that is no JSON it tells only the place. It does not quote the value of an unknown property,
+// nor what else may be a key. Everything else about the configs is for [New] to judge.
 func ParseConfigs(data []byte, backends map[string]Backend) ([]Config, error) {
 	var errs []error
 	report := func(cookie, property, wrong string) {
