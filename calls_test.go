@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -277,4 +278,225 @@ func TestBurstAtAPatientClient(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// An s5Meeting lets calls go on only when all of them are under way.
+type s5Meeting struct {
+	mu      sync.Mutex
+	want    int
+	arrived int
+	all     chan struct{}
+}
+
+func (m *s5Meeting) start(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.want, m.arrived, m.all = n, 0, make(chan struct{})
+}
+
+func (m *s5Meeting) hook(ctx context.Context, op string) error {
+	m.mu.Lock()
+	m.arrived++
+	all := m.all
+	if m.arrived == m.want {
+		close(all)
+	}
+	m.mu.Unlock()
+	select {
+	case <-all:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%s alone: %w", op, ctx.Err())
+	}
+}
+
+// SPEC 5.3
+func TestBackendCallsRunSideBySide(t *testing.T) {
+	for _, lazy := range []bool{false, true} {
+		t.Run(fmt.Sprintf("lazy=%t", lazy), func(t *testing.T) {
+			var meeting s5Meeting
+			m := newManager(t, &sessplus.Options{Timeout: 2 * time.Second}, s5Three(lazy, func(int) sessplus.Backend {
+				return &s5Backend{Backend: sessplus.Memory(), hook: meeting.hook}
+			})...)
+			s := newSite(t, m)
+			check := func(what string, res *reply) {
+				t.Helper()
+				if res.StatusCode != 200 {
+					t.Errorf("%s: status %d, want 200: the calls do not run side by side", what, res.StatusCode)
+				}
+			}
+			meeting.start(3)
+			check("create", s.with(func(s *sessplus.Session) { s5SetAll(s, 1) }))
+			for what, read := range map[string]func(s *sessplus.Session){
+				"Fields": func(s *sessplus.Session) { s.Fields() },
+				"Renew": func(sess *sessplus.Session) {
+					sess.Renew()
+					panic(http.ErrAbortHandler)
+				},
+				"Clear": func(sess *sessplus.Session) {
+					sess.Clear()
+					panic(http.ErrAbortHandler)
+				},
+			} {
+				meeting.start(3)
+				failed := make(chan error, 1)
+				s.s5Post(func(_ http.ResponseWriter, r *http.Request) {
+					defer func() { failed <- sessplus.Get(r).Err() }()
+					read(sessplus.Get(r))
+				})
+				select {
+				case err := <-failed:
+					if err != nil {
+						t.Errorf("%s: Err() = %v: the loads do not run side by side", what, err)
+					}
+				case <-s.do:
+					t.Errorf("%s: the middleware answers: the loads do not run side by side", what)
+				}
+			}
+			if lazy {
+				return
+			}
+			meeting.start(3)
+			check("update", s.with(func(s *sessplus.Session) {
+				meeting.start(3)
+				s5SetAll(s, 2)
+			}))
+			meeting.start(3)
+			check("destroy", s.with(func(s *sessplus.Session) {
+				meeting.start(3)
+				s.Destroy()
+			}))
+		})
+	}
+}
+
+// SPEC 5.3
+func TestRequestWaitsForTheSlowestBackendOnly(t *testing.T) {
+	const delay = 300 * time.Millisecond
+	m := newManager(t, nil, s5Three(false, func(int) sessplus.Backend {
+		return &s5Backend{Backend: sessplus.Memory(), hook: func(context.Context, string) error {
+			time.Sleep(delay)
+			return nil
+		}}
+	})...)
+	s := newSite(t, m)
+	for _, step := range []struct {
+		name   string
+		rounds int
+		f      func(*sessplus.Session)
+	}{
+		{"create", 1, func(s *sessplus.Session) { s5SetAll(s, 1) }},
+		{"load", 1, func(s *sessplus.Session) { s.Fields() }},
+		{"load and update", 2, func(s *sessplus.Session) { s5SetAll(s, 2) }},
+	} {
+		start := time.Now()
+		s.with(step.f)
+		least := time.Duration(step.rounds) * delay
+		if took := time.Since(start); took < least || took > 2*least+delay/2 {
+			t.Errorf("%s took %v, want about %v", step.name, took, least)
+		}
+	}
+}
+
+// s5Proxy passes connections on to addr. It counts how often a client speaks again after the server has answered.
+func s5Proxy(t *testing.T, addr string) (string, *atomic.Int64) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	var trips atomic.Int64
+	pass := func(to, from net.Conn, chunk func()) {
+		defer to.Close()
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := from.Read(buf)
+			if n > 0 {
+				chunk()
+				to.Write(buf[:n])
+			}
+			if err != nil {
+				return
+			}
+		}
+	}
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", addr)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			var asked atomic.Bool
+			go pass(server, client, func() {
+				if !asked.Swap(true) {
+					trips.Add(1)
+				}
+			})
+			go pass(client, server, func() { asked.Store(false) })
+		}
+	}()
+	return l.Addr().String(), &trips
+}
+
+// SPEC 5.3, SPEC 9.3
+func TestConfigsOnOneRedisClientShareRoundTrips(t *testing.T) {
+	direct := servers.Redis(t)
+	addr, wire := s5Proxy(t, direct.Options().Addr)
+	client := redis.NewClient(&redis.Options{Addr: addr, DB: direct.Options().DB, PoolSize: 1, ContextTimeoutEnabled: true})
+	defer client.Close()
+	hook := &s5Trips{}
+	client.AddHook(hook)
+	for _, c := range []struct {
+		name string
+		one  sessplus.Backend
+	}{{"one Backend", sessplus.Redis(client)}, {"a Backend each", nil}} {
+		t.Run(c.name, func(t *testing.T) {
+			m := newManager(t, nil, s5Three(false, func(int) sessplus.Backend {
+				if c.one != nil {
+					return c.one
+				}
+				return sessplus.Redis(client)
+			})...)
+			s := newSite(t, m)
+			s.with(func(s *sessplus.Session) { s5SetAll(s, 1) }) // Redis learns the scripts
+			s.with(func(s *sessplus.Session) { s5SetAll(s, 2) })
+			s.with(func(s *sessplus.Session) { s.Set("c0", 3) }) // go-redis has other connections for single commands
+			s.client = s.visitor()
+			for _, step := range []struct {
+				name       string
+				load, save int64
+				f          func(*sessplus.Session)
+			}{
+				{"create", 0, 1, func(s *sessplus.Session) { s5SetAll(s, 1) }},
+				{"read", 1, 0, func(s *sessplus.Session) { s.Fields() }},
+				{"update", 1, 1, func(s *sessplus.Session) { s5SetAll(s, 2) }},
+				{"update of one", 1, 1, func(s *sessplus.Session) { s.Set("c1", 3) }},
+				{"destroy, set", 1, 1, func(s *sessplus.Session) {
+					s.Destroy("c0")
+					s5SetAll(s, 4)
+				}},
+				{"destroy", 1, 1, func(s *sessplus.Session) { s.Destroy() }},
+				{"nothing", 0, 0, func(s *sessplus.Session) { s.Fields() }},
+			} {
+				hook.n.Store(0)
+				wire.Store(0)
+				var loads, wireLoads int64
+				s.with(func(sess *sessplus.Session) {
+					loads, wireLoads = hook.n.Load(), wire.Load()
+					step.f(sess)
+				})
+				if saves := hook.n.Load() - loads; loads != step.load || saves != step.save {
+					t.Errorf("%s: the client made %d round trips to load and %d to save, want %d and %d", step.name, loads, saves, step.load, step.save)
+				}
+				if saves := wire.Load() - wireLoads; wireLoads != step.load || saves != step.save {
+					t.Errorf("%s: %d round trips on the wire to load and %d to save, want %d and %d", step.name, wireLoads, saves, step.load, step.save)
+				}
+			}
+		})
+	}
 }

@@ -436,3 +436,23 @@ func TestBrokenIDIsNoSession(t *testing.T) {
 		}
 	})
 }
+
+// careless is a backend that returns records which have expired.
+type careless struct{ sessplus.Backend }
+
+func (c careless) Load(ctx context.Context, key string) (*sessplus.Record, error) {
+	r, err := c.Backend.Load(ctx, key)
+	if err == nil {
+		r.Expires = time.Now().Add(-time.Millisecond)
+	}
+	return r, err
+}
+
+// SPEC 3.5: the expiry of a record counts whatever its backend does.
+func TestExpiredRecordOfACarelessBackendIsNoSession(t *testing.T) {
+	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c", Backend: careless{sessplus.Memory()}}))
+	s.with(func(s *sessplus.Session) { s.Set("a", "1") })
+	if got := s.visit(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, readA(sessplus.Get(r))) }).body; got != "" {
+		t.Errorf("a = %q, want nothing", got)
+	}
+}

@@ -1,182 +1,22 @@
 package sessplus_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log"
-	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/sessplus/sessplus"
 )
-
-// An s5Backend is somebody else's backend: it notes the calls, and hook, if there is one, may delay or break them.
-type s5Backend struct {
-	sessplus.Backend
-	hook func(ctx context.Context, op string) error
-
-	mu  sync.Mutex // guards ops
-	ops []string
-}
-
-func (b *s5Backend) call(ctx context.Context, op string) error {
-	b.mu.Lock()
-	b.ops = append(b.ops, op)
-	hook := b.hook
-	b.mu.Unlock()
-	if hook == nil {
-		return nil
-	}
-	return hook(ctx, op)
-}
-
-func (b *s5Backend) setHook(hook func(ctx context.Context, op string) error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.hook = hook
-}
-
-// calls returns the calls since the last time it was asked.
-func (b *s5Backend) calls() []string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	ops := b.ops
-	b.ops = nil
-	return ops
-}
-
-func (b *s5Backend) Load(ctx context.Context, key string) (*sessplus.Record, error) {
-	if err := b.call(ctx, "load"); err != nil {
-		return nil, err
-	}
-	return b.Backend.Load(ctx, key)
-}
-
-func (b *s5Backend) Create(ctx context.Context, key string, r *sessplus.Record) error {
-	if err := b.call(ctx, "create"); err != nil {
-		return err
-	}
-	return b.Backend.Create(ctx, key, r)
-}
-
-func (b *s5Backend) Update(ctx context.Context, key string, c *sessplus.Change) (sessplus.Result, error) {
-	if err := b.call(ctx, "update"); err != nil {
-		return sessplus.Result{}, err
-	}
-	return b.Backend.Update(ctx, key, c)
-}
-
-func (b *s5Backend) End(ctx context.Context, key string, e *sessplus.Ending) (*sessplus.Record, error) {
-	if err := b.call(ctx, stepName(e)); err != nil {
-		return nil, err
-	}
-	return b.Backend.End(ctx, key, e)
-}
-
-var errS5Down = errors.New("down")
-
-// s5Down is the hook of a backend that is down, except for the calls named.
-func s5Down(except ...string) func(context.Context, string) error {
-	return func(_ context.Context, op string) error {
-		if slices.Contains(except, op) {
-			return nil
-		}
-		return errS5Down
-	}
-}
-
-// An s5Log keeps the errors that were logged.
-type s5Log struct {
-	mu   sync.Mutex // guards errs
-	errs []error
-}
-
-func (l *s5Log) Enabled(context.Context, slog.Level) bool { return true }
-func (l *s5Log) WithAttrs([]slog.Attr) slog.Handler       { return l }
-func (l *s5Log) WithGroup(string) slog.Handler            { return l }
-func (l *s5Log) Handle(_ context.Context, r slog.Record) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	r.Attrs(func(a slog.Attr) bool {
-		if err, ok := a.Value.Any().(error); ok {
-			l.errs = append(l.errs, err)
-		}
-		return true
-	})
-	return nil
-}
-
-// has reports whether an error was logged that matches target.
-func (l *s5Log) has(target error) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.ContainsFunc(l.errs, func(err error) bool { return errors.Is(err, target) })
-}
-
-// s5Site is newSite for "HTTP/1.1" or "HTTP/2", with any middleware.
-func s5Site(t testing.TB, proto string, wrap func(http.Handler) http.Handler) *site {
-	t.Helper()
-	s := &site{TB: t, do: make(chan http.HandlerFunc, 1)}
-	s.Server = httptest.NewUnstartedServer(wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (<-s.do)(w, r) })))
-	s.Server.Config.ErrorLog = log.New(io.Discard, "", 0)
-	if proto == "HTTP/2" {
-		s.EnableHTTP2 = true
-		s.StartTLS()
-	} else {
-		s.Start()
-	}
-	t.Cleanup(s.Close)
-	v := s.visitor()
-	v.Transport = s.Server.Client().Transport
-	s.client = v
-	return s
-}
-
-// post makes a request that no client repeats, and returns the error of the round trip.
-func (s *site) s5Post(h http.HandlerFunc) (*http.Response, error) {
-	s.Helper()
-	s.do <- h
-	res, err := s.client.Post(s.URL, "text/plain", nil)
-	if err != nil {
-		return nil, err
-	}
-	defer res.Body.Close()
-	_, err = io.Copy(io.Discard, res.Body)
-	return res, err
-}
-
-// s5Raw writes a response to a connection that was taken over, with the headers that the handler had set.
-func s5Raw(w http.ResponseWriter, conn io.WriteCloser, status string) error {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "HTTP/1.1 %s\r\n", status)
-	w.Header().Write(&b)
-	b.WriteString("Connection: close\r\n\r\n")
-	_, err := conn.Write(b.Bytes())
-	return errors.Join(err, conn.Close())
-}
-
-// A plain type, so that io.Copy finds no WriterTo.
-type s5Reader struct{ io.Reader }
-
-func s5Status(code int) func(http.ResponseWriter, *http.Request) error {
-	return func(w http.ResponseWriter, _ *http.Request) error {
-		w.WriteHeader(code)
-		return nil
-	}
-}
 
 // s5CommitPoints are the ways to begin a response.
 func s5CommitPoints(t *testing.T) []s5Point {
@@ -353,26 +193,6 @@ func TestInformationalResponsesDoNotCommit(t *testing.T) {
 			})
 		}
 	}
-}
-
-// s5Late is a site whose visitor has a session with the field kept in the cookie sid and in the secure cookie sealed.
-func s5Late(t *testing.T, b sessplus.Backend, logged *s5Log, around func(http.Handler) http.Handler) *site {
-	m := newManager(t, &sessplus.Options{Logger: slog.New(logged)},
-		sessplus.Config{CookieName: "sid", Backend: b, Fields: sessplus.Exclude("sealed", "fresh")},
-		sessplus.Config{CookieName: "fresh", Backend: b, Fields: sessplus.Include("fresh")},
-		sessplus.Config{CookieName: "sealed", Fields: sessplus.Include("sealed")})
-	s := s5Site(t, "HTTP/1.1", func(h http.Handler) http.Handler {
-		if h = m.Handler(h); around != nil {
-			h = around(h)
-		}
-		return h
-	})
-	s.with(func(s *sessplus.Session) {
-		s.Set("kept", "before")
-		s.Set("gone", "before")
-		s.Set("sealed", "before")
-	})
-	return s
 }
 
 // s5Recover is what many programs have outside: it answers 500 to a panic, and hands on what it got.
