@@ -17,7 +17,7 @@ func TestBoundCookieIsVoidWithoutItsSession(t *testing.T) {
 			sessplus.Config{CookieName: "bound", Fields: sessplus.Include("a"), BoundTo: "login"}))
 		read := func(c map[string]string) string {
 			s.Helper()
-			return get7(s, readA, "login="+c["login"], "bound="+c["bound"]).body
+			return s.answerTo(readA, "login="+c["login"], "bound="+c["bound"]).body
 		}
 		if res := s.with(func(s *sessplus.Session) { s.Set("a", "1") }); res.StatusCode != http.StatusInternalServerError ||
 			len(res.Header.Values("Set-Cookie")) > 0 {
@@ -31,7 +31,7 @@ func TestBoundCookieIsVoidWithoutItsSession(t *testing.T) {
 		if got := read(ann); got != "1" {
 			t.Fatalf("a = %q, want 1", got)
 		}
-		if got := get7(s, readA, "bound="+ann["bound"]).body; got != "" {
+		if got := s.answerTo(readA, "bound="+ann["bound"]).body; got != "" {
 			t.Errorf("without the session a = %q, want nothing", got)
 		}
 
@@ -88,7 +88,7 @@ func TestEmptiedSessionTakesItsBoundCookieAlong(t *testing.T) {
 		if len(res.Header.Values("Set-Cookie")) > 0 || res.StatusCode != http.StatusInternalServerError {
 			t.Errorf("set in the request that empties the session: status %d, want 500 and no Set-Cookie", res.StatusCode)
 		}
-		if got := get7(s, readA, "login="+s.jar(s.client)["login"], "bound="+s.jar(s.client)["bound"]).body; got != "1" {
+		if got := s.answerTo(readA, "login="+s.jar(s.client)["login"], "bound="+s.jar(s.client)["bound"]).body; got != "1" {
 			t.Errorf("after the failure a = %q, want 1", got)
 		}
 

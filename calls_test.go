@@ -21,6 +21,22 @@ import (
 	"github.com/sessplus/sessplus/internal/servers"
 )
 
+// threeConfigs is three configs, each with a backend and a field of its own.
+func threeConfigs(lazy bool, open func(i int) sessplus.Backend) []sessplus.Config {
+	var configs []sessplus.Config
+	for i := range 3 {
+		name := fmt.Sprint("c", i)
+		configs = append(configs, sessplus.Config{CookieName: name, Backend: open(i), Fields: sessplus.Include(name), Lazy: lazy})
+	}
+	return configs
+}
+
+func setThree(s *sessplus.Session, v any) {
+	for i := range 3 {
+		s.Set(fmt.Sprint("c", i), v)
+	}
+}
+
 // ways are those in which code below the library can end a goroutine.
 var ways = map[string]func(){
 	"panic":     func() { panic("of a backend") },
@@ -40,7 +56,7 @@ func TestPanicOfOneOfSeveralCalls(t *testing.T) {
 					var armed atomic.Bool
 					var configs []sessplus.Config
 					for i := range 3 {
-						b := &s5Backend{Backend: sessplus.Memory()}
+						b := &recorder{Backend: sessplus.Memory()}
 						b.setHook(func(_ context.Context, o string) error {
 							if o != op || !armed.Load() {
 								return nil
@@ -58,7 +74,7 @@ func TestPanicOfOneOfSeveralCalls(t *testing.T) {
 					}
 					m := newManager(t, nil, configs...)
 					var left atomic.Int64
-					s := newSiteOf(t, func(next http.Handler) http.Handler {
+					s := newSiteOn(t, "HTTP/1.1", func(next http.Handler) http.Handler {
 						h := m.Handler(next)
 						return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 							defer func() { left.Add(running.Load()) }()
@@ -75,7 +91,7 @@ func TestPanicOfOneOfSeveralCalls(t *testing.T) {
 					}
 					armed.Store(true)
 					for range 3 {
-						if res, err := s.s5Post(set); err == nil {
+						if res, err := s.post(set); err == nil {
 							t.Errorf("status %d, want a request that is cut off", res.StatusCode)
 						}
 						select {
@@ -87,7 +103,7 @@ func TestPanicOfOneOfSeveralCalls(t *testing.T) {
 						t.Errorf("%d calls were under way when the request had ended", n)
 					}
 					armed.Store(false)
-					if res, err := s.s5Post(set); err != nil || res.StatusCode != http.StatusOK {
+					if res, err := s.post(set); err != nil || res.StatusCode != http.StatusOK {
 						t.Errorf("the next request: %v, %v, want 200", res, err)
 					}
 					settle(t)
@@ -95,12 +111,6 @@ func TestPanicOfOneOfSeveralCalls(t *testing.T) {
 			}
 		}
 	}
-}
-
-// newSiteOf is newSite for a middleware around the handlers.
-func newSiteOf(t *testing.T, middleware func(http.Handler) http.Handler) *site {
-	t.Helper()
-	return s5Site(t, "HTTP/1.1", middleware)
 }
 
 // patientClients do not let go of a call when its context ends.
@@ -161,13 +171,13 @@ func TestPanicOfAHookEndsTheRequestOnly(t *testing.T) {
 	h := newQuittingHook()
 	client.AddHook(h)
 	const timeout = 500 * time.Millisecond
-	s := s5Site(t, "HTTP/1.1", newManager(t, &sessplus.Options{Timeout: timeout},
+	s := newSiteOn(t, "HTTP/1.1", newManager(t, &sessplus.Options{Timeout: timeout},
 		sessplus.Config{CookieName: "sid", Backend: sessplus.Redis(client)}).Handler)
 	read := func(_ http.ResponseWriter, r *http.Request) { sessplus.Get(r).Get("n") }
 	s.with(func(s *sessplus.Session) { s.Set("n", 1) })
 	quit := ways[way]
 	h.quit.Store(&quit)
-	if res, err := s.s5Post(read); err == nil {
+	if res, err := s.post(read); err == nil {
 		t.Errorf("status %d, want a request that is cut off", res.StatusCode)
 	}
 	select {
@@ -176,7 +186,7 @@ func TestPanicOfAHookEndsTheRequestOnly(t *testing.T) {
 	}
 	late := func() { time.Sleep(2 * timeout); quit() }
 	h.quit.Store(&late)
-	if res, err := s.s5Post(read); err != nil || res.StatusCode != http.StatusServiceUnavailable {
+	if res, err := s.post(read); err != nil || res.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("a hook that takes longer than the Timeout: %v, %v, want 503", res, err)
 	}
 	select {
@@ -185,7 +195,7 @@ func TestPanicOfAHookEndsTheRequestOnly(t *testing.T) {
 	}
 	time.Sleep(3 * timeout)
 	h.quit.Store(nil)
-	if res, err := s.s5Post(read); err != nil || res.StatusCode != http.StatusOK {
+	if res, err := s.post(read); err != nil || res.StatusCode != http.StatusOK {
 		t.Errorf("the next request: %v, %v, want 200", res, err)
 	}
 	settle(t)
@@ -280,21 +290,21 @@ func TestBurstAtAPatientClient(t *testing.T) {
 	wg.Wait()
 }
 
-// An s5Meeting lets calls go on only when all of them are under way.
-type s5Meeting struct {
+// A rendezvous lets calls go on only when all of them are under way.
+type rendezvous struct {
 	mu      sync.Mutex
 	want    int
 	arrived int
 	all     chan struct{}
 }
 
-func (m *s5Meeting) start(n int) {
+func (m *rendezvous) start(n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.want, m.arrived, m.all = n, 0, make(chan struct{})
 }
 
-func (m *s5Meeting) hook(ctx context.Context, op string) error {
+func (m *rendezvous) hook(ctx context.Context, op string) error {
 	m.mu.Lock()
 	m.arrived++
 	all := m.all
@@ -314,9 +324,9 @@ func (m *s5Meeting) hook(ctx context.Context, op string) error {
 func TestBackendCallsRunSideBySide(t *testing.T) {
 	for _, lazy := range []bool{false, true} {
 		t.Run(fmt.Sprintf("lazy=%t", lazy), func(t *testing.T) {
-			var meeting s5Meeting
-			m := newManager(t, &sessplus.Options{Timeout: 2 * time.Second}, s5Three(lazy, func(int) sessplus.Backend {
-				return &s5Backend{Backend: sessplus.Memory(), hook: meeting.hook}
+			var meeting rendezvous
+			m := newManager(t, &sessplus.Options{Timeout: 2 * time.Second}, threeConfigs(lazy, func(int) sessplus.Backend {
+				return &recorder{Backend: sessplus.Memory(), hook: meeting.hook}
 			})...)
 			s := newSite(t, m)
 			check := func(what string, res *reply) {
@@ -326,7 +336,7 @@ func TestBackendCallsRunSideBySide(t *testing.T) {
 				}
 			}
 			meeting.start(3)
-			check("create", s.with(func(s *sessplus.Session) { s5SetAll(s, 1) }))
+			check("create", s.with(func(s *sessplus.Session) { setThree(s, 1) }))
 			for what, read := range map[string]func(s *sessplus.Session){
 				"Fields": func(s *sessplus.Session) { s.Fields() },
 				"Renew": func(sess *sessplus.Session) {
@@ -340,7 +350,7 @@ func TestBackendCallsRunSideBySide(t *testing.T) {
 			} {
 				meeting.start(3)
 				failed := make(chan error, 1)
-				s.s5Post(func(_ http.ResponseWriter, r *http.Request) {
+				s.post(func(_ http.ResponseWriter, r *http.Request) {
 					defer func() { failed <- sessplus.Get(r).Err() }()
 					read(sessplus.Get(r))
 				})
@@ -359,7 +369,7 @@ func TestBackendCallsRunSideBySide(t *testing.T) {
 			meeting.start(3)
 			check("update", s.with(func(s *sessplus.Session) {
 				meeting.start(3)
-				s5SetAll(s, 2)
+				setThree(s, 2)
 			}))
 			meeting.start(3)
 			check("destroy", s.with(func(s *sessplus.Session) {
@@ -373,8 +383,8 @@ func TestBackendCallsRunSideBySide(t *testing.T) {
 // SPEC 5.3
 func TestRequestWaitsForTheSlowestBackendOnly(t *testing.T) {
 	const delay = 300 * time.Millisecond
-	m := newManager(t, nil, s5Three(false, func(int) sessplus.Backend {
-		return &s5Backend{Backend: sessplus.Memory(), hook: func(context.Context, string) error {
+	m := newManager(t, nil, threeConfigs(false, func(int) sessplus.Backend {
+		return &recorder{Backend: sessplus.Memory(), hook: func(context.Context, string) error {
 			time.Sleep(delay)
 			return nil
 		}}
@@ -385,9 +395,9 @@ func TestRequestWaitsForTheSlowestBackendOnly(t *testing.T) {
 		rounds int
 		f      func(*sessplus.Session)
 	}{
-		{"create", 1, func(s *sessplus.Session) { s5SetAll(s, 1) }},
+		{"create", 1, func(s *sessplus.Session) { setThree(s, 1) }},
 		{"load", 1, func(s *sessplus.Session) { s.Fields() }},
-		{"load and update", 2, func(s *sessplus.Session) { s5SetAll(s, 2) }},
+		{"load and update", 2, func(s *sessplus.Session) { setThree(s, 2) }},
 	} {
 		start := time.Now()
 		s.with(step.f)
@@ -398,8 +408,8 @@ func TestRequestWaitsForTheSlowestBackendOnly(t *testing.T) {
 	}
 }
 
-// s5Proxy passes connections on to addr. It counts how often a client speaks again after the server has answered.
-func s5Proxy(t *testing.T, addr string) (string, *atomic.Int64) {
+// newTripProxy passes connections on to addr. It counts how often a client speaks again after the server has answered.
+func newTripProxy(t *testing.T, addr string) (string, *atomic.Int64) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -446,25 +456,25 @@ func s5Proxy(t *testing.T, addr string) (string, *atomic.Int64) {
 // SPEC 5.3, SPEC 9.3
 func TestConfigsOnOneRedisClientShareRoundTrips(t *testing.T) {
 	direct := servers.Redis(t)
-	addr, wire := s5Proxy(t, direct.Options().Addr)
+	addr, wire := newTripProxy(t, direct.Options().Addr)
 	client := redis.NewClient(&redis.Options{Addr: addr, DB: direct.Options().DB, PoolSize: 1, ContextTimeoutEnabled: true})
 	defer client.Close()
-	hook := &s5Trips{}
+	hook := &tripCounter{}
 	client.AddHook(hook)
 	for _, c := range []struct {
 		name string
 		one  sessplus.Backend
 	}{{"one Backend", sessplus.Redis(client)}, {"a Backend each", nil}} {
 		t.Run(c.name, func(t *testing.T) {
-			m := newManager(t, nil, s5Three(false, func(int) sessplus.Backend {
+			m := newManager(t, nil, threeConfigs(false, func(int) sessplus.Backend {
 				if c.one != nil {
 					return c.one
 				}
 				return sessplus.Redis(client)
 			})...)
 			s := newSite(t, m)
-			s.with(func(s *sessplus.Session) { s5SetAll(s, 1) }) // Redis learns the scripts
-			s.with(func(s *sessplus.Session) { s5SetAll(s, 2) })
+			s.with(func(s *sessplus.Session) { setThree(s, 1) }) // Redis learns the scripts
+			s.with(func(s *sessplus.Session) { setThree(s, 2) })
 			s.with(func(s *sessplus.Session) { s.Set("c0", 3) }) // go-redis has other connections for single commands
 			s.client = s.visitor()
 			for _, step := range []struct {
@@ -472,13 +482,13 @@ func TestConfigsOnOneRedisClientShareRoundTrips(t *testing.T) {
 				load, save int64
 				f          func(*sessplus.Session)
 			}{
-				{"create", 0, 1, func(s *sessplus.Session) { s5SetAll(s, 1) }},
+				{"create", 0, 1, func(s *sessplus.Session) { setThree(s, 1) }},
 				{"read", 1, 0, func(s *sessplus.Session) { s.Fields() }},
-				{"update", 1, 1, func(s *sessplus.Session) { s5SetAll(s, 2) }},
+				{"update", 1, 1, func(s *sessplus.Session) { setThree(s, 2) }},
 				{"update of one", 1, 1, func(s *sessplus.Session) { s.Set("c1", 3) }},
 				{"destroy, set", 1, 1, func(s *sessplus.Session) {
 					s.Destroy("c0")
-					s5SetAll(s, 4)
+					setThree(s, 4)
 				}},
 				{"destroy", 1, 1, func(s *sessplus.Session) { s.Destroy() }},
 				{"nothing", 0, 0, func(s *sessplus.Session) { s.Fields() }},

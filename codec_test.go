@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"os"
 	"reflect"
 	"slices"
 	"strconv"
@@ -544,7 +545,7 @@ func TestDecodingIsBounded(t *testing.T) {
 	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c", Backend: sessplus.Memory()}))
 	deep := strings.Repeat("[", 20000) + strings.Repeat("]", 20000)
 	s.with(func(s *sessplus.Session) { s.Set("a", rawJSON(deep)) })
-	res := get7(s, func(s *sessplus.Session) string { return fmt.Sprint(s.Get("a") == nil) }, "c="+s.jar(s.client)["c"])
+	res := s.answerTo(func(s *sessplus.Session) string { return fmt.Sprint(s.Get("a") == nil) }, "c="+s.jar(s.client)["c"])
 	if res.StatusCode != http.StatusOK {
 		t.Errorf("status %d, want 200", res.StatusCode)
 	}
@@ -559,3 +560,22 @@ func TestDecodingIsBounded(t *testing.T) {
 type rawJSON string
 
 func (r rawJSON) MarshalJSON() ([]byte, error) { return []byte(r), nil }
+
+func libraryFiles(t *testing.T) []string {
+	t.Helper()
+	entries, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []string
+	for _, e := range entries {
+		if name := e.Name(); strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go") {
+			data, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files = append(files, string(data))
+		}
+	}
+	return files
+}

@@ -60,15 +60,20 @@ func TestChangesOfDifferentFieldsAllStay(t *testing.T) {
 func TestNewRecordReplacesNone(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		var taken string
-		s := &spy{Backend: b, beforeCreate: func(key string) {
-			taken = key
+		s := &recorder{Backend: b}
+		s.hook = func(_ context.Context, op string) error {
+			if op != "create" {
+				return nil
+			}
+			taken = s.newest()
 			now := time.Now()
-			if err := b.Create(context.Background(), key, &sessplus.Record{
+			if err := b.Create(context.Background(), taken, &sessplus.Record{
 				Created: now, Saved: now, Expires: now.Add(time.Hour), Fields: []sessplus.RawField{{Name: "owner", Value: []byte(`"bob"`)}},
 			}); err != nil {
 				t.Error(err)
 			}
-		}}
+			return nil
+		}
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: s}))
 		c.askWith(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 		r, err := b.Load(t.Context(), taken)

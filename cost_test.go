@@ -21,7 +21,7 @@ import (
 // SPEC 9.1: while one backend is waited for, the rest of the session can be used.
 func TestNoLockIsHeldAcrossACall(t *testing.T) {
 	asked, answer := make(chan string), make(chan struct{})
-	slow := &s5Backend{Backend: sessplus.Memory(), hook: func(_ context.Context, call string) error {
+	slow := &recorder{Backend: sessplus.Memory(), hook: func(_ context.Context, call string) error {
 		asked <- call
 		<-answer
 		return nil
@@ -68,7 +68,7 @@ func TestNoLockIsHeldAcrossACall(t *testing.T) {
 func TestTrafficOfALargeRecord(t *testing.T) {
 	const large, small = 50 << 10, 4 << 10
 	behindProxy(t, func(t *testing.T, f faulty) {
-		var sent s9Traffic
+		var sent trafficCounter
 		count := sent.countCommand
 		if strings.HasSuffix(t.Name(), "firestore") {
 			count = sent.countStreams
@@ -109,18 +109,18 @@ func TestTrafficOfALargeRecord(t *testing.T) {
 	})
 }
 
-// s9Traffic counts what goes to a server.
-type s9Traffic struct {
+// trafficCounter counts what goes to a server.
+type trafficCounter struct {
 	calls, bytes atomic.Int64
 	rest         []byte // of a frame that has not come whole
 }
 
 // countCommand takes what go-redis sends: a command, or a pipeline, at a time.
-func (n *s9Traffic) countCommand([]byte) { n.calls.Add(1) }
+func (n *trafficCounter) countCommand([]byte) { n.calls.Add(1) }
 
 // countStreams takes what a gRPC client sends on its one connection: HTTP/2 (RFC 9113 section 4.1), in which each call
 // begins with a frame of headers.
-func (n *s9Traffic) countStreams(chunk []byte) {
+func (n *trafficCounter) countStreams(chunk []byte) {
 	const frameHead, headers = 9, 1
 	n.rest = append(n.rest, chunk...)
 	n.rest = bytes.TrimPrefix(n.rest, []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")) // unless it went before anyone watched

@@ -22,7 +22,7 @@ func TestDestroyRemovesRecordAndCookie(t *testing.T) {
 		"then Renew":  func(s *sessplus.Session) { s.Destroy(); s.Renew() },
 		"then Delete": func(s *sessplus.Session) { s.Destroy(); s.Delete("a"); s.SetPermanent("sid", true) },
 	}
-	spec3Each(t, func(t *testing.T, c *spec3Case) {
+	onEveryVariant(t, func(t *testing.T, c *sidSite) {
 		for name, end := range ways {
 			c.start()
 			old := c.jar(c.client)["sid"]
@@ -32,7 +32,7 @@ func TestDestroyRemovesRecordAndCookie(t *testing.T) {
 					t.Errorf("%s: after Destroy: fields %v, IsNew() = %v; want nothing", name, s.Fields(), s.IsNew("sid"))
 				}
 			}))
-			if !spec3Dropped(t, r, "sid") || c.jar(c.client)["sid"] != "" {
+			if !dropsCookie(t, r, "sid") || c.jar(c.client)["sid"] != "" {
 				t.Errorf("%s: Set-Cookie = %q, want a deletion", name, r.setCookies("sid"))
 			}
 			if all := c.st.text(t); len(all) > 0 {
@@ -49,9 +49,9 @@ func TestDestroyRemovesRecordAndCookie(t *testing.T) {
 
 // SPEC 3.9
 func TestDestroyOfWhatWasJustCreated(t *testing.T) {
-	spec3Each(t, func(t *testing.T, c *spec3Case) {
+	onEveryVariant(t, func(t *testing.T, c *sidSite) {
 		r := c.ok(c.with(func(s *sessplus.Session) { s.Set("a", "1"); s.Save(); s.Destroy() }))
-		if k := spec3SetCookie(t, r, "sid"); k != nil && k.MaxAge >= 0 || len(c.jar(c.client)) > 0 {
+		if k := setCookie(t, r, "sid"); k != nil && k.MaxAge >= 0 || len(c.jar(c.client)) > 0 {
 			t.Errorf("Set-Cookie = %v, want none", k)
 		}
 		if all := c.st.text(t); len(all) > 0 {
@@ -62,7 +62,7 @@ func TestDestroyOfWhatWasJustCreated(t *testing.T) {
 
 // SPEC 3.9
 func TestDestroyOfASecureCookie(t *testing.T) {
-	c := &spec3Case{site: newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", MaxChunks: 4}))}
+	c := &sidSite{site: newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", MaxChunks: 4}))}
 	c.ok(c.with(func(s *sessplus.Session) { s.Set("a", strings.Repeat("x", 5000)); s.SetPermanent("sid", true) }))
 	if n := len(c.jar(c.client)); n < 2 {
 		t.Fatalf("%d cookies, want chunks", n)
@@ -84,7 +84,7 @@ func TestDestroyOfASecureCookie(t *testing.T) {
 // SPEC 3.9: a logout does not load first what it removes.
 func TestDestroyOfALazySessionLoadsNothing(t *testing.T) {
 	for _, sign := range []bool{false, true} {
-		spec3OnStores(t, func(c *sessplus.Config) { c.Lazy, c.SignID = true, sign }, func(t *testing.T, c *spec3Case) {
+		onStores(t, func(c *sessplus.Config) { c.Lazy, c.SignID = true, sign }, func(t *testing.T, c *sidSite) {
 			c.start()
 			c.st.ops()
 			c.ok(c.with(func(s *sessplus.Session) { s.Destroy() }))
@@ -97,7 +97,7 @@ func TestDestroyOfALazySessionLoadsNothing(t *testing.T) {
 
 // SPEC 3.9: that the record is gone already is no error, and the cookie goes all the same.
 func TestDestroyOfWhatIsGone(t *testing.T) {
-	spec3Each(t, func(t *testing.T, c *spec3Case) {
+	onEveryVariant(t, func(t *testing.T, c *sidSite) {
 		c.start()
 		old := c.jar(c.client)["sid"]
 		r := c.ok(c.with(func(s *sessplus.Session) {
@@ -105,11 +105,11 @@ func TestDestroyOfWhatIsGone(t *testing.T) {
 			c.meanwhile(func(s *sessplus.Session) { s.Destroy() })
 			s.Destroy()
 		}))
-		if !spec3Dropped(t, r, "sid") {
+		if !dropsCookie(t, r, "sid") {
 			t.Errorf("destroyed meanwhile: Set-Cookie = %q, want a deletion", r.setCookies("sid"))
 		}
 		for _, text := range []string{old, "malformed", ""} {
-			if r := c.ok(c.bring("sid="+text, func(s *sessplus.Session) { s.Destroy() })); !spec3Dropped(t, r, "sid") {
+			if r := c.ok(c.bring("sid="+text, func(s *sessplus.Session) { s.Destroy() })); !dropsCookie(t, r, "sid") {
 				t.Errorf("Destroy of %q: Set-Cookie = %q, want a deletion", text, r.setCookies("sid"))
 			}
 		}
@@ -118,7 +118,7 @@ func TestDestroyOfWhatIsGone(t *testing.T) {
 
 // SPEC 3.9
 func TestDestroyAfterTheHeaders(t *testing.T) {
-	spec3Each(t, func(t *testing.T, c *spec3Case) {
+	onEveryVariant(t, func(t *testing.T, c *sidSite) {
 		for _, save := range []bool{false, true} {
 			c.client = c.visitor() // the other has still the cookie of the session that has ended
 			c.start()
@@ -144,7 +144,7 @@ func TestDestroyAfterTheHeaders(t *testing.T) {
 
 // SPEC 3.9
 func TestSetAfterDestroyStartsANewSession(t *testing.T) {
-	spec3Each(t, func(t *testing.T, c *spec3Case) {
+	onEveryVariant(t, func(t *testing.T, c *sidSite) {
 		id := c.start()
 		var next string
 		r := c.ok(c.with(func(s *sessplus.Session) {
@@ -156,7 +156,7 @@ func TestSetAfterDestroyStartsANewSession(t *testing.T) {
 				t.Errorf("fields %v, Permanent() = %v, IsNew() = %v; want a new session", s.Fields(), s.Permanent("sid"), s.IsNew("sid"))
 			}
 		}))
-		if k := spec3SetCookie(t, r, "sid"); k == nil || k.MaxAge < 0 || next == id || next == "" {
+		if k := setCookie(t, r, "sid"); k == nil || k.MaxAge < 0 || next == id || next == "" {
 			t.Errorf("Set-Cookie = %v, ID() = %q; want a new id", k, next)
 		}
 		c.wantFields(map[string]any{"b": "2"})
@@ -183,18 +183,18 @@ func TestDeletionRepeatsTheAttributes(t *testing.T) {
 	} {
 		for kind, b := range map[string]sessplus.Backend{"memory": sessplus.Memory(), "secure cookie": sessplus.SecureCookie()} {
 			t.Run(name+"/"+kind, func(t *testing.T) {
-				c := spec3Open(t, &spec3Store{Backend: sessplus.Memory()}, func(c *sessplus.Config) { adapt(c); c.Backend = b })
-				set := spec3SetCookie(t, c.ok(c.with(func(s *sessplus.Session) { s.Set("a", 1) })), "sid")
+				c := newSidSite(t, &store{recorder: recorder{Backend: sessplus.Memory()}}, func(c *sessplus.Config) { adapt(c); c.Backend = b })
+				set := setCookie(t, c.ok(c.with(func(s *sessplus.Session) { s.Set("a", 1) })), "sid")
 				for how, end := range map[string]func(*sessplus.Session){
 					"Destroy": func(s *sessplus.Session) { s.Destroy() },
 					"Clear":   func(s *sessplus.Session) { s.Clear() },
 				} {
 					r := c.bring("sid="+set.Value, end)
-					k := spec3SetCookie(t, r, "sid")
+					k := setCookie(t, r, "sid")
 					if how == "Clear" && k == nil {
 						continue // destroyed before
 					}
-					if !spec3Dropped(t, r, "sid") || k.Domain != set.Domain || k.Path != set.Path || k.Secure != set.Secure ||
+					if !dropsCookie(t, r, "sid") || k.Domain != set.Domain || k.Path != set.Path || k.Secure != set.Secure ||
 						k.SameSite != set.SameSite || k.Partitioned != set.Partitioned || k.HttpOnly != set.HttpOnly {
 						t.Errorf("%s: deletion %q of %q", how, k, set)
 					}

@@ -21,11 +21,11 @@ func TestSessionEndsWithItsLastField(t *testing.T) {
 		"with Renew":   func(s *sessplus.Session) { s.Renew(); s.Clear() },
 		"permanent":    func(s *sessplus.Session) { s.SetPermanent("sid", true); s.Clear() },
 	}
-	spec3Each(t, func(t *testing.T, c *spec3Case) {
+	onEveryVariant(t, func(t *testing.T, c *sidSite) {
 		for name, empty := range ways {
 			id := c.start()
 			r := c.ok(c.with(empty))
-			if !spec3Dropped(t, r, "sid") || c.jar(c.client)["sid"] != "" {
+			if !dropsCookie(t, r, "sid") || c.jar(c.client)["sid"] != "" {
 				t.Errorf("%s: Set-Cookie = %q, want a deletion", name, r.setCookies("sid"))
 			}
 			limit := time.Now().Add(time.Minute)
@@ -33,7 +33,7 @@ func TestSessionEndsWithItsLastField(t *testing.T) {
 				t.Errorf("%s: the record has %v until %v, want nothing and at most a minute", name, rec.Fields, rec.Expires)
 			}
 			if c.st.rdb != nil {
-				if ttl := c.st.rdb.PTTL(t.Context(), spec3Key(c.cfg, id)).Val(); ttl > time.Minute {
+				if ttl := c.st.rdb.PTTL(t.Context(), recordKey(c.cfg, id)).Val(); ttl > time.Minute {
 					t.Errorf("%s: PTTL = %v, want at most a minute", name, ttl)
 				}
 			}
@@ -49,7 +49,7 @@ func TestFieldAddedMeanwhileKeepsTheSession(t *testing.T) {
 		"Pop":    func(s *sessplus.Session) { s.Pop("a") },
 		"Clear":  func(s *sessplus.Session) { s.Clear() },
 	}
-	spec3Each(t, func(t *testing.T, c *spec3Case) {
+	onEveryVariant(t, func(t *testing.T, c *sidSite) {
 		for name, empty := range ways {
 			c.client = c.visitor()
 			id := c.start()
@@ -58,7 +58,7 @@ func TestFieldAddedMeanwhileKeepsTheSession(t *testing.T) {
 				c.meanwhile(func(s *sessplus.Session) { s.Set("b", "2") })
 				empty(s)
 			}))
-			if spec3Dropped(t, r, "sid") {
+			if dropsCookie(t, r, "sid") {
 				t.Errorf("%s: Set-Cookie = %q, want no deletion", name, r.setCookies("sid"))
 			}
 			c.wantFields(map[string]any{"b": "2"})
@@ -79,18 +79,18 @@ func TestFieldAddedToEmptiedSessionRevivesIt(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			spec3Each(t, func(t *testing.T, c *spec3Case) {
+			onEveryVariant(t, func(t *testing.T, c *sidSite) {
 				id := c.start()
 				before, _ := c.record(id)
 				r := c.ok(c.with(func(s *sessplus.Session) {
 					s.Get("a")
-					if r := c.meanwhile(empty); !spec3Dropped(t, r, "sid") {
+					if r := c.meanwhile(empty); !dropsCookie(t, r, "sid") {
 						t.Errorf("emptying: Set-Cookie = %q, want a deletion", r.setCookies("sid"))
 					}
 					s.Set("a", "1") // as it was loaded: no change
 					add(s)
 				}))
-				if k := spec3SetCookie(t, r, "sid"); k == nil || k.MaxAge < 0 {
+				if k := setCookie(t, r, "sid"); k == nil || k.MaxAge < 0 {
 					t.Errorf("adding: Set-Cookie = %v, want the cookie again", k)
 				}
 				c.wantFields(map[string]any{"b": "2"})
@@ -99,7 +99,7 @@ func TestFieldAddedToEmptiedSessionRevivesIt(t *testing.T) {
 					t.Errorf("record = %v, %v; want it under the same id, until %v or later, permanent = %v", rec, err, before.Expires, c.permanent)
 				}
 				r = c.ok(c.with(func(s *sessplus.Session) { s.Clear(); s.Save(); add(s) }))
-				if k := spec3SetCookie(t, r, "sid"); k != nil && k.MaxAge < 0 {
+				if k := setCookie(t, r, "sid"); k != nil && k.MaxAge < 0 {
 					t.Errorf("emptied and filled by one request: Set-Cookie = %v, want no deletion", k)
 				}
 				c.wantFields(map[string]any{"b": "2"})
@@ -111,7 +111,7 @@ func TestFieldAddedToEmptiedSessionRevivesIt(t *testing.T) {
 // SPEC 3.4: a request that changes nothing does not undo the end of the session in the browser, nor does it keep
 // moving the end of what is left.
 func TestReadingAnEmptiedSessionSendsNoCookie(t *testing.T) {
-	spec3Each(t, func(t *testing.T, c *spec3Case) {
+	onEveryVariant(t, func(t *testing.T, c *sidSite) {
 		c.start()
 		old := c.jar(c.client)["sid"]
 		r := c.ok(c.with(func(s *sessplus.Session) {
@@ -123,7 +123,7 @@ func TestReadingAnEmptiedSessionSendsNoCookie(t *testing.T) {
 		}
 		c.st.ops()
 		r = c.ok(c.bring("sid="+old, func(s *sessplus.Session) { s.Get("a") }))
-		if k := spec3SetCookie(t, r, "sid"); k != nil && k.MaxAge >= 0 {
+		if k := setCookie(t, r, "sid"); k != nil && k.MaxAge >= 0 {
 			t.Errorf("a request with the old cookie: Set-Cookie = %v, want none", k)
 		}
 		if ops := fmt.Sprint(c.st.ops()); ops != "[load]" { // SPEC 9.2
@@ -134,7 +134,7 @@ func TestReadingAnEmptiedSessionSendsNoCookie(t *testing.T) {
 
 // SPEC 3.4: a touch that was due when the session was emptied does not bring the cookie back.
 func TestTouchOfAnEmptiedSessionSendsNoCookie(t *testing.T) {
-	spec3OnStores(t, func(c *sessplus.Config) { c.IdleTimeout, c.MaxAge = 5*time.Second, time.Hour }, func(t *testing.T, c *spec3Case) {
+	onStores(t, func(c *sessplus.Config) { c.IdleTimeout, c.MaxAge = 5*time.Second, time.Hour }, func(t *testing.T, c *sidSite) {
 		c.start()
 		time.Sleep(600 * time.Millisecond) // more than a tenth: a touch is due
 		r := c.ok(c.with(func(s *sessplus.Session) {

@@ -192,7 +192,7 @@ func TestUndoneRenewalDoesNotUndoALogout(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, when := range []string{"take", "end"} {
 			t.Run(when, func(t *testing.T) {
-				first, second := &s5Backend{Backend: b}, &s5Backend{Backend: sessplus.Memory()}
+				first, second := &recorder{Backend: b}, &recorder{Backend: sessplus.Memory()}
 				c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: first, Fields: sessplus.Include("user")},
 					sessplus.Config{CookieName: "t", Backend: second, Fields: sessplus.Auto()}))
 				c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("other", 1) })
@@ -207,7 +207,7 @@ func TestUndoneRenewalDoesNotUndoALogout(t *testing.T) {
 						second.setHook(nil)
 						c.mustAsk(old, func(s *sessplus.Session) { s.Destroy() })
 					})
-					return errS5Down
+					return errDown
 				})
 				r := c.askWith(c.client, func(s *sessplus.Session) { s.Renew() })
 				if r.StatusCode == http.StatusOK {
@@ -228,16 +228,16 @@ func TestLostAnswerOfATakeLeavesTheSession(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, step := range []string{"take", "end"} {
 			t.Run(step, func(t *testing.T) {
-				lossy := &afterBackend{Backend: b}
+				lossy := &recorder{Backend: b}
 				c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: lossy}))
 				c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
-				lossy.after = func(op string) error {
+				lossy.setAfter(func(op string) error {
 					if op == step {
-						lossy.after = nil
+						lossy.setAfter(nil)
 						return errors.New("the answer is lost")
 					}
 					return nil
-				}
+				})
 				if r := c.askWith(c.client, func(s *sessplus.Session) { s.Renew() }); r.StatusCode != http.StatusServiceUnavailable {
 					t.Fatalf("the renewal is answered %d", r.StatusCode)
 				}
@@ -250,28 +250,6 @@ func TestLostAnswerOfATakeLeavesTheSession(t *testing.T) {
 			})
 		}
 	})
-}
-
-// An afterBackend may lose the answer to a step of End, or to an update.
-type afterBackend struct {
-	sessplus.Backend
-	after func(op string) error
-}
-
-func (b *afterBackend) End(ctx context.Context, key string, e *sessplus.Ending) (*sessplus.Record, error) {
-	r, err := b.Backend.End(ctx, key, e)
-	if b.after != nil && err == nil {
-		err = b.after(stepName(e))
-	}
-	return r, err
-}
-
-func (b *afterBackend) Update(ctx context.Context, key string, c *sessplus.Change) (sessplus.Result, error) {
-	r, err := b.Backend.Update(ctx, key, c)
-	if b.after != nil && err == nil {
-		err = b.after("update")
-	}
-	return r, err
 }
 
 // SPEC 3.11, SPEC 4.2: a logout that comes after a renewal has ended the old id ends what that has become.
@@ -301,7 +279,7 @@ func TestRenewalUnderWayHidesNothing(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, fails := range []bool{true, false} {
 			t.Run(fmt.Sprint("fails ", fails), func(t *testing.T) {
-				second := &s5Backend{Backend: sessplus.Memory()}
+				second := &recorder{Backend: sessplus.Memory()}
 				c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, Fields: sessplus.Include("user", "tab")},
 					sessplus.Config{CookieName: "t", Backend: second, Fields: sessplus.Auto()}))
 				c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("other", 1) })
@@ -315,7 +293,7 @@ func TestRenewalUnderWayHidesNothing(t *testing.T) {
 						close(entered)
 						<-goOn
 						if fails {
-							return errS5Down
+							return errDown
 						}
 					}
 					return nil
@@ -452,12 +430,12 @@ var endings = []struct {
 }
 
 // onEveryEnding runs the test on every backend for every ending.
-func onEveryEnding(t *testing.T, test func(t *testing.T, b *spy, config sessplus.Config, end func(*crowd), kept bool)) {
+func onEveryEnding(t *testing.T, test func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool)) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, e := range endings {
 			t.Run(e.name, func(t *testing.T) {
 				e.config.CookieName = "s"
-				s := &spy{Backend: b}
+				s := &recorder{Backend: b}
 				e.config.Backend = s
 				test(t, s, e.config, e.end, e.kept)
 			})
@@ -466,7 +444,7 @@ func onEveryEnding(t *testing.T, test func(t *testing.T, b *spy, config sessplus
 }
 
 // staysEnded fails the test unless what the slow request left behind is what was there before it ended.
-func staysEnded(t *testing.T, c *crowd, b *spy, before []string, jar map[string]string, kept bool, answer *reply) {
+func staysEnded(t *testing.T, c *crowd, b *recorder, before []string, jar map[string]string, kept bool, answer *reply) {
 	t.Helper()
 	if lines := answer.Header.Values("Set-Cookie"); len(lines) > 0 {
 		t.Errorf("Set-Cookie = %q, want none", lines)
@@ -500,7 +478,7 @@ func TestEndedSessionRefusesALateSave(t *testing.T) {
 		{"renew", func(s *sessplus.Session) { s.Renew() }},
 		{"permanent", func(s *sessplus.Session) { s.SetPermanent("s", true) }},
 	}
-	onEveryEnding(t, func(t *testing.T, b *spy, config sessplus.Config, end func(*crowd), kept bool) {
+	onEveryEnding(t, func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool) {
 		for _, change := range changes {
 			t.Run(change.name, func(t *testing.T) {
 				c := newCrowd(t, newManager(t, nil, config))
@@ -524,7 +502,7 @@ func TestEndedSessionRefusesALateSave(t *testing.T) {
 
 // SPEC 4.2
 func TestSaveAndReloadTellOfAnEndedSession(t *testing.T) {
-	onEveryEnding(t, func(t *testing.T, b *spy, config sessplus.Config, end func(*crowd), kept bool) {
+	onEveryEnding(t, func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool) {
 		c := newCrowd(t, newManager(t, nil, config))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 		saver := c.begin(c.client, func(s *sessplus.Session) {
@@ -550,7 +528,7 @@ func TestSaveAndReloadTellOfAnEndedSession(t *testing.T) {
 
 // SPEC 4.2
 func TestEndedSessionDropsALateSaveIfTheConfigSaysSo(t *testing.T) {
-	onEveryEnding(t, func(t *testing.T, b *spy, config sessplus.Config, end func(*crowd), kept bool) {
+	onEveryEnding(t, func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool) {
 		var j journal
 		config.DropIfGone = true
 		c := newCrowd(t, newManager(t, j.options(0), config))
@@ -574,7 +552,7 @@ func TestEndedSessionDropsALateSaveIfTheConfigSaysSo(t *testing.T) {
 
 // SPEC 4.2
 func TestReaderOfAnEndedSessionSucceedsAndTouchesNothing(t *testing.T) {
-	onEveryEnding(t, func(t *testing.T, b *spy, config sessplus.Config, end func(*crowd), kept bool) {
+	onEveryEnding(t, func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool) {
 		c := newCrowd(t, newManager(t, nil, config))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 		slow := c.begin(c.client, func(s *sessplus.Session) { s.Get("user") })
@@ -590,7 +568,7 @@ func TestReaderOfAnEndedSessionSucceedsAndTouchesNothing(t *testing.T) {
 
 // SPEC 4.2, 3.10: a reader whose cookie an older key has signed is about to send it again.
 func TestReaderOfAnEndedSessionDoesNotSignItsIDAgain(t *testing.T) {
-	onEveryEnding(t, func(t *testing.T, b *spy, config sessplus.Config, end func(*crowd), kept bool) {
+	onEveryEnding(t, func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool) {
 		config.SignID = true
 		c := newCrowd(t, newManager(t, nil, config))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
@@ -610,7 +588,7 @@ func TestEndedSessionTakesItsBoundCookieAlong(t *testing.T) {
 	for _, drop := range []bool{false, true} {
 		for _, both := range []bool{false, true} {
 			t.Run(fmt.Sprintf("drop=%v both=%v", drop, both), func(t *testing.T) {
-				onEveryEnding(t, func(t *testing.T, b *spy, config sessplus.Config, end func(*crowd), kept bool) {
+				onEveryEnding(t, func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool) {
 					config.Fields, config.DropIfGone = sessplus.Include("user", "late"), drop
 					c := newCrowd(t, newManager(t, nil, config,
 						sessplus.Config{CookieName: "bound", BoundTo: "s", Fields: sessplus.Include("cart")}))
@@ -665,7 +643,7 @@ func TestLateSaveToAnExpiredRecordThatIsStillStored(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := servers.Redis(t)
-			b := &spy{Backend: sessplus.Redis(r)}
+			b := &recorder{Backend: sessplus.Redis(r)}
 			c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
 			c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("plan", "gold") })
 			slow := c.begin(c.client, change)

@@ -16,7 +16,7 @@ import (
 func TestErrorHandlerHasTheSession(t *testing.T) {
 	for _, op := range []string{"load", "save"} {
 		t.Run(op, func(t *testing.T) {
-			b := &s5Backend{Backend: sessplus.Memory()}
+			b := &recorder{Backend: sessplus.Memory()}
 			var m *sessplus.Manager
 			opts := &sessplus.Options{ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 				if !errors.Is(err, sessplus.ErrUnavailable) {
@@ -40,10 +40,10 @@ func TestErrorHandlerHasTheSession(t *testing.T) {
 			})
 			want := "detrue"
 			if op == "load" {
-				b.setHook(s5Down())
+				b.setHook(downBut())
 				want = "defalse"
 			} else {
-				b.setHook(s5Down("load"))
+				b.setHook(downBut("load"))
 			}
 			res := s.with(func(s *sessplus.Session) { s.Set("bad", 2) })
 			if res.StatusCode != 503 || res.body != want {
@@ -85,7 +85,7 @@ func TestNothingIsSavedAfterAFailedLoad(t *testing.T) {
 			"Save": func(s *sessplus.Session) error { return s.Save() },
 		} {
 			for _, answered := range []bool{false, true} {
-				bad := &s5Backend{Backend: sessplus.Memory()}
+				bad := &recorder{Backend: sessplus.Memory()}
 				opts := &sessplus.Options{ErrorHandler: func(w http.ResponseWriter, r *http.Request, _ error) {
 					if answered {
 						io.WriteString(w, "x")
@@ -104,7 +104,7 @@ func TestNothingIsSavedAfterAFailedLoad(t *testing.T) {
 					s.Set("n", 1)
 					s.Set("sealed", 1)
 				})
-				bad.setHook(s5Down())
+				bad.setHook(downBut())
 				res := s.visit(func(http.ResponseWriter, *http.Request) { t.Error("the handler runs") })
 				if got := res.Header.Values("Set-Cookie"); len(got) > 0 {
 					t.Errorf("%s: %d cookies are set, want none", name, len(got))

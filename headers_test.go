@@ -109,7 +109,7 @@ func TestCacheControlOfAResponseThatSetsASession(t *testing.T) {
 		// These take Cache-Control out of the header.
 		{"Save, http.ServeFile of none", then(func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, "none") }), ours},
 		{"Save, http.ServeContent of nothing that can be read", then(func(w http.ResponseWriter, r *http.Request) {
-			http.ServeContent(w, r, "x", time.Time{}, s5NoSeek{})
+			http.ServeContent(w, r, "x", time.Time{}, noSeek{})
 		}), ours},
 	} {
 		s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory(), MaxAge: time.Hour}))
@@ -121,10 +121,10 @@ func TestCacheControlOfAResponseThatSetsASession(t *testing.T) {
 	}
 }
 
-type s5NoSeek struct{}
+type noSeek struct{}
 
-func (s5NoSeek) Read([]byte) (int, error)       { return 0, os.ErrInvalid }
-func (s5NoSeek) Seek(int64, int) (int64, error) { return 0, os.ErrInvalid }
+func (noSeek) Read([]byte) (int, error)       { return 0, os.ErrInvalid }
+func (noSeek) Seek(int64, int) (int64, error) { return 0, os.ErrInvalid }
 
 // SPEC 5.9
 func TestAtMostOneSetCookiePerName(t *testing.T) {
@@ -248,7 +248,7 @@ func TestAttributesAreThoseOfTheConfig(t *testing.T) {
 			for _, tls := range []bool{true, false} {
 				config := base
 				config.CookieName, config.Backend = "k", b
-				s := s5Site(t, map[bool]string{true: "HTTP/2", false: "HTTP/1.1"}[tls], newManager(t, nil, config).Handler)
+				s := newSiteOn(t, map[bool]string{true: "HTTP/2", false: "HTTP/1.1"}[tls], newManager(t, nil, config).Handler)
 				before := time.Now()
 				lines := s.with(func(s *sessplus.Session) { s.Set("n", 1) }).setCookies("k")
 				if len(lines) != 1 {
@@ -292,7 +292,7 @@ func TestDeletionFitsTheCookie(t *testing.T) {
 				config := base
 				config.CookieName, config.Backend = "k", b
 				what := fmt.Sprintf("%s of %+v", name, config)
-				s := s5Site(t, "HTTP/2", newManager(t, nil, config).Handler)
+				s := newSiteOn(t, "HTTP/2", newManager(t, nil, config).Handler)
 				addr := s.Listener.Addr().String()
 				transport := s.client.Transport.(*http.Transport).Clone()
 				transport.TLSClientConfig.ServerName = "example.com" // which the certificate names

@@ -79,85 +79,168 @@ func onEveryStore(t *testing.T, test func(t *testing.T, b sessplus.Backend)) {
 	onEveryBackend(t, test)
 }
 
-// A spec3Store is a real backend that notes how it is called, with a client to look behind it.
-type spec3Store struct {
+// A recorder is a real backend that records how it is called. Hooks may delay and break calls.
+type recorder struct {
 	sessplus.Backend
-	rdb *redis.Client
-	fs  *firestore.Client
+	hook  func(ctx context.Context, op string) error // is called first; its error takes the place of the call
+	after func(op string) error                      // is called after a success; its error takes the place of the answer
 
-	mu    sync.Mutex // guards what follows
-	calls []string   // "load KEY", "create KEY", …
+	mu    sync.Mutex // guards the hooks, and what follows
+	calls []string   // "load KEY", "create KEY", …, since they were last asked for
+	keys  []string   // all that there were, in the order of their first call
 	last  *sessplus.Change
-	trips []string // what was sent to Redis, a line per round trip
 }
 
-func (s *spec3Store) note(op, key string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.calls = append(s.calls, op+" "+key)
+// record notes a call, and lets the hook act.
+func (b *recorder) record(ctx context.Context, op, key string) error {
+	b.mu.Lock()
+	b.calls = append(b.calls, op+" "+key)
+	if !slices.Contains(b.keys, key) {
+		b.keys = append(b.keys, key)
+	}
+	hook := b.hook
+	b.mu.Unlock()
+	if hook == nil {
+		return nil
+	}
+	return hook(ctx, op)
 }
 
-func (s *spec3Store) Load(ctx context.Context, key string) (*sessplus.Record, error) {
-	s.note("load", key)
-	return s.Backend.Load(ctx, key)
+func (b *recorder) answered(op string, err error) error {
+	b.mu.Lock()
+	after := b.after
+	b.mu.Unlock()
+	if after == nil || err != nil {
+		return err
+	}
+	return after(op)
 }
 
-func (s *spec3Store) Create(ctx context.Context, key string, r *sessplus.Record) error {
-	s.note("create", key)
-	return s.Backend.Create(ctx, key, r)
+func (b *recorder) Load(ctx context.Context, key string) (*sessplus.Record, error) {
+	if err := b.record(ctx, "load", key); err != nil {
+		return nil, err
+	}
+	r, err := b.Backend.Load(ctx, key)
+	return r, b.answered("load", err)
 }
 
-func (s *spec3Store) Update(ctx context.Context, key string, c *sessplus.Change) (sessplus.Result, error) {
-	s.note("update", key)
-	s.mu.Lock()
-	s.last = c
-	s.mu.Unlock()
-	return s.Backend.Update(ctx, key, c)
+func (b *recorder) Create(ctx context.Context, key string, r *sessplus.Record) error {
+	if err := b.record(ctx, "create", key); err != nil {
+		return err
+	}
+	return b.answered("create", b.Backend.Create(ctx, key, r))
 }
 
-func (s *spec3Store) End(ctx context.Context, key string, e *sessplus.Ending) (*sessplus.Record, error) {
-	s.note(stepName(e), key)
-	return s.Backend.End(ctx, key, e)
+func (b *recorder) Update(ctx context.Context, key string, c *sessplus.Change) (sessplus.Result, error) {
+	if err := b.record(ctx, "update", key); err != nil {
+		return sessplus.Result{}, err
+	}
+	b.mu.Lock()
+	b.last = c
+	b.mu.Unlock()
+	r, err := b.Backend.Update(ctx, key, c)
+	return r, b.answered("update", err)
+}
+
+func (b *recorder) End(ctx context.Context, key string, e *sessplus.Ending) (*sessplus.Record, error) {
+	if err := b.record(ctx, stepName(e), key); err != nil {
+		return nil, err
+	}
+	r, err := b.Backend.End(ctx, key, e)
+	return r, b.answered(stepName(e), err)
+}
+
+func (b *recorder) setHook(hook func(ctx context.Context, op string) error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.hook = hook
+}
+
+func (b *recorder) setAfter(after func(op string) error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.after = after
 }
 
 // ops returns what was called since the last time, without the keys.
-func (s *spec3Store) ops() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (b *recorder) ops() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	ops := []string{}
-	for _, c := range s.calls {
+	for _, c := range b.calls {
 		op, _, _ := strings.Cut(c, " ")
 		ops = append(ops, op)
 	}
-	s.calls, s.trips = nil, nil
+	b.calls = nil
 	return ops
 }
 
-// The store is a hook of its Redis client.
-func (s *spec3Store) DialHook(next redis.DialHook) redis.DialHook { return next }
+// newest returns the key that came up last.
+func (b *recorder) newest() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.keys[len(b.keys)-1]
+}
 
-func (s *spec3Store) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+// alive returns the records that there are of the keys seen, as text.
+func (b *recorder) alive(t testing.TB) []string {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	list := []string{}
+	for _, key := range b.keys {
+		r, err := b.Backend.Load(t.Context(), key)
+		switch {
+		case err == nil:
+			slices.SortFunc(r.Fields, func(x, y sessplus.RawField) int { return strings.Compare(x.Name, y.Name) })
+			list = append(list, fmt.Sprintf("%s %s", key, r.Fields))
+		case !errors.Is(err, sessplus.ErrNoRecord):
+			t.Fatal(err)
+		}
+	}
+	return list
+}
+
+// A store is a recorder with a client to look behind it.
+type store struct {
+	recorder
+	rdb   *redis.Client
+	fs    *firestore.Client
+	trips []string // what was sent to Redis since the calls were last asked for, a line per round trip
+}
+
+func (s *store) ops() []string {
+	s.mu.Lock()
+	s.trips = nil
+	s.mu.Unlock()
+	return s.recorder.ops()
+}
+
+// The store is a hook of its Redis client.
+func (s *store) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (s *store) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		s.noteTrip(cmd)
 		return next(ctx, cmd)
 	}
 }
 
-func (s *spec3Store) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+func (s *store) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
 		s.noteTrip(cmds...)
 		return next(ctx, cmds)
 	}
 }
 
-func (s *spec3Store) noteTrip(cmds ...redis.Cmder) {
+func (s *store) noteTrip(cmds ...redis.Cmder) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.trips = append(s.trips, fmt.Sprint(cmds))
 }
 
 // SPEC 3.5: every test of this file ends with it.
-func (s *spec3Store) everyKeyExpires(t *testing.T) {
+func (s *store) everyKeyExpires(t *testing.T) {
 	ctx := context.Background()
 	for key := range s.text(t) {
 		ttl, err := s.rdb.PTTL(ctx, key).Result()
@@ -171,7 +254,7 @@ func (s *spec3Store) everyKeyExpires(t *testing.T) {
 }
 
 // text returns all that the store holds, as text by key, but the traces of records that have ended.
-func (s *spec3Store) text(t *testing.T) map[string]string {
+func (s *store) text(t *testing.T) map[string]string {
 	t.Helper()
 	ctx := context.WithoutCancel(t.Context())
 	all := make(map[string]string)
@@ -198,10 +281,9 @@ func (s *spec3Store) text(t *testing.T) map[string]string {
 		}
 	default:
 		s.mu.Lock()
-		calls := slices.Clone(s.calls)
+		keys := slices.Clone(s.keys)
 		s.mu.Unlock()
-		for _, c := range calls {
-			_, key, _ := strings.Cut(c, " ")
+		for _, key := range keys {
 			if r, err := s.Backend.Load(ctx, key); err == nil {
 				text := fmt.Sprint(r.Created, r.Saved, r.Expires, r.Permanent, r.Version)
 				for _, f := range r.Fields {
@@ -214,14 +296,14 @@ func (s *spec3Store) text(t *testing.T) map[string]string {
 	return all
 }
 
-var spec3Stores = []struct {
+var stores = []struct {
 	name string
-	open func(t *testing.T) *spec3Store
+	open func(t *testing.T) *store
 }{
-	{"memory", func(*testing.T) *spec3Store { return &spec3Store{Backend: sessplus.Memory()} }},
-	{"redis", func(t *testing.T) *spec3Store {
+	{"memory", func(*testing.T) *store { return &store{recorder: recorder{Backend: sessplus.Memory()}} }},
+	{"redis", func(t *testing.T) *store {
 		plain := servers.Redis(t)
-		s := &spec3Store{rdb: plain}
+		s := &store{rdb: plain}
 		hooked := redis.NewClient(&redis.Options{Addr: plain.Options().Addr, DB: plain.Options().DB})
 		t.Cleanup(func() { hooked.Close() })
 		hooked.AddHook(s)
@@ -229,9 +311,9 @@ var spec3Stores = []struct {
 		t.Cleanup(func() { s.everyKeyExpires(t) })
 		return s
 	}},
-	{"firestore", func(t *testing.T) *spec3Store {
+	{"firestore", func(t *testing.T) *store {
 		client := servers.Firestore(t)
-		return &spec3Store{Backend: sessplus.Firestore(client, "sessions"), fs: client}
+		return &store{recorder: recorder{Backend: sessplus.Firestore(client, "sessions")}, fs: client}
 	}},
 }
 
@@ -803,16 +885,16 @@ func oneCookie(b sessplus.Backend) sessplus.Config {
 	return c
 }
 
-// A spec3Case is a site with one server-side cookie "sid", and its browser.
-type spec3Case struct {
+// A sidSite is a site with one server-side cookie "sid", and its browser.
+type sidSite struct {
 	*site
-	st        *spec3Store
+	st        *store
 	cfg       sessplus.Config
 	permanent bool
 }
 
 // start creates the session with a = "1", permanent if the case is, and returns its id.
-func (c *spec3Case) start() (id string) {
+func (c *sidSite) start() (id string) {
 	c.Helper()
 	c.ok(c.with(func(s *sessplus.Session) {
 		s.Set("a", "1")
@@ -831,7 +913,7 @@ func (c *spec3Case) start() (id string) {
 }
 
 // ok checks that the handler's response came through.
-func (c *spec3Case) ok(r *reply) *reply {
+func (c *sidSite) ok(r *reply) *reply {
 	c.Helper()
 	if r.StatusCode != http.StatusOK {
 		c.Fatalf("status = %d (%s), want 200", r.StatusCode, r.body)
@@ -839,19 +921,8 @@ func (c *spec3Case) ok(r *reply) *reply {
 	return r
 }
 
-// bring makes a request with that Cookie header and no jar.
-func (c *spec3Case) bring(cookies string, f func(*sessplus.Session)) *reply {
-	c.Helper()
-	req, err := http.NewRequest("GET", c.URL, nil)
-	if err != nil {
-		c.Fatal(err)
-	}
-	req.Header.Set("Cookie", cookies)
-	return c.send(&http.Client{}, req, func(_ http.ResponseWriter, r *http.Request) { f(sessplus.Get(r)) })
-}
-
 // fields returns what the next request of the site's browser sees.
-func (c *spec3Case) fields() map[string]any {
+func (c *sidSite) fields() map[string]any {
 	c.Helper()
 	all := make(map[string]any)
 	c.ok(c.with(func(s *sessplus.Session) {
@@ -863,7 +934,7 @@ func (c *spec3Case) fields() map[string]any {
 }
 
 // wantFields fails unless the next request sees exactly these.
-func (c *spec3Case) wantFields(want map[string]any) {
+func (c *sidSite) wantFields(want map[string]any) {
 	c.Helper()
 	if got := c.fields(); fmt.Sprint(got) != fmt.Sprint(want) {
 		c.Errorf("fields of the next request = %v, want %v", got, want)
@@ -871,11 +942,11 @@ func (c *spec3Case) wantFields(want map[string]any) {
 }
 
 // record looks the record of the id up in the store.
-func (c *spec3Case) record(id string) (*sessplus.Record, error) {
-	return c.st.Backend.Load(context.Background(), spec3Key(c.cfg, id))
+func (c *sidSite) record(id string) (*sessplus.Record, error) {
+	return c.st.Backend.Load(context.Background(), recordKey(c.cfg, id))
 }
 
-var spec3Variants = []struct {
+var sidVariants = []struct {
 	name      string
 	adapt     func(*sessplus.Config)
 	permanent bool
@@ -890,12 +961,12 @@ var spec3Variants = []struct {
 	{"lazy signed idle permanent", func(c *sessplus.Config) { c.Lazy, c.SignID, c.IdleTimeout = true, true, time.Hour }, true},
 }
 
-// spec3Each runs the test with every variant of a config on every store.
-func spec3Each(t *testing.T, test func(t *testing.T, c *spec3Case)) {
-	for _, s := range spec3Stores {
-		for _, v := range spec3Variants {
+// onEveryVariant runs the test with every variant of a config on every store.
+func onEveryVariant(t *testing.T, test func(t *testing.T, c *sidSite)) {
+	for _, s := range stores {
+		for _, v := range sidVariants {
 			t.Run(s.name+"/"+v.name, func(t *testing.T) {
-				c := spec3Open(t, s.open(t), v.adapt)
+				c := newSidSite(t, s.open(t), v.adapt)
 				c.permanent = v.permanent
 				test(t, c)
 			})
@@ -903,22 +974,22 @@ func spec3Each(t *testing.T, test func(t *testing.T, c *spec3Case)) {
 	}
 }
 
-// spec3OnStores runs the test with one config on every store.
-func spec3OnStores(t *testing.T, adapt func(*sessplus.Config), test func(t *testing.T, c *spec3Case)) {
-	for _, s := range spec3Stores {
-		t.Run(s.name, func(t *testing.T) { test(t, spec3Open(t, s.open(t), adapt)) })
+// onStores runs the test with one config on every store.
+func onStores(t *testing.T, adapt func(*sessplus.Config), test func(t *testing.T, c *sidSite)) {
+	for _, s := range stores {
+		t.Run(s.name, func(t *testing.T) { test(t, newSidSite(t, s.open(t), adapt)) })
 	}
 }
 
-func spec3Open(t *testing.T, st *spec3Store, adapt func(*sessplus.Config), others ...sessplus.Config) *spec3Case {
+func newSidSite(t *testing.T, st *store, adapt func(*sessplus.Config), others ...sessplus.Config) *sidSite {
 	t.Helper()
 	cfg := sessplus.Config{CookieName: "sid", Backend: st}
 	adapt(&cfg)
 	m := newManager(t, nil, append([]sessplus.Config{cfg}, others...)...)
-	return &spec3Case{site: newSite(t, m), st: st, cfg: cfg}
+	return &sidSite{site: newSite(t, m), st: st, cfg: cfg}
 }
 
-func spec3Key(c sessplus.Config, id string) string {
+func recordKey(c sessplus.Config, id string) string {
 	prefix := c.KeyPrefix
 	if prefix == "" {
 		prefix = "session:"
@@ -927,22 +998,8 @@ func spec3Key(c sessplus.Config, id string) string {
 	return prefix + c.CookieName + ":" + hex.EncodeToString(sum[:])
 }
 
-// spec3Sibling is the text of a cookie whose record is in the same store.
-func spec3Sibling(t *testing.T, c *spec3Case, name, prefix string, keys ...sessplus.KeyPair) string {
-	t.Helper()
-	cfg := c.cfg
-	cfg.CookieName, cfg.KeyPrefix, cfg.Keys = name, prefix, keys
-	s := newSite(t, newManager(t, nil, cfg))
-	s.with(func(s *sessplus.Session) { s.Set("a", "another's") })
-	text := s.jar(s.client)[name]
-	if text == "" {
-		t.Fatal("no cookie")
-	}
-	return text
-}
-
-// spec3SetCookie returns the cookie that a response sets, or nil.
-func spec3SetCookie(t testing.TB, r *reply, name string) *http.Cookie {
+// setCookie returns the cookie that a response sets, or nil.
+func setCookie(t testing.TB, r *reply, name string) *http.Cookie {
 	t.Helper()
 	lines := r.setCookies(name)
 	if len(lines) == 0 {
@@ -958,28 +1015,11 @@ func spec3SetCookie(t testing.TB, r *reply, name string) *http.Cookie {
 	return k
 }
 
-type spec3Buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *spec3Buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *spec3Buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
-// spec3Age fails unless the response sets the cookie with a Max-Age of about want and an Expires that says the same;
+// wantMaxAge fails unless the response sets the cookie with a Max-Age of about want and an Expires that says the same;
 // zero stands for neither, negative for no cookie at all.
-func spec3Age(t *testing.T, what string, r *reply, want time.Duration) {
+func wantMaxAge(t *testing.T, what string, r *reply, want time.Duration) {
 	t.Helper()
-	k := spec3SetCookie(t, r, "sid")
+	k := setCookie(t, r, "sid")
 	if k == nil || want < 0 {
 		if k != nil || want >= 0 {
 			t.Errorf("%s: Set-Cookie = %v, want Max-Age %v (negative: no cookie)", what, k, want)
@@ -996,178 +1036,42 @@ func spec3Age(t *testing.T, what string, r *reply, want time.Duration) {
 	}
 }
 
-// spec3Dropped reports whether the response makes the browser drop the cookie.
-func spec3Dropped(t *testing.T, r *reply, name string) bool {
+// dropsCookie reports whether the response makes the browser drop the cookie.
+func dropsCookie(t *testing.T, r *reply, name string) bool {
 	t.Helper()
-	k := spec3SetCookie(t, r, name)
+	k := setCookie(t, r, name)
 	return k != nil && k.MaxAge < 0 && k.Value == "" && k.Expires.Before(time.Now().Add(-time.Hour))
 }
 
 // meanwhile makes a request of the same browser while a handler runs.
-func (c *spec3Case) meanwhile(f func(*sessplus.Session)) *reply {
+func (c *sidSite) meanwhile(f func(*sessplus.Session)) *reply {
 	c.Helper()
 	return c.ok(c.with(f))
 }
 
-// A spy passes everything on, and remembers the keys. Before a Create it may act.
-type spy struct {
-	sessplus.Backend
-	mu           sync.Mutex
-	keys         []string
-	writes       int
-	beforeCreate func(key string)
-	beforeTake   func()
-	afterTake    func()
-}
+var errDown = errors.New("down")
 
-func (s *spy) note(key string, write bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !slices.Contains(s.keys, key) {
-		s.keys = append(s.keys, key)
-	}
-	if write {
-		s.writes++
-	}
-}
-
-func (s *spy) Create(ctx context.Context, key string, r *sessplus.Record) error {
-	if s.beforeCreate != nil {
-		s.beforeCreate(key)
-	}
-	s.note(key, true)
-	return s.Backend.Create(ctx, key, r)
-}
-
-func (s *spy) Load(ctx context.Context, key string) (*sessplus.Record, error) {
-	s.note(key, false)
-	return s.Backend.Load(ctx, key)
-}
-
-func (s *spy) Update(ctx context.Context, key string, c *sessplus.Change) (sessplus.Result, error) {
-	s.note(key, true)
-	return s.Backend.Update(ctx, key, c)
-}
-
-func (s *spy) End(ctx context.Context, key string, e *sessplus.Ending) (*sessplus.Record, error) {
-	if e.Step != sessplus.StepTake {
-		return s.Backend.End(ctx, key, e)
-	}
-	if s.beforeTake != nil {
-		s.beforeTake()
-	}
-	r, err := s.Backend.End(ctx, key, e)
-	if s.afterTake != nil {
-		s.afterTake()
-	}
-	return r, err
-}
-
-// alive returns the records that there are of the keys seen, as text.
-func (s *spy) alive(t testing.TB) []string {
-	t.Helper()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	list := []string{}
-	for _, key := range s.keys {
-		r, err := s.Backend.Load(t.Context(), key)
-		switch {
-		case err == nil:
-			slices.SortFunc(r.Fields, func(a, b sessplus.RawField) int { return strings.Compare(a.Name, b.Name) })
-			list = append(list, fmt.Sprintf("%s %s", key, r.Fields))
-		case !errors.Is(err, sessplus.ErrNoRecord):
-			t.Fatal(err)
-		}
-	}
-	return list
-}
-
-// An s5Backend is somebody else's backend: it notes the calls, and hook, if there is one, may delay or break them.
-type s5Backend struct {
-	sessplus.Backend
-	hook func(ctx context.Context, op string) error
-
-	mu  sync.Mutex // guards ops
-	ops []string
-}
-
-func (b *s5Backend) call(ctx context.Context, op string) error {
-	b.mu.Lock()
-	b.ops = append(b.ops, op)
-	hook := b.hook
-	b.mu.Unlock()
-	if hook == nil {
-		return nil
-	}
-	return hook(ctx, op)
-}
-
-func (b *s5Backend) setHook(hook func(ctx context.Context, op string) error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.hook = hook
-}
-
-// calls returns the calls since the last time it was asked.
-func (b *s5Backend) calls() []string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	ops := b.ops
-	b.ops = nil
-	return ops
-}
-
-func (b *s5Backend) Load(ctx context.Context, key string) (*sessplus.Record, error) {
-	if err := b.call(ctx, "load"); err != nil {
-		return nil, err
-	}
-	return b.Backend.Load(ctx, key)
-}
-
-func (b *s5Backend) Create(ctx context.Context, key string, r *sessplus.Record) error {
-	if err := b.call(ctx, "create"); err != nil {
-		return err
-	}
-	return b.Backend.Create(ctx, key, r)
-}
-
-func (b *s5Backend) Update(ctx context.Context, key string, c *sessplus.Change) (sessplus.Result, error) {
-	if err := b.call(ctx, "update"); err != nil {
-		return sessplus.Result{}, err
-	}
-	return b.Backend.Update(ctx, key, c)
-}
-
-func (b *s5Backend) End(ctx context.Context, key string, e *sessplus.Ending) (*sessplus.Record, error) {
-	if err := b.call(ctx, stepName(e)); err != nil {
-		return nil, err
-	}
-	return b.Backend.End(ctx, key, e)
-}
-
-var errS5Down = errors.New("down")
-
-// s5Down is the hook of a backend that is down, except for the calls named.
-func s5Down(except ...string) func(context.Context, string) error {
+// downBut is the hook of a backend that is down, except for the calls named.
+func downBut(except ...string) func(context.Context, string) error {
 	return func(_ context.Context, op string) error {
 		if slices.Contains(except, op) {
 			return nil
 		}
-		return errS5Down
+		return errDown
 	}
 }
 
-// An s5Log keeps the errors that were logged.
-type s5Log struct {
+// An errorLog keeps the errors that were logged.
+type errorLog struct {
 	mu   sync.Mutex // guards errs
 	errs []error
 }
 
-func (l *s5Log) Enabled(context.Context, slog.Level) bool { return true }
-func (l *s5Log) WithAttrs([]slog.Attr) slog.Handler       { return l }
-func (l *s5Log) WithGroup(string) slog.Handler            { return l }
+func (l *errorLog) Enabled(context.Context, slog.Level) bool { return true }
+func (l *errorLog) WithAttrs([]slog.Attr) slog.Handler       { return l }
+func (l *errorLog) WithGroup(string) slog.Handler            { return l }
 
-func (l *s5Log) Handle(_ context.Context, r slog.Record) error {
+func (l *errorLog) Handle(_ context.Context, r slog.Record) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r.Attrs(func(a slog.Attr) bool {
@@ -1180,14 +1084,14 @@ func (l *s5Log) Handle(_ context.Context, r slog.Record) error {
 }
 
 // has reports whether an error was logged that matches target.
-func (l *s5Log) has(target error) bool {
+func (l *errorLog) has(target error) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.ContainsFunc(l.errs, func(err error) bool { return errors.Is(err, target) })
 }
 
-// s5Site is newSite for "HTTP/1.1" or "HTTP/2", with any middleware.
-func s5Site(t testing.TB, proto string, wrap func(http.Handler) http.Handler) *site {
+// newSiteOn is newSite for "HTTP/1.1" or "HTTP/2", with any middleware.
+func newSiteOn(t testing.TB, proto string, wrap func(http.Handler) http.Handler) *site {
 	t.Helper()
 	s := &site{TB: t, do: make(chan http.HandlerFunc, 1)}
 	s.Server = httptest.NewUnstartedServer(wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (<-s.do)(w, r) })))
@@ -1206,7 +1110,7 @@ func s5Site(t testing.TB, proto string, wrap func(http.Handler) http.Handler) *s
 }
 
 // post makes a request that no client repeats, and returns the error of the round trip.
-func (s *site) s5Post(h http.HandlerFunc) (*http.Response, error) {
+func (s *site) post(h http.HandlerFunc) (*http.Response, error) {
 	s.Helper()
 	s.do <- h
 	res, err := s.client.Post(s.URL, "text/plain", nil)
@@ -1218,8 +1122,8 @@ func (s *site) s5Post(h http.HandlerFunc) (*http.Response, error) {
 	return res, err
 }
 
-// s5Raw writes a response to a connection that was taken over, with the headers that the handler had set.
-func s5Raw(w http.ResponseWriter, conn io.WriteCloser, status string) error {
+// writeRaw writes a response to a connection that was taken over, with the headers that the handler had set.
+func writeRaw(w http.ResponseWriter, conn io.WriteCloser, status string) error {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "HTTP/1.1 %s\r\n", status)
 	w.Header().Write(&b)
@@ -1229,30 +1133,7 @@ func s5Raw(w http.ResponseWriter, conn io.WriteCloser, status string) error {
 }
 
 // A plain type, so that io.Copy finds no WriterTo.
-type s5Reader struct{ io.Reader }
-
-func s5Status(code int) func(http.ResponseWriter, *http.Request) error {
-	return func(w http.ResponseWriter, _ *http.Request) error {
-		w.WriteHeader(code)
-		return nil
-	}
-}
-
-// s5Three is three configs, each with a backend and a field of its own.
-func s5Three(lazy bool, open func(i int) sessplus.Backend) []sessplus.Config {
-	var configs []sessplus.Config
-	for i := range 3 {
-		name := fmt.Sprint("c", i)
-		configs = append(configs, sessplus.Config{CookieName: name, Backend: open(i), Fields: sessplus.Include(name), Lazy: lazy})
-	}
-	return configs
-}
-
-func s5SetAll(s *sessplus.Session, v any) {
-	for i := range 3 {
-		s.Set(fmt.Sprint("c", i), v)
-	}
-}
+type plainReader struct{ io.Reader }
 
 // A commandHook sees each command that is sent alone, and may answer it with an error in place of the server.
 type commandHook func(ctx context.Context, cmd redis.Cmder) error
@@ -1273,19 +1154,19 @@ func (h commandHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.P
 	return next
 }
 
-// An s5Trips counts the round trips of a go-redis client.
-type s5Trips struct{ n atomic.Int64 }
+// A tripCounter counts the round trips of a go-redis client.
+type tripCounter struct{ n atomic.Int64 }
 
-func (*s5Trips) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (*tripCounter) DialHook(next redis.DialHook) redis.DialHook { return next }
 
-func (h *s5Trips) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+func (h *tripCounter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		h.n.Add(1)
 		return next(ctx, cmd)
 	}
 }
 
-func (h *s5Trips) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+func (h *tripCounter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
 		h.n.Add(1)
 		return next(ctx, cmds)
@@ -1312,8 +1193,8 @@ func (r *reply) sizes() map[string]int {
 	return m
 }
 
-// get7 makes a request with exactly these cookies, as "name=value" texts, and returns what the handler f answers.
-func get7(s *site, f func(*sessplus.Session) string, cookies ...string) *reply {
+// answerTo makes a request with exactly these cookies, as "name=value" texts, and returns what the handler f answers.
+func (s *site) answerTo(f func(*sessplus.Session) string, cookies ...string) *reply {
 	s.Helper()
 	req, err := http.NewRequest("GET", s.URL, nil)
 	if err != nil {
@@ -1325,23 +1206,13 @@ func get7(s *site, f func(*sessplus.Session) string, cookies ...string) *reply {
 	return s.send(&http.Client{}, req, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, f(sessplus.Get(r))) })
 }
 
-func readA(s *sessplus.Session) string { return s.GetString("a") }
-
-func libraryFiles(t *testing.T) []string {
-	t.Helper()
-	entries, err := os.ReadDir(".")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var files []string
-	for _, e := range entries {
-		if name := e.Name(); strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go") {
-			data, err := os.ReadFile(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			files = append(files, string(data))
-		}
-	}
-	return files
+// bring makes a request with that Cookie header and no jar.
+func (s *site) bring(cookies string, f func(*sessplus.Session)) *reply {
+	s.Helper()
+	return s.answerTo(func(s *sessplus.Session) string {
+		f(s)
+		return ""
+	}, cookies)
 }
+
+func readA(s *sessplus.Session) string { return s.GetString("a") }

@@ -13,6 +13,20 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
+// siblingCookie is the text of a cookie whose record is in the same store.
+func siblingCookie(t *testing.T, c *sidSite, name, prefix string, keys ...sessplus.KeyPair) string {
+	t.Helper()
+	cfg := c.cfg
+	cfg.CookieName, cfg.KeyPrefix, cfg.Keys = name, prefix, keys
+	s := newSite(t, newManager(t, nil, cfg))
+	s.with(func(s *sessplus.Session) { s.Set("a", "another's") })
+	text := s.jar(s.client)[name]
+	if text == "" {
+		t.Fatal("no cookie")
+	}
+	return text
+}
+
 // SPEC 3.1
 func TestWithoutCookiesAndSetsNothingIsFree(t *testing.T) {
 	handlers := map[string]func(s *sessplus.Session){
@@ -37,7 +51,7 @@ func TestWithoutCookiesAndSetsNothingIsFree(t *testing.T) {
 			s.Delete("a")
 		},
 	}
-	spec3Each(t, func(t *testing.T, c *spec3Case) {
+	onEveryVariant(t, func(t *testing.T, c *sidSite) {
 		for name, h := range handlers {
 			r := c.ok(c.with(h))
 			if lines := r.Header.Values("Set-Cookie"); len(lines) > 0 {
@@ -54,7 +68,7 @@ func TestWithoutCookiesAndSetsNothingIsFree(t *testing.T) {
 		}
 	})
 	t.Run("secure cookie", func(t *testing.T) {
-		c := &spec3Case{site: newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", MaxAge: time.Hour}))}
+		c := &sidSite{site: newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", MaxAge: time.Hour}))}
 		for name, h := range handlers {
 			if lines := c.ok(c.with(h)).Header.Values("Set-Cookie"); len(lines) > 0 {
 				t.Errorf("%s: Set-Cookie = %q, want none", name, lines)
@@ -67,15 +81,15 @@ func TestWithoutCookiesAndSetsNothingIsFree(t *testing.T) {
 func TestIDsAreRandomAndNeverStored(t *testing.T) {
 	for _, prefix := range []string{"", "app/%:"} {
 		t.Run("prefix "+prefix, func(t *testing.T) {
-			spec3OnStores(t, func(c *sessplus.Config) { c.KeyPrefix = prefix }, testIDs)
+			onStores(t, func(c *sessplus.Config) { c.KeyPrefix = prefix }, testIDs)
 		})
 	}
 	t.Run("signed", func(t *testing.T) {
-		spec3OnStores(t, func(c *sessplus.Config) { c.SignID = true }, testIDs)
+		onStores(t, func(c *sessplus.Config) { c.SignID = true }, testIDs)
 	})
 }
 
-func testIDs(t *testing.T, c *spec3Case) {
+func testIDs(t *testing.T, c *sidSite) {
 	seen := make(map[string]bool)
 	var first, varied [32]byte
 	for i := range 70 { // a bit that never changes in so many is no accident
@@ -113,7 +127,7 @@ func testIDs(t *testing.T, c *spec3Case) {
 				t.Errorf("the store holds %q of the id %q", trace, id)
 			}
 		}
-		key := spec3Key(c.cfg, id)
+		key := recordKey(c.cfg, id)
 		if c.st.fs != nil { // where a slash would begin a collection
 			key = strings.NewReplacer("%", "%25", "/", "%2F").Replace(key)
 		}
@@ -123,8 +137,8 @@ func testIDs(t *testing.T, c *spec3Case) {
 	}
 }
 
-// spec3Malformed makes texts of an id that cannot be ids.
-func spec3Malformed(id string) map[string]string {
+// malformedIDs makes texts of an id that cannot be ids.
+func malformedIDs(id string) map[string]string {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	last := strings.IndexByte(alphabet, id[42])
 	return map[string]string{
@@ -142,7 +156,7 @@ func spec3Malformed(id string) map[string]string {
 		"blank":         id[:20] + " " + id[21:],
 		"percent":       "%41" + id[3:],
 		"non-ASCII":     strings.Repeat("é", 21) + "A",
-		"hash":          spec3Key(sessplus.Config{CookieName: "sid"}, id),
+		"hash":          recordKey(sessplus.Config{CookieName: "sid"}, id),
 		"hex":           hex.EncodeToString(make([]byte, 32)),
 		"path":          "../../sessions/x",
 	}
@@ -154,7 +168,7 @@ func TestForeignIDIsNeverAdopted(t *testing.T) {
 		none = "[]"
 		one  = "[load]"
 	)
-	spec3Each(t, func(t *testing.T, c *spec3Case) {
+	onEveryVariant(t, func(t *testing.T, c *sidSite) {
 		id0 := c.start()
 		good := c.jar(c.client)["sid"]
 		refuse := func(name, text, want string) {
@@ -174,7 +188,7 @@ func TestForeignIDIsNeverAdopted(t *testing.T) {
 				s.Save()
 				id = s.ID("sid")
 			}))
-			k := spec3SetCookie(t, r, "sid")
+			k := setCookie(t, r, "sid")
 			if k == nil || k.Value == text || id == "" || strings.Contains(text, id) {
 				t.Errorf("%s: after Set: cookie %v, ID() = %q; want a new id", name, k, id)
 			}
@@ -186,7 +200,7 @@ func TestForeignIDIsNeverAdopted(t *testing.T) {
 		rand.Read(random)
 		unknown := base64.RawURLEncoding.EncodeToString(random)
 
-		for name, text := range spec3Malformed(id0) {
+		for name, text := range malformedIDs(id0) {
 			refuse(name, text, none)
 		}
 		if c.cfg.SignID {
@@ -195,14 +209,14 @@ func TestForeignIDIsNeverAdopted(t *testing.T) {
 			forged := []byte(good)
 			forged[len(forged)/2] ^= 1
 			refuse("forged", string(forged), none)
-			strange := spec3Sibling(t, c, "sid", "", sessplus.GenerateKeyPair())
+			strange := siblingCookie(t, c, "sid", "", sessplus.GenerateKeyPair())
 			refuse("signed with another key", strange, none)
-			refuse("another cookie's", spec3Sibling(t, c, "other", "", testKeys...), none)
+			refuse("another cookie's", siblingCookie(t, c, "other", "", testKeys...), none)
 		} else {
 			refuse("unknown", unknown, one)
-			refuse("another cookie's", spec3Sibling(t, c, "other", ""), one)
+			refuse("another cookie's", siblingCookie(t, c, "other", ""), one)
 		}
-		refuse("another prefix's", spec3Sibling(t, c, "sid", "another:"), one)
+		refuse("another prefix's", siblingCookie(t, c, "sid", "another:"), one)
 
 		c.ok(c.bring("sid="+good, func(s *sessplus.Session) {
 			if s.Get("a") != "1" {

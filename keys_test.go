@@ -81,8 +81,8 @@ func TestCookieOfALostBlockKey(t *testing.T) {
 // SPEC 3.10: a request that only reads re-writes the cookie, once, and then the old key can go.
 func TestOlderKeyIsReplaced(t *testing.T) {
 	older, newer := sessplus.GenerateKeyPair(), sessplus.GenerateKeyPair()
-	stage := func(cfg sessplus.Config, keys ...sessplus.KeyPair) *spec3Case {
-		return &spec3Case{site: newSite(t, newManager(t, &sessplus.Options{Keys: keys}, cfg))}
+	stage := func(cfg sessplus.Config, keys ...sessplus.KeyPair) *sidSite {
+		return &sidSite{site: newSite(t, newManager(t, &sessplus.Options{Keys: keys}, cfg))}
 	}
 	read := func(s *sessplus.Session) {}
 	for name, cfg := range map[string]sessplus.Config{
@@ -102,14 +102,14 @@ func TestOlderKeyIsReplaced(t *testing.T) {
 			before, both, after := stage(cfg, older), stage(cfg, newer, older), stage(cfg, newer)
 			before.ok(before.with(func(s *sessplus.Session) { s.Set("a", value); s.SetPermanent("sid", true) }))
 			jar := before.client.Jar // the sites differ in the port only, which cookies ignore
-			for _, c := range []*spec3Case{both, after} {
+			for _, c := range []*sidSite{both, after} {
 				c.client = &http.Client{Jar: jar}
 			}
 			if r := both.visit(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) }); len(r.setCookies("sid")) > 0 {
 				t.Errorf("status 500: Set-Cookie = %q, want none", r.setCookies("sid"))
 			}
 			first := both.ok(both.with(look))
-			if k := spec3SetCookie(t, first, "sid"); !seen || k == nil || k.MaxAge < 30*24*3600-60 {
+			if k := setCookie(t, first, "sid"); !seen || k == nil || k.MaxAge < 30*24*3600-60 {
 				t.Errorf("both keys: read = %v, Set-Cookie = %v; want true, and one for 31 days", seen, k)
 			}
 			for range 2 {

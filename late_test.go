@@ -11,13 +11,13 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// s5Late is a site whose visitor has a session with the field kept in the cookie sid and in the secure cookie sealed.
-func s5Late(t *testing.T, b sessplus.Backend, logged *s5Log, around func(http.Handler) http.Handler) *site {
+// newLateSite is a site whose visitor has a session with the field kept in the cookie sid and in the secure cookie sealed.
+func newLateSite(t *testing.T, b sessplus.Backend, logged *errorLog, around func(http.Handler) http.Handler) *site {
 	m := newManager(t, &sessplus.Options{Logger: slog.New(logged)},
 		sessplus.Config{CookieName: "sid", Backend: b, Fields: sessplus.Exclude("sealed", "fresh")},
 		sessplus.Config{CookieName: "fresh", Backend: b, Fields: sessplus.Include("fresh")},
 		sessplus.Config{CookieName: "sealed", Fields: sessplus.Include("sealed")})
-	s := s5Site(t, "HTTP/1.1", func(h http.Handler) http.Handler {
+	s := newSiteOn(t, "HTTP/1.1", func(h http.Handler) http.Handler {
 		if h = m.Handler(h); around != nil {
 			h = around(h)
 		}
@@ -35,8 +35,8 @@ func s5Late(t *testing.T, b sessplus.Backend, logged *s5Log, around func(http.Ha
 func TestLateChangesAreSaved(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, save := range []bool{false, true} {
-			logged := &s5Log{}
-			s := s5Late(t, b, logged, nil)
+			logged := &errorLog{}
+			s := newLateSite(t, b, logged, nil)
 			s.visit(func(w http.ResponseWriter, r *http.Request) {
 				sess := sessplus.Get(r)
 				io.WriteString(w, "the headers go")
@@ -95,9 +95,9 @@ func TestLateChangesThatNeedACookieAreErrors(t *testing.T) {
 	} {
 		for _, save := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s save=%t", name, save), func(t *testing.T) {
-				logged := &s5Log{}
+				logged := &errorLog{}
 				ended := make(chan struct{}, 2)
-				s := s5Late(t, sessplus.Memory(), logged, s5Notify(ended))
+				s := newLateSite(t, sessplus.Memory(), logged, notifyEnd(ended))
 				<-ended
 				before := s.jar(s.client)
 				res := s.visit(func(w http.ResponseWriter, r *http.Request) {
@@ -125,8 +125,8 @@ func TestLateChangesThatNeedACookieAreErrors(t *testing.T) {
 	}
 }
 
-// s5Notify tells ended when a request has ended.
-func s5Notify(ended chan<- struct{}) func(http.Handler) http.Handler {
+// notifyEnd tells ended when a request has ended.
+func notifyEnd(ended chan<- struct{}) func(http.Handler) http.Handler {
 	return func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			defer func() { ended <- struct{}{} }()
@@ -137,7 +137,7 @@ func s5Notify(ended chan<- struct{}) func(http.Handler) http.Handler {
 
 // SPEC 5.5: an error of one cookie does not hold up another.
 func TestLateChangeIsSavedBesideOneThatCannotBe(t *testing.T) {
-	s := s5Late(t, sessplus.Memory(), &s5Log{}, nil)
+	s := newLateSite(t, sessplus.Memory(), &errorLog{}, nil)
 	s.visit(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(200)
 		sess := sessplus.Get(r)
@@ -162,7 +162,7 @@ func TestLateRenewalSavesNothing(t *testing.T) {
 			"Renew":        func(s *sessplus.Session) { s.Renew() },
 			"SetPermanent": func(s *sessplus.Session) { s.SetPermanent("sid", true) },
 		} {
-			s := s5Late(t, b, &s5Log{}, nil)
+			s := newLateSite(t, b, &errorLog{}, nil)
 			s.visit(func(w http.ResponseWriter, r *http.Request) {
 				w.WriteHeader(200)
 				sess := sessplus.Get(r)
@@ -197,7 +197,7 @@ func TestLateChangeOfADroppedSessionIsAnError(t *testing.T) {
 			"by this request": func(_ *site, r *http.Request) { sessplus.Get(r).Clear() },
 			"by another":      nil,
 		} {
-			s := s5Late(t, b, &s5Log{}, nil)
+			s := newLateSite(t, b, &errorLog{}, nil)
 			var second http.Client // another connection
 			s.visit(func(w http.ResponseWriter, r *http.Request) {
 				sess := sessplus.Get(r)

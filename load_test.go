@@ -20,8 +20,8 @@ import (
 
 // SPEC 5.12
 func TestLazyLoadsOnceAtTheFirstUse(t *testing.T) {
-	b := &s5Backend{Backend: sessplus.Memory()}
-	eager := &s5Backend{Backend: sessplus.Memory()}
+	b := &recorder{Backend: sessplus.Memory()}
+	eager := &recorder{Backend: sessplus.Memory()}
 	s := newSite(t, newManager(t, nil,
 		sessplus.Config{CookieName: "lazy", Backend: b, Fields: sessplus.Include("lazy"), Lazy: true, IdleTimeout: time.Hour},
 		sessplus.Config{CookieName: "eager", Backend: eager, Fields: sessplus.Auto()}))
@@ -29,16 +29,16 @@ func TestLazyLoadsOnceAtTheFirstUse(t *testing.T) {
 		s.Set("lazy", 1)
 		s.Set("n", 1)
 	})
-	b.calls()
+	b.ops()
 	res := s.with(func(s *sessplus.Session) {
 		s.Set("n", s.GetInt("n")+1)
 		s.Has("another")
 	})
-	if got := b.calls(); len(got) > 0 || len(res.setCookies("lazy")) > 0 {
+	if got := b.ops(); len(got) > 0 || len(res.setCookies("lazy")) > 0 {
 		t.Errorf("calls without a use = %q, Set-Cookie = %q, want none", got, res.setCookies("lazy"))
 	}
 	s.with(func(s *sessplus.Session) {
-		if got := b.calls(); len(got) > 0 {
+		if got := b.ops(); len(got) > 0 {
 			t.Errorf("calls before the first use = %q, want none", got)
 		}
 		var wg sync.WaitGroup
@@ -51,18 +51,18 @@ func TestLazyLoadsOnceAtTheFirstUse(t *testing.T) {
 		}
 		wg.Wait()
 	})
-	if got := b.calls(); !slices.Equal(got, []string{"load"}) {
+	if got := b.ops(); !slices.Equal(got, []string{"load"}) {
 		t.Errorf("calls by 50 goroutines = %q, want one load", got)
 	}
 	s.with(func(s *sessplus.Session) { s.Destroy("lazy") })
-	if got := b.calls(); !slices.Equal(got, []string{"delete"}) {
+	if got := b.ops(); !slices.Equal(got, []string{"delete"}) {
 		t.Errorf("calls of Destroy = %q, want one delete", got)
 	}
 }
 
-// s5LazyFails checks what a lazy load does that fails. The backend of the cookie "lazy" is down; the visitor has a
+// lazyLoadFails checks what a lazy load does that fails. The backend of the cookie "lazy" is down; the visitor has a
 // session in it, with the field lazy, and one in the cookie "other".
-func s5LazyFails(t *testing.T, s *site) {
+func lazyLoadFails(t *testing.T, s *site) {
 	t.Helper()
 	if res := s.with(func(s *sessplus.Session) { s.Get("other") }); res.StatusCode != 200 {
 		t.Errorf("status %d of a request that does not use it, want 200", res.StatusCode)
@@ -98,7 +98,7 @@ func s5LazyFails(t *testing.T, s *site) {
 
 // SPEC 5.12
 func TestFailingLazyLoad(t *testing.T) {
-	b := &s5Backend{Backend: sessplus.Memory()}
+	b := &recorder{Backend: sessplus.Memory()}
 	s := newSite(t, newManager(t, nil,
 		sessplus.Config{CookieName: "lazy", Backend: b, Fields: sessplus.Include("lazy"), Lazy: true},
 		sessplus.Config{CookieName: "other", Backend: sessplus.Memory(), Fields: sessplus.Auto()}))
@@ -106,10 +106,10 @@ func TestFailingLazyLoad(t *testing.T) {
 		s.Set("lazy", "kept")
 		s.Set("other", "kept")
 	})
-	b.setHook(s5Down("create", "update", "delete", "take"))
-	b.calls()
-	s5LazyFails(t, s)
-	for _, op := range b.calls() {
+	b.setHook(downBut("create", "update", "delete", "take"))
+	b.ops()
+	lazyLoadFails(t, s)
+	for _, op := range b.ops() {
 		if op != "load" {
 			t.Errorf("a failed lazy load was followed by %q, want nothing", op)
 		}
@@ -135,7 +135,7 @@ func TestLazyLoadFromKilledRedis(t *testing.T) {
 		s.Set("other", "kept")
 	})
 	server.Kill()
-	s5LazyFails(t, s)
+	lazyLoadFails(t, s)
 }
 
 // SPEC 5.6: of a backend, an OnEvent or a Logger, too. It must end the request, not the process.
@@ -153,12 +153,12 @@ func TestPanicDuringLoadEndsTheRequestOnly(t *testing.T) {
 		}
 		return
 	}
-	b := &s5Backend{Backend: sessplus.Memory()}
-	s := s5Site(t, "HTTP/1.1", newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b, Lazy: lazy}).Handler)
+	b := &recorder{Backend: sessplus.Memory()}
+	s := newSiteOn(t, "HTTP/1.1", newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b, Lazy: lazy}).Handler)
 	read := func(_ http.ResponseWriter, r *http.Request) { sessplus.Get(r).Get("n") }
 	s.with(func(s *sessplus.Session) { s.Set("n", 1) })
 	b.setHook(func(context.Context, string) error { panic("of the backend") })
-	if res, err := s.s5Post(read); err == nil {
+	if res, err := s.post(read); err == nil {
 		t.Errorf("status %d, want a request that is cut off", res.StatusCode)
 	}
 	select {
@@ -166,7 +166,7 @@ func TestPanicDuringLoadEndsTheRequestOnly(t *testing.T) {
 	default:
 	}
 	b.setHook(nil)
-	if res, err := s.s5Post(read); err != nil || res.StatusCode != 200 {
+	if res, err := s.post(read); err != nil || res.StatusCode != 200 {
 		t.Errorf("the next request: %v, %v, want 200", res, err)
 	}
 }

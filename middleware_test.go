@@ -48,7 +48,7 @@ func TestUploadsLeaveNoFiles(t *testing.T) {
 				}
 				outer := newManager(t, nil, sessplus.Config{CookieName: "outer"})
 				m := newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory()})
-				s := s5Site(t, proto, func(h http.Handler) http.Handler {
+				s := newSiteOn(t, proto, func(h http.Handler) http.Handler {
 					return answersPanics(outer.Handler(m.Handler(h)))
 				})
 				body, contentType := upload(t, size)
@@ -94,7 +94,7 @@ func TestRequestOutsideSeesWhatWasPutIntoItsCopy(t *testing.T) {
 		outer := newManager(t, nil, sessplus.Config{CookieName: "outer"})
 		var pattern, title string
 		var form *multipart.Form
-		s := s5Site(t, "HTTP/1.1", func(h http.Handler) http.Handler {
+		s := newSiteOn(t, "HTTP/1.1", func(h http.Handler) http.Handler {
 			mux := http.NewServeMux()
 			mux.Handle("POST /album/{id}", h)
 			inner := outer.Handler(m.Handler(mux))
@@ -123,20 +123,20 @@ func TestRequestOutsideSeesWhatWasPutIntoItsCopy(t *testing.T) {
 
 // SPEC 5.11
 func TestSameManagerTwiceActsOnce(t *testing.T) {
-	b := &s5Backend{Backend: sessplus.Memory()}
+	b := &recorder{Backend: sessplus.Memory()}
 	m := newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b})
 	between := newManager(t, nil, sessplus.Config{CookieName: "other", Backend: sessplus.Memory()})
 	for name, s := range map[string]*site{"twice": newSite(t, m, m), "with another between": newSite(t, m, between, m)} {
-		b.calls()
+		b.ops()
 		res := s.visit(func(w http.ResponseWriter, r *http.Request) {
 			m.Get(r).Set("n", 1)
 			io.WriteString(w, "x")
 		})
-		if got := b.calls(); !slices.Equal(got, []string{"create"}) || len(res.setCookies("sid")) != 1 {
+		if got := b.ops(); !slices.Equal(got, []string{"create"}) || len(res.setCookies("sid")) != 1 {
 			t.Errorf("%s: calls = %q, Set-Cookie = %q, want one of each", name, got, res.setCookies("sid"))
 		}
 		s.visit(func(_ http.ResponseWriter, r *http.Request) { m.Get(r).Set("n", m.Get(r).GetInt("n")+1) })
-		if got := b.calls(); !slices.Equal(got, []string{"load", "update"}) {
+		if got := b.ops(); !slices.Equal(got, []string{"load", "update"}) {
 			t.Errorf("%s: calls = %q, want one load and one update", name, got)
 		}
 	}

@@ -251,7 +251,7 @@ func TestErrorsQuoteNoValue(t *testing.T) {
 	q := newSite(t, newManager(t, &other, config))
 	q.client = s.client
 	u := s.jar(s.client)["c"]
-	get7(q, func(s *sessplus.Session) string {
+	q.answerTo(func(s *sessplus.Session) string {
 		if v := s.Get("a"); v != nil {
 			t.Errorf("Get of what cannot be decoded = %v, want nil", v)
 		}

@@ -27,37 +27,37 @@ func TestLoginIsNeverStoredUnderTheIDFromBefore(t *testing.T) {
 			t.Errorf("Update = %v, want ErrHeadersSent", err)
 		}
 	}
-	for name, handle := range map[string]func(t *testing.T, b *s5Backend, w http.ResponseWriter, s *sessplus.Session){
-		"after Flush": func(t *testing.T, _ *s5Backend, w http.ResponseWriter, s *sessplus.Session) {
+	for name, handle := range map[string]func(t *testing.T, b *recorder, w http.ResponseWriter, s *sessplus.Session){
+		"after Flush": func(t *testing.T, _ *recorder, w http.ResponseWriter, s *sessplus.Session) {
 			w.(http.Flusher).Flush()
 			login(s)
 			refused(t, s)
 		},
-		"after a commit that failed": func(t *testing.T, b *s5Backend, w http.ResponseWriter, s *sessplus.Session) {
+		"after a commit that failed": func(t *testing.T, b *recorder, w http.ResponseWriter, s *sessplus.Session) {
 			login(s)
-			b.setHook(s5Down())
+			b.setHook(downBut())
 			w.Write([]byte("x"))
 			b.setHook(nil)
 			refused(t, s)
 		},
-		"after a status of 500": func(t *testing.T, _ *s5Backend, w http.ResponseWriter, s *sessplus.Session) {
+		"after a status of 500": func(t *testing.T, _ *recorder, w http.ResponseWriter, s *sessplus.Session) {
 			login(s)
 			http.Error(w, "", http.StatusInternalServerError)
 			refused(t, s)
 		},
-		"Update, then a status of 500": func(t *testing.T, _ *s5Backend, w http.ResponseWriter, s *sessplus.Session) {
+		"Update, then a status of 500": func(t *testing.T, _ *recorder, w http.ResponseWriter, s *sessplus.Session) {
 			s.Renew()
 			if name, err := sessplus.Field[string]("user").Update(s, func(string) string { return "ann" }); err != nil || name != "ann" {
 				t.Errorf("Update = %q, %v", name, err)
 			}
 			w.WriteHeader(http.StatusInternalServerError)
 		},
-		"Update, then a Set that fails": func(t *testing.T, _ *s5Backend, _ http.ResponseWriter, s *sessplus.Session) {
+		"Update, then a Set that fails": func(t *testing.T, _ *recorder, _ http.ResponseWriter, s *sessplus.Session) {
 			s.Renew()
 			sessplus.Field[string]("user").Update(s, func(string) string { return "ann" })
 			s.Set("", 1)
 		},
-		"Update, then a panic": func(t *testing.T, _ *s5Backend, _ http.ResponseWriter, s *sessplus.Session) {
+		"Update, then a panic": func(t *testing.T, _ *recorder, _ http.ResponseWriter, s *sessplus.Session) {
 			s.Renew()
 			sessplus.Field[string]("user").Update(s, func(string) string { return "ann" })
 			panic(http.ErrAbortHandler)
@@ -65,7 +65,7 @@ func TestLoginIsNeverStoredUnderTheIDFromBefore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			onEveryBackend(t, func(t *testing.T, inner sessplus.Backend) {
-				b := &s5Backend{Backend: inner}
+				b := &recorder{Backend: inner}
 				s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
 				s.with(func(s *sessplus.Session) { s.Set("cart", 1) })
 				planted := s.jar(s.client)["s"]
@@ -117,7 +117,7 @@ func TestPanicInsideTheCommitKeepsTheRenewal(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, inner sessplus.Backend) {
 		for _, step := range []string{"create", "take", "end"} {
 			for _, status := range []int{http.StatusOK, http.StatusInternalServerError} {
-				b := &s5Backend{Backend: inner}
+				b := &recorder{Backend: inner}
 				s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
 				s.with(func(s *sessplus.Session) { s.Set("cart", 1) })
 				planted := s.jar(s.client)["s"]
@@ -161,10 +161,10 @@ func TestPanicInsideTheCommitKeepsTheRenewal(t *testing.T) {
 func TestLogoutOfAnOptionalBackendThatIsDown(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, inner sessplus.Backend) {
 		for _, lazy := range []bool{false, true} {
-			b := &s5Backend{Backend: inner}
+			b := &recorder{Backend: inner}
 			s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, Optional: true, Lazy: lazy}))
 			s.with(func(s *sessplus.Session) { s.Set("user", "ann") })
-			b.setHook(s5Down("load"))
+			b.setHook(downBut("load"))
 			r := s.with(func(s *sessplus.Session) { s.Destroy() })
 			b.setHook(nil)
 			if r.StatusCode != http.StatusServiceUnavailable || len(r.setCookies("s")) != 1 {
@@ -177,14 +177,14 @@ func TestLogoutOfAnOptionalBackendThatIsDown(t *testing.T) {
 // SPEC 3.4: an Update fills an emptied session, and the call that lets the browser have the cookie again fails.
 func TestRefilledSessionIsNotAnsweredWithoutACookie(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, inner sessplus.Backend) {
-		b := &s5Backend{Backend: inner}
+		b := &recorder{Backend: inner}
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 		slow := c.begin(c.withCookies(c.jar(c.client)), func(s *sessplus.Session) {
 			if _, err := sessplus.Field[int]("n").Update(s, increment); err != nil {
 				t.Errorf("Update = %v", err)
 			}
-			b.setHook(s5Down())
+			b.setHook(downBut())
 		})
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Clear() })
 		r := slow.finish()
@@ -241,13 +241,13 @@ func TestSetBackAfterALostAnswer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
-				lossy := &afterBackend{Backend: b}
+				lossy := &recorder{Backend: b}
 				s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: lossy}))
 				s.with(func(s *sessplus.Session) { s.Set("n", 1); s.Set("other", 1) })
 				r := s.with(func(s *sessplus.Session) {
-					lossy.after = func(op string) error { return errors.New("the answer is lost") }
+					lossy.setAfter(func(op string) error { return errors.New("the answer is lost") })
 					change.do(s)
-					lossy.after = nil
+					lossy.setAfter(nil)
 					change.back(s)
 				})
 				if r.StatusCode != http.StatusOK {
@@ -265,7 +265,7 @@ func TestSetBackAfterALostAnswer(t *testing.T) {
 
 // SPEC 3.8
 func TestRenewGivesANewIDAndKeepsTheRest(t *testing.T) {
-	spec3Each(t, func(t *testing.T, c *spec3Case) {
+	onEveryVariant(t, func(t *testing.T, c *sidSite) {
 		id := c.start()
 		old := c.jar(c.client)["sid"]
 		before, _ := c.record(id)
@@ -280,7 +280,7 @@ func TestRenewGivesANewIDAndKeepsTheRest(t *testing.T) {
 				t.Errorf("after Renew and Save: Get = %v, IsNew() = %v; want 1, false", s.Get("a"), s.IsNew("sid"))
 			}
 		}))
-		k := spec3SetCookie(t, r, "sid")
+		k := setCookie(t, r, "sid")
 		if k == nil || k.Value == old || renewed == id || c.jar(c.client)["sid"] != k.Value {
 			t.Fatalf("Set-Cookie = %v, ID() = %q; want new ones", k, renewed)
 		}
@@ -307,7 +307,7 @@ func TestRenewGivesANewIDAndKeepsTheRest(t *testing.T) {
 
 // SPEC 3.8: what other requests save while the session is renewed is in the new record.
 func TestRenewLosesNothingOfOthers(t *testing.T) {
-	spec3Each(t, func(t *testing.T, c *spec3Case) {
+	onEveryVariant(t, func(t *testing.T, c *sidSite) {
 		id := c.start()
 		c.with(func(s *sessplus.Session) {
 			s.Set("change", "old")
@@ -351,7 +351,7 @@ func TestRenewLosesNothingOfOthers(t *testing.T) {
 
 // SPEC 3.4, 3.8: the new record has no field either, so the browser gets no cookie for it.
 func TestRenewOfASessionEmptiedMeanwhile(t *testing.T) {
-	spec3OnStores(t, func(*sessplus.Config) {}, func(t *testing.T, c *spec3Case) {
+	onStores(t, func(*sessplus.Config) {}, func(t *testing.T, c *sidSite) {
 		c.start()
 		c.ok(c.with(func(s *sessplus.Session) {
 			s.Renew()
@@ -371,7 +371,7 @@ func TestRenewOfASessionThatIsGone(t *testing.T) {
 		"destroyed": func(s *sessplus.Session) { s.Destroy() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			spec3Each(t, func(t *testing.T, c *spec3Case) {
+			onEveryVariant(t, func(t *testing.T, c *sidSite) {
 				c.start()
 				var jar, want string
 				r := c.with(func(s *sessplus.Session) {
@@ -393,7 +393,7 @@ func TestRenewOfASessionThatIsGone(t *testing.T) {
 
 // SPEC 3.8: of one cookie, of several, of all, and of one that has no session yet.
 func TestRenewReachesTheCookiesNamed(t *testing.T) {
-	spec3OnStores(t, func(c *sessplus.Config) { c.Fields = sessplus.Include("a") }, func(t *testing.T, c *spec3Case) {
+	onStores(t, func(c *sessplus.Config) { c.Fields = sessplus.Include("a") }, func(t *testing.T, c *sidSite) {
 		names := []string{"sid", "lazy", "new", "sealed"}
 		c.site = newSite(t, newManager(t, nil, c.cfg,
 			sessplus.Config{CookieName: "lazy", Fields: sessplus.Include("b"), Backend: c.st, Lazy: true},
@@ -419,7 +419,7 @@ func TestRenewReachesTheCookiesNamed(t *testing.T) {
 
 // SPEC 3.8, 5.5: a new id needs a header.
 func TestRenewAfterTheHeaders(t *testing.T) {
-	spec3OnStores(t, func(*sessplus.Config) {}, func(t *testing.T, c *spec3Case) {
+	onStores(t, func(*sessplus.Config) {}, func(t *testing.T, c *sidSite) {
 		c.start()
 		c.visit(func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusOK)
@@ -436,7 +436,7 @@ func TestRenewAfterTheHeaders(t *testing.T) {
 // SPEC 3.11: of two that renew at once one wins, and the other, which has nothing to lose, leaves no record behind.
 func TestOneOfTwoRenewalsWins(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
-		s := &spy{Backend: b}
+		s := &recorder{Backend: b}
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: s}))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 		renew := func(s *sessplus.Session) { s.Renew() }

@@ -25,10 +25,10 @@ func TestSecureCookieIsWorthlessUnderAnotherName(t *testing.T) {
 	two := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "two"}))
 	one.with(func(s *sessplus.Session) { s.Set("a", "secret") })
 	text := one.jar(one.client)["one"]
-	if got := get7(one, readA, "one="+text).body; got != "secret" {
+	if got := one.answerTo(readA, "one="+text).body; got != "secret" {
 		t.Fatalf("under its own name a = %q, want secret", got)
 	}
-	if got := get7(two, readA, "two="+text).body; got != "" {
+	if got := two.answerTo(readA, "two="+text).body; got != "" {
 		t.Errorf("under another name a = %q, want nothing", got)
 	}
 }
@@ -99,7 +99,7 @@ func TestTimeStampOfASecureCookie(t *testing.T) {
 	text := s.jar(s.client)["c"]
 	for _, good := range []string{redate(t, "c", text, time.Now()), rewrite(t, "c", text, time.Now().Add(50*time.Second)),
 		rewrite(t, "c", text, time.Now().Add(-time.Hour+10*time.Second))} {
-		if got := get7(s, readA, "c="+good).body; got != "1" {
+		if got := s.answerTo(readA, "c="+good).body; got != "1" {
 			t.Fatalf("written anew with a date that is good a = %q, want 1", got)
 		}
 	}
@@ -111,7 +111,7 @@ func TestTimeStampOfASecureCookie(t *testing.T) {
 		"before the epoch":   time.Unix(-5, 0),
 	} {
 		for i, text := range []string{redate(t, "c", text, when), rewrite(t, "c", text, when)} {
-			if res := get7(s, readA, "c="+text); res.body != "" || res.StatusCode != http.StatusOK {
+			if res := s.answerTo(readA, "c="+text); res.body != "" || res.StatusCode != http.StatusOK {
 				t.Errorf("%s, content too: %v: status %d, a = %q, want 200 and nothing", name, i == 1, res.StatusCode, res.body)
 			}
 		}
@@ -124,7 +124,7 @@ func TestTooLongCookieIsNotDecoded(t *testing.T) {
 		s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c", MaxChunks: chunks}))
 		long := strings.Repeat("A", chunks*4096+100)
 		short := strings.Repeat("A", 100)
-		res := get7(s, readA, "c="+long)
+		res := s.answerTo(readA, "c="+long)
 		if res.StatusCode != http.StatusOK || res.body != "" || len(res.Header.Values("Set-Cookie")) > 0 {
 			t.Errorf("%d chunks: status %d %q", chunks, res.StatusCode, res.body)
 		}
@@ -152,11 +152,11 @@ func TestTooLongCookieIsNotDecoded(t *testing.T) {
 		parts := strings.SplitN(jar[name], ".", 3-i)
 		whole += parts[len(parts)-1]
 	}
-	if res := get7(roomy, readA, "c="+whole); len(res.body) != 4000 {
+	if res := roomy.answerTo(readA, "c="+whole); len(res.body) != 4000 {
 		t.Fatalf("in one cookie, as long as its chunks may be: a has %d bytes, want 4000", len(res.body))
 	}
 	narrow := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c"}))
-	if res := get7(narrow, readA, "c="+whole); res.body != "" || res.StatusCode != http.StatusOK {
+	if res := narrow.answerTo(readA, "c="+whole); res.body != "" || res.StatusCode != http.StatusOK {
 		t.Errorf("longer than its chunks allow: status %d, a has %d bytes, want 200 and nothing", res.StatusCode, len(res.body))
 	}
 }
@@ -172,7 +172,7 @@ func TestForgedCookieIsAnsweredLikeNone(t *testing.T) {
 	})
 	good := s.jar(s.client)
 	visit := func(cookies ...string) string {
-		res := get7(s, func(s *sessplus.Session) string { return fmt.Sprint(s.Fields(), s.IsNew("sid"), s.ID("sid")) }, cookies...)
+		res := s.answerTo(func(s *sessplus.Session) string { return fmt.Sprint(s.Fields(), s.IsNew("sid"), s.ID("sid")) }, cookies...)
 		res.Header.Del("Date")
 		return fmt.Sprint(res.StatusCode, res.Header, res.body)
 	}
@@ -201,7 +201,7 @@ func TestAlteredSecureCookieIsRefused(t *testing.T) {
 		padded += len(text) - 1 - at
 		for _, c := range alphabet {
 			altered := text[:at] + string(c) + text[at+1:]
-			if got := get7(s, readA, "c="+altered).body; got != "" && altered != text {
+			if got := s.answerTo(readA, "c="+altered).body; got != "" && altered != text {
 				t.Fatalf("with %q in place of %q near its end the cookie is accepted", c, text[at])
 			}
 		}
@@ -217,12 +217,12 @@ func TestAlteredSignedIDIsRefused(t *testing.T) {
 	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c", Backend: sessplus.Memory(), SignID: true}))
 	s.with(func(s *sessplus.Session) { s.Set("a", "1") })
 	text := s.jar(s.client)["c"]
-	if got := get7(s, readA, "c="+text).body; got != "1" {
+	if got := s.answerTo(readA, "c="+text).body; got != "1" {
 		t.Fatalf("a = %q, want 1", got)
 	}
 	at := len(strings.TrimRight(text, "=")) - 1
 	for _, c := range alphabet {
-		if altered := text[:at] + string(c) + text[at+1:]; altered != text && get7(s, readA, "c="+altered).body != "" {
+		if altered := text[:at] + string(c) + text[at+1:]; altered != text && s.answerTo(readA, "c="+altered).body != "" {
 			t.Fatalf("with %q in place of %q near its end the cookie is accepted", c, text[at])
 		}
 	}
