@@ -112,7 +112,11 @@ func (s *Session) writeHeader(h http.Header) {
 		}
 	}
 	s.open = s.open && s.uses == 0 && !personal(h)
-	if sets && s.noteSetCookie(h) {
+	public := sets && s.noteSetCookie(h)
+	if sets {
+		s.unlocked(s.begunBefore)
+	}
+	if public {
 		s.unlocked(func() {
 			s.warn("sessplus: a response with the Set-Cookie of a session was for shared caches, too; its Cache-Control was made private")
 		})

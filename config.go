@@ -138,10 +138,14 @@ type Manager struct {
 	timeout time.Duration
 	onEvent func(ctx context.Context, e Event)
 
-	rejected  rejections // what the log has said of them
-	foreign   namesTold
-	takenOver atomic.Bool // it was said what to check of connections that are taken over
+	rejected    rejections // what the log has said of them
+	foreign     namesTold
+	takenOver   atomic.Bool // it was said what to check of connections that are taken over
+	begunBefore atomic.Bool // it was said that a response began before its session was saved
 }
+
+// String names the cookies.
+func (m *Manager) String() string { return "sessplus.Manager(" + m.cookieNames() + ")" }
 
 func (m *Manager) cookieNames() string {
 	names := make([]string, len(m.cookies))
