@@ -22,14 +22,14 @@ import (
 )
 
 // The optional interfaces of a response writer.
-var s5Optional = []reflect.Type{
+var optionalInterfaces = []reflect.Type{
 	reflect.TypeFor[http.Flusher](), reflect.TypeFor[http.Hijacker](), reflect.TypeFor[http.Pusher](),
 	reflect.TypeFor[io.ReaderFrom](), reflect.TypeFor[io.StringWriter](),
 }
 
-// s5Has is the set of optional interfaces that w has.
-func s5Has(w http.ResponseWriter) (has int) {
-	for i, t := range s5Optional {
+// interfacesOf is the set of optional interfaces that w has.
+func interfacesOf(w http.ResponseWriter) (has int) {
+	for i, t := range optionalInterfaces {
 		if reflect.TypeOf(w).Implements(t) {
 			has |= 1 << i
 		}
@@ -37,49 +37,49 @@ func s5Has(w http.ResponseWriter) (has int) {
 	return has
 }
 
-// An s5Recorder has every optional interface, and passes the calls on to a real response writer. It notes each with
+// A callLog has every optional interface, and passes the calls on to a real response writer. It notes each with
 // whether the session's cookie was in the header by then.
-type s5Recorder struct {
+type callLog struct {
 	http.ResponseWriter
 	calls []string
 	read  io.Reader // what ReadFrom was given
 }
 
-func (x *s5Recorder) note(call string) {
+func (x *callLog) note(call string) {
 	if x.Header().Get("Set-Cookie") == "" {
 		call += " without a cookie"
 	}
 	x.calls = append(x.calls, call)
 }
 
-func (x *s5Recorder) Flush() {
+func (x *callLog) Flush() {
 	x.note("Flush")
 	x.ResponseWriter.(http.Flusher).Flush()
 }
 
-func (x *s5Recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+func (x *callLog) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	x.note("Hijack")
 	return x.ResponseWriter.(http.Hijacker).Hijack()
 }
 
-func (x *s5Recorder) Push(string, *http.PushOptions) error {
+func (x *callLog) Push(string, *http.PushOptions) error {
 	x.calls = append(x.calls, "Push")
 	return http.ErrNotSupported
 }
 
-func (x *s5Recorder) ReadFrom(src io.Reader) (int64, error) {
+func (x *callLog) ReadFrom(src io.Reader) (int64, error) {
 	x.note("ReadFrom")
 	x.read = src
 	return x.ResponseWriter.(io.ReaderFrom).ReadFrom(src)
 }
 
-func (x *s5Recorder) WriteString(s string) (int, error) {
+func (x *callLog) WriteString(s string) (int, error) {
 	x.note("WriteString")
 	return x.ResponseWriter.(io.StringWriter).WriteString(s)
 }
 
-// s5Bases returns w with each combination of the optional interfaces: bit i stands for s5Optional[i]. x has them all.
-func s5Bases(w http.ResponseWriter, x *s5Recorder) []http.ResponseWriter {
+// writersBelow returns w with each combination of the optional interfaces: bit i stands for optionalInterfaces[i]. x has them all.
+func writersBelow(w http.ResponseWriter, x *callLog) []http.ResponseWriter {
 	return []http.ResponseWriter{
 		struct{ http.ResponseWriter }{w},
 		struct {
@@ -258,22 +258,22 @@ func s5Bases(w http.ResponseWriter, x *s5Recorder) []http.ResponseWriter {
 	}
 }
 
-// s5Use calls the optional method with that number.
-func s5Use(w http.ResponseWriter, i int) string {
+// useInterface calls the optional method with that number.
+func useInterface(w http.ResponseWriter, i int) string {
 	switch i {
 	case 0:
 		w.(http.Flusher).Flush()
 		return "Flush"
 	case 1:
 		if conn, _, err := w.(http.Hijacker).Hijack(); err == nil {
-			s5Raw(w, conn, "200 OK")
+			writeRaw(w, conn, "200 OK")
 		}
 		return "Hijack"
 	case 2:
 		w.(http.Pusher).Push("/style.css", nil)
 		return "Push"
 	case 3:
-		w.(io.ReaderFrom).ReadFrom(s5Reader{strings.NewReader("x")})
+		w.(io.ReaderFrom).ReadFrom(plainReader{strings.NewReader("x")})
 		return "ReadFrom"
 	default:
 		w.(io.StringWriter).WriteString("x")
@@ -285,40 +285,40 @@ func s5Use(w http.ResponseWriter, i int) string {
 func TestWriterHasTheInterfacesOfTheOneBelow(t *testing.T) {
 	m := newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory()})
 	var below http.ResponseWriter
-	var x *s5Recorder
+	var x *callLog
 	want := 0
-	s := s5Site(t, "HTTP/1.1", func(h http.Handler) http.Handler {
+	s := newSiteOn(t, "HTTP/1.1", func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			x = &s5Recorder{ResponseWriter: w}
-			below = s5Bases(w, x)[want]
+			x = &callLog{ResponseWriter: w}
+			below = writersBelow(w, x)[want]
 			m.Handler(h).ServeHTTP(below, r)
 		})
 	})
-	for want = range 1 << len(s5Optional) {
-		if got := s5Has(s5Bases(nil, nil)[want]); got != want {
+	for want = range 1 << len(optionalInterfaces) {
+		if got := interfacesOf(writersBelow(nil, nil)[want]); got != want {
 			t.Fatalf("base %05b has %05b", want, got)
 		}
-		for i := range s5Optional {
+		for i := range optionalInterfaces {
 			done := make(chan bool, 1)
 			res := s.visitAs(s.visitor(), func(w http.ResponseWriter, r *http.Request) {
 				defer close(done)
-				if got := s5Has(w); got != want {
+				if got := interfacesOf(w); got != want {
 					t.Errorf("the writer above one with %05b has %05b of Flusher, Hijacker, Pusher, ReaderFrom, StringWriter (from the right)", want, got)
 				}
 				if got := w.(interface{ Unwrap() http.ResponseWriter }).Unwrap(); got != below {
 					t.Errorf("Unwrap() = %T, want the writer below", got)
 				}
-				if s5Has(w)&want>>i&1 == 0 {
+				if interfacesOf(w)&want>>i&1 == 0 {
 					return
 				}
 				sessplus.Get(r).Set("n", 1)
-				if call := s5Use(w, i); !slices.Equal(x.calls, []string{call}) {
+				if call := useInterface(w, i); !slices.Equal(x.calls, []string{call}) {
 					t.Errorf("calls below = %q, want %s", x.calls, call)
 				}
 			})
 			<-done
 			if want>>i&1 == 1 && len(res.setCookies("sid")) != 1 {
-				t.Errorf("%05b, %v: Set-Cookie = %q, want one", want, s5Optional[i], res.Header.Values("Set-Cookie"))
+				t.Errorf("%05b, %v: Set-Cookie = %q, want one", want, optionalInterfaces[i], res.Header.Values("Set-Cookie"))
 			}
 		}
 	}
@@ -330,16 +330,16 @@ func TestWriterIsLikeTheServersOwn(t *testing.T) {
 		outer := newManager(t, nil, sessplus.Config{CookieName: "outer"})
 		m := newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory()})
 		var own int
-		s := s5Site(t, proto, func(h http.Handler) http.Handler {
+		s := newSiteOn(t, proto, func(h http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				own = s5Has(w)
+				own = interfacesOf(w)
 				outer.Handler(m.Handler(h)).ServeHTTP(w, r)
 			})
 		})
 		ended := make(chan struct{})
-		s.s5Post(func(w http.ResponseWriter, r *http.Request) {
+		s.post(func(w http.ResponseWriter, r *http.Request) {
 			defer close(ended)
-			if got := s5Has(w); got != own {
+			if got := interfacesOf(w); got != own {
 				t.Errorf("%s: interfaces %05b, want %05b as without sessplus", proto, got, own)
 			}
 			sessplus.Get(r).Set("n", 1)
@@ -371,23 +371,23 @@ func TestWriterIsLikeTheServersOwn(t *testing.T) {
 	}
 }
 
-// s5UnwrapOnly hides everything but Unwrap.
-type s5UnwrapOnly struct{ w http.ResponseWriter }
+// unwrapOnly hides everything but Unwrap.
+type unwrapOnly struct{ w http.ResponseWriter }
 
-func (u s5UnwrapOnly) Header() http.Header         { return u.w.Header() }
-func (u s5UnwrapOnly) Write(b []byte) (int, error) { return u.w.Write(b) }
-func (u s5UnwrapOnly) WriteHeader(status int)      { u.w.WriteHeader(status) }
-func (u s5UnwrapOnly) Unwrap() http.ResponseWriter { return u.w }
+func (u unwrapOnly) Header() http.Header         { return u.w.Header() }
+func (u unwrapOnly) Write(b []byte) (int, error) { return u.w.Write(b) }
+func (u unwrapOnly) WriteHeader(status int)      { u.w.WriteHeader(status) }
+func (u unwrapOnly) Unwrap() http.ResponseWriter { return u.w }
 
 // SPEC 5.1, 5.2: the controller looks for the method past the writers that lack it.
 func TestControllerCommitsAboveAWriterWithUnwrapOnly(t *testing.T) {
-	for _, p := range s5CommitPoints(t) {
+	for _, p := range commitPoints(t) {
 		if !strings.HasPrefix(p.name, "ResponseController") {
 			continue
 		}
 		m := newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory()})
-		s := s5Site(t, "HTTP/1.1", func(h http.Handler) http.Handler {
-			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { m.Handler(h).ServeHTTP(s5UnwrapOnly{w}, r) })
+		s := newSiteOn(t, "HTTP/1.1", func(h http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { m.Handler(h).ServeHTTP(unwrapOnly{w}, r) })
 		})
 		res := s.visit(func(w http.ResponseWriter, r *http.Request) {
 			if _, ok := w.(http.Flusher); ok {
@@ -406,9 +406,9 @@ func TestControllerCommitsAboveAWriterWithUnwrapOnly(t *testing.T) {
 
 // SPEC 5.2, 5.1: what cannot be done commits nothing.
 func TestControllerOfAWriterThatCannot(t *testing.T) {
-	b := &s5Backend{Backend: sessplus.Memory()}
+	b := &recorder{Backend: sessplus.Memory()}
 	m := newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b})
-	s := s5Site(t, "HTTP/1.1", func(h http.Handler) http.Handler {
+	s := newSiteOn(t, "HTTP/1.1", func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			m.Handler(h).ServeHTTP(struct{ http.ResponseWriter }{w}, r)
 		})
@@ -422,7 +422,7 @@ func TestControllerOfAWriterThatCannot(t *testing.T) {
 				t.Errorf("%s = %v, want ErrNotSupported", call, err)
 			}
 		}
-		if got := b.calls(); len(got) > 0 {
+		if got := b.ops(); len(got) > 0 {
 			t.Errorf("calls of the backend = %q, want none", got)
 		}
 	})
@@ -436,10 +436,10 @@ func TestSendfileSeesTheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory()})
-	var x *s5Recorder
-	s := s5Site(t, "HTTP/1.1", func(h http.Handler) http.Handler {
+	var x *callLog
+	s := newSiteOn(t, "HTTP/1.1", func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			x = &s5Recorder{ResponseWriter: w}
+			x = &callLog{ResponseWriter: w}
 			m.Handler(h).ServeHTTP(x, r)
 		})
 	})
@@ -526,7 +526,7 @@ func TestUpgradedConnection(t *testing.T) {
 // SPEC 5.2, 5.5
 func TestEventStream(t *testing.T) {
 	for _, proto := range []string{"HTTP/1.1", "HTTP/2"} {
-		s := s5Site(t, proto, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory()}).Handler)
+		s := newSiteOn(t, proto, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory()}).Handler)
 		next := make(chan string)
 		s.do <- func(w http.ResponseWriter, r *http.Request) {
 			sess := sessplus.Get(r)
@@ -578,13 +578,13 @@ func TestEventStream(t *testing.T) {
 
 // SPEC 5.4
 func TestFailedSaveReplacesTheResponse(t *testing.T) {
-	points := append(s5CommitPoints(t), s5Point{"return", false, func(http.ResponseWriter, *http.Request) error { return nil }})
+	points := append(commitPoints(t), commitPoint{"return", false, func(http.ResponseWriter, *http.Request) error { return nil }})
 	for _, custom := range []bool{false, true} {
 		for _, p := range points {
 			t.Run(fmt.Sprintf("%s custom=%t", p.name, custom), func(t *testing.T) {
-				b := &s5Backend{Backend: sessplus.Memory(), hook: s5Down()}
+				b := &recorder{Backend: sessplus.Memory(), hook: downBut()}
 				handled := 0
-				logged := &s5Log{}
+				logged := &errorLog{}
 				opts := &sessplus.Options{Logger: slog.New(logged)}
 				if custom {
 					opts.ErrorHandler = func(w http.ResponseWriter, r *http.Request, err error) {
@@ -600,7 +600,7 @@ func TestFailedSaveReplacesTheResponse(t *testing.T) {
 					sessplus.Config{CookieName: "bad", Backend: b, Fields: sessplus.Include("bad")},
 					sessplus.Config{CookieName: "good", Backend: sessplus.Memory(), Fields: sessplus.Include("good")},
 					sessplus.Config{CookieName: "sealed", Fields: sessplus.Include("sealed")})
-				s := s5Site(t, "HTTP/1.1", m.Handler)
+				s := newSiteOn(t, "HTTP/1.1", m.Handler)
 				res := s.visit(func(w http.ResponseWriter, r *http.Request) {
 					sess := sessplus.Get(r)
 					for _, name := range []string{"bad", "good", "sealed"} {
@@ -625,7 +625,7 @@ func TestFailedSaveReplacesTheResponse(t *testing.T) {
 					if _, err := io.WriteString(w, "the handler"); !errors.Is(err, sessplus.ErrUnavailable) {
 						t.Errorf("io.WriteString = %v, want ErrUnavailable", err)
 					}
-					if _, err := io.Copy(w, s5Reader{strings.NewReader("the handler")}); !errors.Is(err, sessplus.ErrUnavailable) {
+					if _, err := io.Copy(w, plainReader{strings.NewReader("the handler")}); !errors.Is(err, sessplus.ErrUnavailable) {
 						t.Errorf("io.Copy = %v, want ErrUnavailable", err)
 					}
 					if err := http.NewResponseController(w).Flush(); !errors.Is(err, sessplus.ErrUnavailable) {
@@ -669,11 +669,11 @@ func TestFailedSaveReplacesTheResponse(t *testing.T) {
 
 // SPEC 5.4, 5.8: the browser logs out although the server cannot (SPEC 6.2), and no cache keeps that answer.
 func TestFailedDestroyIsNotCached(t *testing.T) {
-	b := &s5Backend{Backend: sessplus.Memory()}
+	b := &recorder{Backend: sessplus.Memory()}
 	opts := &sessplus.Options{ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(404) }}
 	s := newSite(t, newManager(t, opts, sessplus.Config{CookieName: "sid", Backend: b}))
 	s.with(func(s *sessplus.Session) { s.Set("n", 1) })
-	b.setHook(s5Down("load"))
+	b.setHook(downBut("load"))
 	res := s.visit(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "public, max-age=3600")
 		sessplus.Get(r).Destroy()

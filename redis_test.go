@@ -1,6 +1,7 @@
 package sessplus_test
 
 import (
+	"fmt"
 	"net/http"
 	"testing"
 	"time"
@@ -60,4 +61,35 @@ func TestRedisUserWithoutExpiryLeavesNoRecord(t *testing.T) {
 	if keys := r.Keys(t.Context(), "*").Val(); len(keys) > 0 {
 		t.Errorf("there are the keys %q", keys)
 	}
+}
+
+// SPEC 4.1, 4.3: a script of Redis gets more names and values than Lua unpacks at once (8000), and each is saved or removed.
+func TestThousandsOfFieldsInRedis(t *testing.T) {
+	const n = 5000
+	c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: sessplus.Redis(servers.Redis(t))}))
+	name := func(i int) string { return fmt.Sprint("f", i) }
+	for round := range 2 {
+		c.mustAsk(c.client, func(s *sessplus.Session) {
+			for i := range n {
+				s.Set(name(i), i+round)
+			}
+		})
+		c.mustAsk(c.client, func(s *sessplus.Session) {
+			for i := range n {
+				if got := s.GetInt(name(i)); got != i+round {
+					t.Fatalf("round %d: %s = %d, want %d", round, name(i), got, i+round)
+				}
+			}
+		})
+	}
+	c.mustAsk(c.client, func(s *sessplus.Session) {
+		for i := range n - 1 {
+			s.Delete(name(i + 1))
+		}
+	})
+	c.mustAsk(c.client, func(s *sessplus.Session) {
+		if got := s.Fields(); len(got) != 1 || got[0] != name(0) {
+			t.Errorf("%d fields are left, want only %s", len(got), name(0))
+		}
+	})
 }

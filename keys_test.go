@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sessplus/sessplus"
 )
@@ -75,4 +76,55 @@ func TestCookieOfALostBlockKey(t *testing.T) {
 		t.Errorf("status = %d, want 200", r.StatusCode)
 	}
 	j.mustWarn(t)
+}
+
+// SPEC 3.10: a request that only reads re-writes the cookie, once, and then the old key can go.
+func TestOlderKeyIsReplaced(t *testing.T) {
+	older, newer := sessplus.GenerateKeyPair(), sessplus.GenerateKeyPair()
+	stage := func(cfg sessplus.Config, keys ...sessplus.KeyPair) *sidSite {
+		return &sidSite{site: newSite(t, newManager(t, &sessplus.Options{Keys: keys}, cfg))}
+	}
+	read := func(s *sessplus.Session) {}
+	for name, cfg := range map[string]sessplus.Config{
+		"secure cookie": {CookieName: "sid"},
+		"max age":       {CookieName: "sid", MaxAge: time.Hour},
+		"split":         {CookieName: "sid", MaxChunks: 3},
+		"signed id":     {CookieName: "sid", Backend: sessplus.Memory(), SignID: true, MaxAge: time.Hour},
+		"lazy":          {CookieName: "sid", Backend: sessplus.Memory(), SignID: true, Lazy: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			value := "1"
+			if cfg.MaxChunks > 1 {
+				value = strings.Repeat("x", 4000)
+			}
+			seen := false
+			look := func(s *sessplus.Session) { seen = s.Get("a") == value && s.Permanent("sid") }
+			before, both, after := stage(cfg, older), stage(cfg, newer, older), stage(cfg, newer)
+			before.ok(before.with(func(s *sessplus.Session) { s.Set("a", value); s.SetPermanent("sid", true) }))
+			jar := before.client.Jar // the sites differ in the port only, which cookies ignore
+			for _, c := range []*sidSite{both, after} {
+				c.client = &http.Client{Jar: jar}
+			}
+			if r := both.visit(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) }); len(r.setCookies("sid")) > 0 {
+				t.Errorf("status 500: Set-Cookie = %q, want none", r.setCookies("sid"))
+			}
+			first := both.ok(both.with(look))
+			if k := setCookie(t, first, "sid"); !seen || k == nil || k.MaxAge < 30*24*3600-60 {
+				t.Errorf("both keys: read = %v, Set-Cookie = %v; want true, and one for 31 days", seen, k)
+			}
+			for range 2 {
+				if r := both.ok(both.with(read)); len(r.Header.Values("Set-Cookie")) > 0 {
+					t.Errorf("both keys, again: Set-Cookie = %q, want none", r.Header.Values("Set-Cookie"))
+				}
+			}
+			seen = false
+			if after.ok(after.with(look)); !seen {
+				t.Error("the new key alone does not read the cookie")
+			}
+			seen = false
+			if before.ok(before.with(look)); seen {
+				t.Error("the old key still reads the cookie")
+			}
+		})
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -190,9 +191,9 @@ func TestUpdateWithoutARecordIsAPlainChange(t *testing.T) {
 			t.Run(test.name, func(t *testing.T) {
 				config := test.config(b)
 				config.CookieName = "s"
-				var w *spy
+				var w *recorder
 				if b == config.Backend {
-					w = &spy{Backend: b}
+					w = &recorder{Backend: b}
 					config.Backend = w
 				}
 				c := newCrowd(t, newManager(t, nil, config))
@@ -206,7 +207,7 @@ func TestUpdateWithoutARecordIsAPlainChange(t *testing.T) {
 						test.before(s)
 					}
 					update(s, test.want)
-					if w != nil && w.writes > 0 {
+					if w != nil && slices.ContainsFunc(w.ops(), func(op string) bool { return op != "load" }) {
 						t.Error("a record was written before the commit")
 					}
 				})
@@ -283,16 +284,19 @@ func TestUpdateOfAnUnsavedChange(t *testing.T) {
 // SPEC 4.5, 4.7: an Update of one goroutine, while another saves a renewal, is neither lost nor told that the session has ended.
 func TestUpdateBesideARenewal(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
-		spied := &spy{Backend: b}
+		spied := &recorder{Backend: b}
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: spied}))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 		c.mustAsk(c.client, func(s *sessplus.Session) {
 			var wg sync.WaitGroup
 			var err error
-			spied.afterTake = func() { // the old record is gone, and the session does not know the new one yet
-				wg.Go(func() { _, err = counter.Update(s, increment) })
-				time.Sleep(100 * time.Millisecond)
-			}
+			spied.setAfter(func(op string) error {
+				if op == "take" { // the old record is gone, and the session does not know the new one yet
+					wg.Go(func() { _, err = counter.Update(s, increment) })
+					time.Sleep(100 * time.Millisecond)
+				}
+				return nil
+			})
 			s.Renew()
 			saved := s.Save()
 			wg.Wait()
@@ -310,7 +314,7 @@ func TestUpdateBesideARenewal(t *testing.T) {
 
 // SPEC 4.2, 4.5
 func TestUpdateOfAnEndedSession(t *testing.T) {
-	onEveryEnding(t, func(t *testing.T, b *spy, config sessplus.Config, end func(*crowd), kept bool) {
+	onEveryEnding(t, func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool) {
 		c := newCrowd(t, newManager(t, nil, config))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 		late := sessplus.Field[int]("late")
@@ -330,12 +334,12 @@ func TestUpdateOfAnEndedSession(t *testing.T) {
 // SPEC 4.5, 6.7: an answer that is lost, so that it is not known whether the update happened, is not a second update.
 func TestUpdateWhoseAnswerIsLostHappensOnce(t *testing.T) {
 	behindProxy(t, func(t *testing.T, f faulty) {
-		b := &spy{Backend: f.backend}
+		b := &recorder{Backend: f.backend}
 		c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 10 * time.Second}, sessplus.Config{CookieName: "s", Backend: b}))
 		for _, warm := range []bool{false, true} { // Redis learns a script with the first call of it
 			visitor := c.visitor()
 			c.mustAsk(visitor, func(s *sessplus.Session) { s.Set("user", "ann") })
-			key := b.keys[len(b.keys)-1]
+			key := b.newest()
 			stored := func() string {
 				r, err := f.direct.Load(t.Context(), key)
 				if err != nil {
@@ -384,7 +388,7 @@ func TestUpdateWhoseAnswerIsLostHappensOnce(t *testing.T) {
 // SPEC 4.5: an Update that others always come before ends with the timeout.
 func TestUpdateGivesUpWithTheTimeout(t *testing.T) {
 	const timeout = 300 * time.Millisecond
-	b := &s5Backend{Backend: sessplus.Memory()}
+	b := &recorder{Backend: sessplus.Memory()}
 	c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: timeout}, sessplus.Config{CookieName: "s", Backend: b}))
 	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 	c.askWith(c.client, func(s *sessplus.Session) {

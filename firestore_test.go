@@ -2,6 +2,7 @@ package sessplus_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -172,4 +173,36 @@ func TestFirestoreErrorsQuoteNothing(t *testing.T) {
 			t.Errorf("%s: the error shows what it should not, or not what it should: %s", code, text)
 		}
 	}
+}
+
+// SPEC 6.6: a record that Firestore has no room for is too large, and not an outage; the old one stays.
+func TestTooLargeForFirestore(t *testing.T) {
+	c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: sessplus.Firestore(servers.Firestore(t), "sessions")}))
+	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+	for name, fields := range map[string]map[string]int{
+		"one value":          {"a": 1_048_490},
+		"a larger one":       {"a": 2 << 20},
+		"much larger":        {"a": 9 << 20},
+		"together":           {"a": 600_000, "b": 600_000},
+		"with what is there": {"a": 1_048_400},
+	} {
+		start := time.Now()
+		for _, client := range []*http.Client{c.client, c.visitor()} {
+			answer := c.askWith(client, func(s *sessplus.Session) {
+				for field, size := range fields {
+					s.Set(field, strings.Repeat("x", size-2))
+				}
+				if err := s.Save(); !errors.Is(err, sessplus.ErrTooLarge) || errors.Is(err, sessplus.ErrUnavailable) {
+					t.Errorf("%s: Save() = %v, want ErrTooLarge", name, err)
+				}
+			})
+			if answer.StatusCode != 500 {
+				t.Errorf("%s: status = %d, want 500", name, answer.StatusCode)
+			}
+		}
+		if took := time.Since(start); took > 4*time.Second {
+			t.Errorf("%s: took %v", name, took)
+		}
+	}
+	c.mustAsk(c.client, wantUser(t, "ann"))
 }

@@ -20,36 +20,36 @@ import (
 // FuzzWriter plays handlers against a real server, and compares what they do with a model of SPEC 5.1, 5.5, 5.6 and 5.9.
 // The first byte says what the visitor brings, each other one is a step.
 func FuzzWriter(f *testing.F) {
-	for _, steps := range s5Seeds {
+	for _, steps := range writerSeeds {
 		for visitor := range byte(8) {
-			f.Add(append([]byte{visitor}, s5Script(steps)...))
+			f.Add(append([]byte{visitor}, writerScript(steps)...))
 		}
 	}
 	m := newManager(f, nil,
 		sessplus.Config{CookieName: "sid", Backend: sessplus.Memory(), Fields: sessplus.Include("a", "b"), Lifetime: time.Minute},
 		sessplus.Config{CookieName: "sec", Fields: sessplus.Include("c")})
 	ended := make(chan struct{}, 1)
-	s := s5Site(f, "HTTP/1.1", func(h http.Handler) http.Handler { return s5Notify(ended)(m.Handler(h)) })
+	s := newSiteOn(f, "HTTP/1.1", func(h http.Handler) http.Handler { return notifyEnd(ended)(m.Handler(h)) })
 	f.Fuzz(func(t *testing.T, script []byte) {
 		if len(script) == 0 || len(script) > 40 {
 			t.Skip()
 		}
 		v := *s
 		v.TB = t
-		p := &s5Play{T: t, site: &v, ended: ended}
+		p := &writerPlay{T: t, site: &v, ended: ended}
 		p.run(script[0], script[1:])
 	})
 }
 
 // The steps of a handler, in the order of their bytes.
-var s5Steps = []string{
+var writerSteps = []string{
 	"status 100", "status 103", "status 200", "status 204", "status 302", "status 404", "status 500", "status 503",
 	"Write", "WriteString", "ReadFrom", "Flush", "Hijack",
 	"set a", "set b", "set c", "reset a", "reset c", "delete a", "delete b", "delete c",
 	"Save", "Destroy", "Destroy sid", "Destroy sec", "Renew", "Renew sid", "Renew sec", "panic",
 }
 
-var s5Seeds = []string{
+var writerSeeds = []string{
 	"", "set a", "set a,set c,Write", "status 103,set a,status 200", "status 100,set c,Flush", "set a,status 500", "set a,Save,set a,status 503",
 	"set a,Save,panic", "set a,set c,panic", "Write,set a", "Write,set c,Save", "Write,Renew,Save", "Write,Destroy,set a", "Write,Destroy",
 	"Destroy,set a,set c", "set a,Save,Destroy,set a,Save", "delete a,delete b,Save,set a", "delete a,delete b,Write,set b,Save",
@@ -58,12 +58,12 @@ var s5Seeds = []string{
 	"Renew,status 500,Save", "status 503,Renew sid,delete b,Save", "Write,Renew sid,delete b,Save", "Destroy,status 503", "delete c,Save,Destroy,status 503,Save", "set a,status 404,set b,status 500",
 }
 
-func s5Script(steps string) (script []byte) {
+func writerScript(steps string) (script []byte) {
 	if steps == "" {
 		return nil
 	}
 	for step := range strings.SplitSeq(steps, ",") {
-		i := slices.Index(s5Steps, step)
+		i := slices.Index(writerSteps, step)
 		if i < 0 {
 			panic("no step " + step)
 		}
@@ -72,34 +72,34 @@ func s5Script(steps string) (script []byte) {
 	return script
 }
 
-type s5Fields map[string]string
+type writerFields map[string]string
 
-// An s5Part is the model of one cookie.
-type s5Part struct {
+// A writerPart is the model of one cookie.
+type writerPart struct {
 	sealed bool
-	came   bool       // with the request
-	now    s5Fields   // what the handler sees
-	saved  s5Fields   // what is stored of it; nil: no session
-	header string     // what the response does to the cookie: "", "set" or "drop"
-	renew  bool       // asked for
-	expire bool       // asked for by Destroy
-	ended  []int      // records to remove
-	stores []s5Fields // of a server-side cookie: every record there was, nil when it is gone
-	cur    int        // of stores
+	came   bool           // with the request
+	now    writerFields   // what the handler sees
+	saved  writerFields   // what is stored of it; nil: no session
+	header string         // what the response does to the cookie: "", "set" or "drop"
+	renew  bool           // asked for
+	expire bool           // asked for by Destroy
+	ended  []int          // records to remove
+	stores []writerFields // of a server-side cookie: every record there was, nil when it is gone
+	cur    int            // of stores
 }
 
 // has reports whether the browser has the cookie once the headers go as they are.
-func (p *s5Part) has() bool { return p.header == "set" || p.came && p.header == "" }
+func (p *writerPart) has() bool { return p.header == "set" || p.came && p.header == "" }
 
-func (p *s5Part) destroy() {
+func (p *writerPart) destroy() {
 	if p.saved != nil && !p.sealed {
 		p.ended = append(p.ended, p.cur)
 	}
-	p.now, p.saved, p.renew, p.expire = s5Fields{}, nil, false, p.has()
+	p.now, p.saved, p.renew, p.expire = writerFields{}, nil, false, p.has()
 }
 
 // commit saves, and reports whether it was too late for that.
-func (p *s5Part) commit(late bool) (tooLate bool) {
+func (p *writerPart) commit(late bool) (tooLate bool) {
 	for _, i := range p.ended {
 		p.stores[i] = nil
 	}
@@ -148,13 +148,13 @@ func (p *s5Part) commit(late bool) (tooLate bool) {
 	return tooLate
 }
 
-// An s5Play is one request, and its model.
-type s5Play struct {
+// A writerPlay is one request, and its model.
+type writerPlay struct {
 	*testing.T
 	site  *site
 	ended chan struct{}
 
-	sid, sec s5Part
+	sid, sec writerPart
 	status   int
 	sent     bool // the headers have gone
 	rejected bool // with a status of 500 or more
@@ -163,10 +163,10 @@ type s5Play struct {
 	steps    []string
 }
 
-func (p *s5Play) parts() []*s5Part { return []*s5Part{&p.sid, &p.sec} }
+func (p *writerPlay) parts() []*writerPart { return []*writerPart{&p.sid, &p.sec} }
 
 // answer is what the model does before the headers go.
-func (p *s5Play) answer(status int) {
+func (p *writerPlay) answer(status int) {
 	if p.sent {
 		return
 	}
@@ -176,7 +176,7 @@ func (p *s5Play) answer(status int) {
 	}
 }
 
-func (p *s5Play) save(late bool) (tooLate bool) {
+func (p *writerPlay) save(late bool) (tooLate bool) {
 	for _, part := range p.parts() {
 		tooLate = part.commit(late) || tooLate
 	}
@@ -184,7 +184,7 @@ func (p *s5Play) save(late bool) (tooLate bool) {
 }
 
 // request makes one with these cookies, and returns the response and the handler's session once it has ended.
-func (p *s5Play) request(cookies string, h http.HandlerFunc) (*http.Response, *sessplus.Session) {
+func (p *writerPlay) request(cookies string, h http.HandlerFunc) (*http.Response, *sessplus.Session) {
 	var sess *sessplus.Session
 	p.site.do <- func(w http.ResponseWriter, r *http.Request) {
 		sess = sessplus.Get(r)
@@ -209,8 +209,8 @@ func (p *s5Play) request(cookies string, h http.HandlerFunc) (*http.Response, *s
 }
 
 // fields returns what a request with these cookies sees.
-func (p *s5Play) fields(cookies string) s5Fields {
-	seen := s5Fields{}
+func (p *writerPlay) fields(cookies string) writerFields {
+	seen := writerFields{}
 	p.request(cookies, func(_ http.ResponseWriter, r *http.Request) {
 		s := sessplus.Get(r)
 		for _, name := range s.Fields() {
@@ -220,9 +220,9 @@ func (p *s5Play) fields(cookies string) s5Fields {
 	return seen
 }
 
-func (p *s5Play) run(visitor byte, script []byte) {
+func (p *writerPlay) run(visitor byte, script []byte) {
 	p.sec.sealed = true
-	p.sid.now, p.sec.now = s5Fields{}, s5Fields{}
+	p.sid.now, p.sec.now = writerFields{}, writerFields{}
 	for bit, name := range []string{"a", "b", "c"} {
 		part := &p.sid
 		if name == "c" {
@@ -248,13 +248,13 @@ func (p *s5Play) run(visitor byte, script []byte) {
 	for _, part := range p.parts() {
 		if part.came {
 			part.saved = maps.Clone(part.now)
-			part.stores = []s5Fields{part.saved}
+			part.stores = []writerFields{part.saved}
 		}
 	}
 	res, sess := p.request(strings.Join(cookies, "; "), func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Add("Set-Cookie", "own=1")
 		for i, b := range script {
-			p.step(w, sessplus.Get(r), s5Steps[int(b)%len(s5Steps)], fmt.Sprint(i+1))
+			p.step(w, sessplus.Get(r), writerSteps[int(b)%len(writerSteps)], fmt.Sprint(i+1))
 		}
 	})
 	if !p.panicked {
@@ -270,14 +270,14 @@ func (p *s5Play) run(visitor byte, script []byte) {
 }
 
 // step does one step, and the model with it.
-func (p *s5Play) step(w http.ResponseWriter, s *sessplus.Session, step, value string) {
+func (p *writerPlay) step(w http.ResponseWriter, s *sessplus.Session, step, value string) {
 	verb, arg, _ := strings.Cut(step, " ")
 	response := strings.Contains("status Write WriteString ReadFrom Flush Hijack", verb)
 	if response && p.hijacked {
 		return
 	}
 	p.steps = append(p.steps, step)
-	var part *s5Part
+	var part *writerPart
 	switch {
 	case arg == "a" || arg == "b":
 		part = &p.sid
@@ -299,7 +299,7 @@ func (p *s5Play) step(w http.ResponseWriter, s *sessplus.Session, step, value st
 		io.WriteString(w, "x")
 		p.answer(200)
 	case "ReadFrom":
-		io.Copy(w, s5Reader{strings.NewReader("x")})
+		io.Copy(w, plainReader{strings.NewReader("x")})
 		p.answer(200)
 	case "Flush":
 		w.(http.Flusher).Flush()
@@ -315,7 +315,7 @@ func (p *s5Play) step(w http.ResponseWriter, s *sessplus.Session, step, value st
 			conn.Close()
 			return
 		}
-		s5Raw(w, conn, "200 OK")
+		writeRaw(w, conn, "200 OK")
 		p.answer(200)
 	case "set", "reset":
 		if verb == "reset" {
@@ -360,7 +360,7 @@ func (p *s5Play) step(w http.ResponseWriter, s *sessplus.Session, step, value st
 }
 
 // check compares the response, and what is stored, with the model.
-func (p *s5Play) check(res *http.Response, sess *sessplus.Session, cookies []string) {
+func (p *writerPlay) check(res *http.Response, sess *sessplus.Session, cookies []string) {
 	if res == nil {
 		if !p.panicked {
 			p.Error("the request has no answer")
@@ -384,7 +384,7 @@ func (p *s5Play) check(res *http.Response, sess *sessplus.Session, cookies []str
 	}
 }
 
-func (p *s5Play) checkResponse(res *http.Response) {
+func (p *writerPlay) checkResponse(res *http.Response) {
 	if res.StatusCode != p.status {
 		p.Errorf("status %d, want %d", res.StatusCode, p.status)
 	}

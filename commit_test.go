@@ -1,196 +1,43 @@
 package sessplus_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log"
-	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/sessplus/sessplus"
 )
 
-// An s5Backend is somebody else's backend: it notes the calls, and hook, if there is one, may delay or break them.
-type s5Backend struct {
-	sessplus.Backend
-	hook func(ctx context.Context, op string) error
-
-	mu  sync.Mutex // guards ops
-	ops []string
-}
-
-func (b *s5Backend) call(ctx context.Context, op string) error {
-	b.mu.Lock()
-	b.ops = append(b.ops, op)
-	hook := b.hook
-	b.mu.Unlock()
-	if hook == nil {
-		return nil
-	}
-	return hook(ctx, op)
-}
-
-func (b *s5Backend) setHook(hook func(ctx context.Context, op string) error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.hook = hook
-}
-
-// calls returns the calls since the last time it was asked.
-func (b *s5Backend) calls() []string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	ops := b.ops
-	b.ops = nil
-	return ops
-}
-
-func (b *s5Backend) Load(ctx context.Context, key string) (*sessplus.Record, error) {
-	if err := b.call(ctx, "load"); err != nil {
-		return nil, err
-	}
-	return b.Backend.Load(ctx, key)
-}
-
-func (b *s5Backend) Create(ctx context.Context, key string, r *sessplus.Record) error {
-	if err := b.call(ctx, "create"); err != nil {
-		return err
-	}
-	return b.Backend.Create(ctx, key, r)
-}
-
-func (b *s5Backend) Update(ctx context.Context, key string, c *sessplus.Change) (sessplus.Result, error) {
-	if err := b.call(ctx, "update"); err != nil {
-		return sessplus.Result{}, err
-	}
-	return b.Backend.Update(ctx, key, c)
-}
-
-func (b *s5Backend) End(ctx context.Context, key string, e *sessplus.Ending) (*sessplus.Record, error) {
-	if err := b.call(ctx, stepName(e)); err != nil {
-		return nil, err
-	}
-	return b.Backend.End(ctx, key, e)
-}
-
-var errS5Down = errors.New("down")
-
-// s5Down is the hook of a backend that is down, except for the calls named.
-func s5Down(except ...string) func(context.Context, string) error {
-	return func(_ context.Context, op string) error {
-		if slices.Contains(except, op) {
-			return nil
-		}
-		return errS5Down
-	}
-}
-
-// An s5Log keeps the errors that were logged.
-type s5Log struct {
-	mu   sync.Mutex // guards errs
-	errs []error
-}
-
-func (l *s5Log) Enabled(context.Context, slog.Level) bool { return true }
-func (l *s5Log) WithAttrs([]slog.Attr) slog.Handler       { return l }
-func (l *s5Log) WithGroup(string) slog.Handler            { return l }
-func (l *s5Log) Handle(_ context.Context, r slog.Record) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	r.Attrs(func(a slog.Attr) bool {
-		if err, ok := a.Value.Any().(error); ok {
-			l.errs = append(l.errs, err)
-		}
-		return true
-	})
-	return nil
-}
-
-// has reports whether an error was logged that matches target.
-func (l *s5Log) has(target error) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.ContainsFunc(l.errs, func(err error) bool { return errors.Is(err, target) })
-}
-
-// s5Site is newSite for "HTTP/1.1" or "HTTP/2", with any middleware.
-func s5Site(t testing.TB, proto string, wrap func(http.Handler) http.Handler) *site {
-	t.Helper()
-	s := &site{TB: t, do: make(chan http.HandlerFunc, 1)}
-	s.Server = httptest.NewUnstartedServer(wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (<-s.do)(w, r) })))
-	s.Server.Config.ErrorLog = log.New(io.Discard, "", 0)
-	if proto == "HTTP/2" {
-		s.EnableHTTP2 = true
-		s.StartTLS()
-	} else {
-		s.Start()
-	}
-	t.Cleanup(s.Close)
-	v := s.visitor()
-	v.Transport = s.Server.Client().Transport
-	s.client = v
-	return s
-}
-
-// post makes a request that no client repeats, and returns the error of the round trip.
-func (s *site) s5Post(h http.HandlerFunc) (*http.Response, error) {
-	s.Helper()
-	s.do <- h
-	res, err := s.client.Post(s.URL, "text/plain", nil)
-	if err != nil {
-		return nil, err
-	}
-	defer res.Body.Close()
-	_, err = io.Copy(io.Discard, res.Body)
-	return res, err
-}
-
-// s5Raw writes a response to a connection that was taken over, with the headers that the handler had set.
-func s5Raw(w http.ResponseWriter, conn io.WriteCloser, status string) error {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "HTTP/1.1 %s\r\n", status)
-	w.Header().Write(&b)
-	b.WriteString("Connection: close\r\n\r\n")
-	_, err := conn.Write(b.Bytes())
-	return errors.Join(err, conn.Close())
-}
-
-// A plain type, so that io.Copy finds no WriterTo.
-type s5Reader struct{ io.Reader }
-
-func s5Status(code int) func(http.ResponseWriter, *http.Request) error {
+func answersStatus(code int) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, _ *http.Request) error {
 		w.WriteHeader(code)
 		return nil
 	}
 }
 
-// s5CommitPoints are the ways to begin a response.
-func s5CommitPoints(t *testing.T) []s5Point {
+// commitPoints are the ways to begin a response.
+func commitPoints(t *testing.T) []commitPoint {
 	file := filepath.Join(t.TempDir(), "file.txt")
 	if err := os.WriteFile(file, []byte("content"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return []s5Point{
-		{"WriteHeader 200", false, s5Status(200)},
-		{"WriteHeader 204", false, s5Status(204)},
-		{"WriteHeader 302", false, s5Status(302)},
-		{"WriteHeader 304", false, s5Status(304)},
-		{"WriteHeader 404", false, s5Status(404)},
-		{"WriteHeader 499", false, s5Status(499)},
+	return []commitPoint{
+		{"WriteHeader 200", false, answersStatus(200)},
+		{"WriteHeader 204", false, answersStatus(204)},
+		{"WriteHeader 302", false, answersStatus(302)},
+		{"WriteHeader 304", false, answersStatus(304)},
+		{"WriteHeader 404", false, answersStatus(404)},
+		{"WriteHeader 499", false, answersStatus(499)},
 		{"WriteHeader 101", true, func(w http.ResponseWriter, _ *http.Request) error {
 			w.Header().Set("Connection", "Upgrade")
 			w.Header().Set("Upgrade", "test")
@@ -214,7 +61,7 @@ func s5CommitPoints(t *testing.T) []s5Point {
 			return err
 		}},
 		{"io.Copy", false, func(w http.ResponseWriter, _ *http.Request) error {
-			_, err := io.Copy(w, s5Reader{strings.NewReader("content")})
+			_, err := io.Copy(w, plainReader{strings.NewReader("content")})
 			return err
 		}},
 		{"http.ServeContent", false, func(w http.ResponseWriter, r *http.Request) error {
@@ -237,19 +84,19 @@ func s5CommitPoints(t *testing.T) []s5Point {
 			if err != nil {
 				return err
 			}
-			return s5Raw(w, conn, "200 OK")
+			return writeRaw(w, conn, "200 OK")
 		}},
 		{"ResponseController.Hijack", true, func(w http.ResponseWriter, _ *http.Request) error {
 			conn, _, err := http.NewResponseController(w).Hijack()
 			if err != nil {
 				return err
 			}
-			return s5Raw(w, conn, "200 OK")
+			return writeRaw(w, conn, "200 OK")
 		}},
 	}
 }
 
-type s5Point struct {
+type commitPoint struct {
 	name   string
 	http1  bool // there only
 	answer func(w http.ResponseWriter, r *http.Request) error
@@ -258,14 +105,14 @@ type s5Point struct {
 // SPEC 5.1
 func TestCommitComesBeforeTheResponse(t *testing.T) {
 	for _, proto := range []string{"HTTP/1.1", "HTTP/2"} {
-		for _, p := range s5CommitPoints(t) {
+		for _, p := range commitPoints(t) {
 			if proto == "HTTP/2" && p.http1 {
 				continue
 			}
 			t.Run(proto+" "+p.name, func(t *testing.T) {
-				b := &s5Backend{Backend: sessplus.Memory()}
+				b := &recorder{Backend: sessplus.Memory()}
 				m := newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b})
-				s := s5Site(t, proto, m.Handler)
+				s := newSiteOn(t, proto, m.Handler)
 				byNow := make(chan []string, 1)
 				res := s.visit(func(w http.ResponseWriter, r *http.Request) {
 					if r.Proto[:6] != proto[:6] {
@@ -275,7 +122,7 @@ func TestCommitComesBeforeTheResponse(t *testing.T) {
 					if err := p.answer(w, r); err != nil {
 						t.Errorf("%s: %v", p.name, err)
 					}
-					byNow <- b.calls()
+					byNow <- b.ops()
 				})
 				saved := <-byNow
 				if !slices.Equal(saved, []string{"create"}) {
@@ -289,7 +136,7 @@ func TestCommitComesBeforeTheResponse(t *testing.T) {
 						t.Errorf("n = %d in the next request, want 1", got)
 					}
 				})
-				if again := b.calls(); !slices.Equal(again, []string{"load"}) {
+				if again := b.ops(); !slices.Equal(again, []string{"load"}) {
 					t.Errorf("calls of the backend after %s = %q, want that load only", p.name, again)
 				}
 			})
@@ -300,15 +147,15 @@ func TestCommitComesBeforeTheResponse(t *testing.T) {
 // SPEC 5.1
 func TestHandlerReturnCommits(t *testing.T) {
 	for _, proto := range []string{"HTTP/1.1", "HTTP/2"} {
-		b := &s5Backend{Backend: sessplus.Memory()}
-		s := s5Site(t, proto, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b}).Handler)
+		b := &recorder{Backend: sessplus.Memory()}
+		s := newSiteOn(t, proto, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b}).Handler)
 		res := s.visit(func(_ http.ResponseWriter, r *http.Request) {
 			sessplus.Get(r).Set("n", 1)
-			if got := b.calls(); len(got) > 0 {
+			if got := b.ops(); len(got) > 0 {
 				t.Errorf("%s: calls before the return = %q, want none", proto, got)
 			}
 		})
-		if got := b.calls(); !slices.Equal(got, []string{"create"}) || len(res.setCookies("sid")) != 1 {
+		if got := b.ops(); !slices.Equal(got, []string{"create"}) || len(res.setCookies("sid")) != 1 {
 			t.Errorf("%s: calls = %q, Set-Cookie = %q, want a create and a cookie", proto, got, res.setCookies("sid"))
 		}
 	}
@@ -319,8 +166,8 @@ func TestInformationalResponsesDoNotCommit(t *testing.T) {
 	for _, proto := range []string{"HTTP/1.1", "HTTP/2"} {
 		for _, code := range []int{100, 102, 103} {
 			t.Run(fmt.Sprint(proto, " ", code), func(t *testing.T) {
-				b := &s5Backend{Backend: sessplus.Memory()}
-				s := s5Site(t, proto, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b}).Handler)
+				b := &recorder{Backend: sessplus.Memory()}
+				s := newSiteOn(t, proto, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b}).Handler)
 				var seen []int
 				var link string
 				trace := &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
@@ -333,7 +180,7 @@ func TestInformationalResponsesDoNotCommit(t *testing.T) {
 					sess.Set("early", 1)
 					w.Header().Set("Link", "</style.css>; rel=preload")
 					w.WriteHeader(code)
-					if got := b.calls(); len(got) > 0 {
+					if got := b.ops(); len(got) > 0 {
 						t.Errorf("calls after WriteHeader(%d) = %q, want none", code, got)
 					}
 					sess.Set("late", 2)
@@ -355,28 +202,8 @@ func TestInformationalResponsesDoNotCommit(t *testing.T) {
 	}
 }
 
-// s5Late is a site whose visitor has a session with the field kept in the cookie sid and in the secure cookie sealed.
-func s5Late(t *testing.T, b sessplus.Backend, logged *s5Log, around func(http.Handler) http.Handler) *site {
-	m := newManager(t, &sessplus.Options{Logger: slog.New(logged)},
-		sessplus.Config{CookieName: "sid", Backend: b, Fields: sessplus.Exclude("sealed", "fresh")},
-		sessplus.Config{CookieName: "fresh", Backend: b, Fields: sessplus.Include("fresh")},
-		sessplus.Config{CookieName: "sealed", Fields: sessplus.Include("sealed")})
-	s := s5Site(t, "HTTP/1.1", func(h http.Handler) http.Handler {
-		if h = m.Handler(h); around != nil {
-			h = around(h)
-		}
-		return h
-	})
-	s.with(func(s *sessplus.Session) {
-		s.Set("kept", "before")
-		s.Set("gone", "before")
-		s.Set("sealed", "before")
-	})
-	return s
-}
-
-// s5Recover is what many programs have outside: it answers 500 to a panic, and hands on what it got.
-func s5Recover(got chan<- any) func(http.Handler) http.Handler {
+// recovering is what many programs have outside: it answers 500 to a panic, and hands on what it got.
+func recovering(got chan<- any) func(http.Handler) http.Handler {
 	return func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			defer func() {
@@ -392,16 +219,16 @@ func s5Recover(got chan<- any) func(http.Handler) http.Handler {
 
 // SPEC 5.6
 func TestPanicSavesNothing(t *testing.T) {
-	for _, value := range []any{"oops", http.ErrAbortHandler, errS5Down} {
+	for _, value := range []any{"oops", http.ErrAbortHandler, errDown} {
 		for _, caught := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%v caught=%t", value, caught), func(t *testing.T) {
 				got := make(chan any, 1)
 				var around func(http.Handler) http.Handler
 				if caught {
-					around = s5Recover(got)
+					around = recovering(got)
 				}
-				s := s5Late(t, sessplus.Memory(), &s5Log{}, around)
-				res, err := s.s5Post(func(_ http.ResponseWriter, r *http.Request) {
+				s := newLateSite(t, sessplus.Memory(), &errorLog{}, around)
+				res, err := s.post(func(_ http.ResponseWriter, r *http.Request) {
 					sess := sessplus.Get(r)
 					sess.Set("kept", "saved")
 					if err := sess.Save(); err != nil {
@@ -435,8 +262,8 @@ func TestPanicSavesNothing(t *testing.T) {
 
 // SPEC 5.6, 5.8
 func TestPanicPageVaries(t *testing.T) {
-	s := s5Late(t, sessplus.Memory(), &s5Log{}, s5Recover(make(chan any, 1)))
-	res, err := s.s5Post(func(_ http.ResponseWriter, r *http.Request) { panic(sessplus.Get(r).Get("kept")) })
+	s := newLateSite(t, sessplus.Memory(), &errorLog{}, recovering(make(chan any, 1)))
+	res, err := s.post(func(_ http.ResponseWriter, r *http.Request) { panic(sessplus.Get(r).Get("kept")) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -449,12 +276,12 @@ func TestPanicPageVaries(t *testing.T) {
 func TestServerErrorSavesNothing(t *testing.T) {
 	for status, saves := range map[int]bool{499: true, 500: false, 502: false, 503: false, 599: false} {
 		for name, change := range map[string]func(*sessplus.Session){
-			"Set":     func(s *sessplus.Session) { s5SetEach(s, "after") },
+			"Set":     func(s *sessplus.Session) { setEach(s, "after") },
 			"Delete":  func(s *sessplus.Session) { s.Clear() },
 			"Destroy": func(s *sessplus.Session) { s.Destroy() },
 			"Renew":   func(s *sessplus.Session) { s.Renew() },
 		} {
-			s := s5Late(t, sessplus.Memory(), &s5Log{}, nil)
+			s := newLateSite(t, sessplus.Memory(), &errorLog{}, nil)
 			before := s.jar(s.client)
 			res := s.visit(func(w http.ResponseWriter, r *http.Request) {
 				change(sessplus.Get(r))
@@ -482,7 +309,7 @@ func TestServerErrorSavesNothing(t *testing.T) {
 	}
 }
 
-func s5SetEach(s *sessplus.Session, v any) {
+func setEach(s *sessplus.Session, v any) {
 	for _, name := range []string{"kept", "fresh", "sealed"} {
 		s.Set(name, v)
 	}
@@ -514,7 +341,7 @@ func TestSaveBeforeAServerErrorStays(t *testing.T) {
 // SPEC 5.7
 func TestClientThatHangsUpDoesNotCancelTheSave(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
-		outside := &s5Backend{Backend: b, hook: func(ctx context.Context, op string) error {
+		outside := &recorder{Backend: b, hook: func(ctx context.Context, op string) error {
 			if err := ctx.Err(); err != nil {
 				t.Errorf("%s with a context that is done: %v", op, err)
 			}
@@ -526,7 +353,7 @@ func TestClientThatHangsUpDoesNotCancelTheSave(t *testing.T) {
 		for name, b := range map[string]sessplus.Backend{"built in": b, "somebody else's": outside} {
 			m := newManager(t, &sessplus.Options{Timeout: 20 * time.Second}, sessplus.Config{CookieName: "sid", Backend: b})
 			ended := make(chan struct{}, 8)
-			s := s5Site(t, "HTTP/1.1", func(h http.Handler) http.Handler { return s5Notify(ended)(m.Handler(h)) })
+			s := newSiteOn(t, "HTTP/1.1", func(h http.Handler) http.Handler { return notifyEnd(ended)(m.Handler(h)) })
 			s.with(func(s *sessplus.Session) { s.Set("n", 1) })
 			<-ended
 			ctx, hangUp := context.WithCancel(t.Context())
@@ -549,8 +376,8 @@ func TestClientThatHangsUpDoesNotCancelTheSave(t *testing.T) {
 	})
 }
 
-// s5Held is a backend whose calls wait until they are let go, after entered has heard of them.
-func s5Held(entered chan<- string, release <-chan struct{}) func(context.Context, string) error {
+// holdSaves is a backend whose calls wait until they are let go, after entered has heard of them.
+func holdSaves(entered chan<- string, release <-chan struct{}) func(context.Context, string) error {
 	return func(_ context.Context, op string) error {
 		if op == "create" || op == "update" {
 			entered <- op
@@ -564,7 +391,7 @@ func s5Held(entered chan<- string, release <-chan struct{}) func(context.Context
 func TestSaveBesideTheAnswer(t *testing.T) {
 	for _, status := range []int{200, 500} {
 		entered, release := make(chan string, 1), make(chan struct{})
-		b := &s5Backend{Backend: sessplus.Memory(), hook: s5Held(entered, release)}
+		b := &recorder{Backend: sessplus.Memory(), hook: holdSaves(entered, release)}
 		s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b}))
 		saved := make(chan error, 1)
 		res := s.visit(func(w http.ResponseWriter, r *http.Request) {
@@ -606,14 +433,14 @@ func TestDestroyBesideASave(t *testing.T) {
 	for _, age := range []time.Duration{0, time.Hour} {
 		for _, existing := range []bool{false, true} {
 			entered, release := make(chan string, 1), make(chan struct{})
-			b := &s5Backend{Backend: sessplus.Memory()}
-			s := s5Site(t, "HTTP/1.1", newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b, MaxAge: age}).Handler)
+			b := &recorder{Backend: sessplus.Memory()}
+			s := newSiteOn(t, "HTTP/1.1", newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b, MaxAge: age}).Handler)
 			if existing {
 				s.with(func(s *sessplus.Session) { s.Set("n", 1) })
 			}
-			b.setHook(s5Held(entered, release))
+			b.setHook(holdSaves(entered, release))
 			panicked := make(chan any, 1)
-			res, err := s.s5Post(func(w http.ResponseWriter, r *http.Request) {
+			res, err := s.post(func(w http.ResponseWriter, r *http.Request) {
 				sess := sessplus.Get(r)
 				sess.Set("n", 2)
 				go func() {

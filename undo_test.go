@@ -17,7 +17,7 @@ import (
 // SPEC 3.9, 6.2: a logout does not depend on the rest of the request: the record goes although the commit fails.
 func TestDestroyGoesAheadWhenTheCommitFails(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
-		spied := &spy{Backend: b}
+		spied := &recorder{Backend: b}
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: spied, Fields: sessplus.Include("user")}))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 		answer := c.askWith(c.client, func(s *sessplus.Session) {
@@ -46,10 +46,10 @@ func downAt(op string) func(context.Context, string) error {
 // SPEC 3.8, 6.2: of two renewals one cannot end its old record; both sessions are then what they were.
 func TestRenewalIsUndoneWhenAnotherCannotEnd(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
-		spied := &spy{Backend: b}
+		spied := &recorder{Backend: b}
 		c := newCrowd(t, newManager(t, nil,
 			sessplus.Config{CookieName: "good", Backend: spied, Fields: sessplus.Include("user")},
-			sessplus.Config{CookieName: "bad", Backend: &s5Backend{Backend: sessplus.Memory(), hook: downAt("take")}, Fields: sessplus.Include("plan")}))
+			sessplus.Config{CookieName: "bad", Backend: &recorder{Backend: sessplus.Memory(), hook: downAt("take")}, Fields: sessplus.Include("plan")}))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("plan", "gold") })
 		answer := c.askWith(c.client, func(s *sessplus.Session) { s.Renew() })
 		if lines := answer.Header.Values("Set-Cookie"); answer.StatusCode != 503 || len(lines) > 0 {
@@ -70,12 +70,16 @@ func TestRenewalIsUndoneWhenAnotherCannotEnd(t *testing.T) {
 func TestCreateWhoseAnswerIsLost(t *testing.T) {
 	behindProxy(t, func(t *testing.T, f faulty) {
 		created := make(chan string, 1)
-		b := &spy{Backend: f.backend, beforeCreate: func(key string) {
-			select {
-			case created <- key:
-			default:
+		b := &recorder{Backend: f.backend}
+		b.hook = func(_ context.Context, op string) error {
+			if op == "create" {
+				select {
+				case created <- b.newest():
+				default:
+				}
 			}
-		}}
+			return nil
+		}
 		c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 10 * time.Second}, sessplus.Config{CookieName: "s", Backend: b}))
 		c.mustAsk(c.visitor(), func(s *sessplus.Session) { s.Set("user", "bob") }) // Redis learns the script
 		<-created
@@ -174,7 +178,7 @@ func TestRestartOfAClusterIsNotNoticed(t *testing.T) {
 
 // SPEC 6.1, 6.6, 7.7: that the session of a bound cookie cannot be loaded is an outage, and not a session that is missing.
 func TestBoundCookieOfASessionThatIsDown(t *testing.T) {
-	b := &s5Backend{Backend: sessplus.Memory()}
+	b := &recorder{Backend: sessplus.Memory()}
 	c := newCrowd(t, newManager(t, nil,
 		sessplus.Config{CookieName: "login", Backend: b, Fields: sessplus.Include("user"), Optional: true},
 		sessplus.Config{CookieName: "bound", Fields: sessplus.Include("cart"), BoundTo: "login"}))
@@ -201,7 +205,7 @@ func TestSavedSessionSendsNoCookieBesideAFailure(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, nil,
 			sessplus.Config{CookieName: "good", Backend: b, Fields: sessplus.Include("user"), MaxAge: time.Hour},
-			sessplus.Config{CookieName: "bad", Backend: &s5Backend{Backend: sessplus.Memory(), hook: downAt("update")}, Fields: sessplus.Include("plan")}))
+			sessplus.Config{CookieName: "bad", Backend: &recorder{Backend: sessplus.Memory(), hook: downAt("update")}, Fields: sessplus.Include("plan")}))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("plan", "gold") })
 		for name, change := range map[string]func(s *sessplus.Session){
 			"changed": func(s *sessplus.Session) { s.Set("user", "bob") },

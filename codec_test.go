@@ -1,54 +1,20 @@
 package sessplus_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math"
 	"net/http"
+	"os"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/sessplus/sessplus"
 )
-
-// A writeCounter counts what is written to backends, as OnEvent hears of it.
-type writeCounter struct {
-	mu sync.Mutex
-	n  int
-}
-
-func (c *writeCounter) hear(_ context.Context, e sessplus.Event) {
-	switch e.Kind {
-	case sessplus.EventLoad, sessplus.EventMiss, sessplus.EventReject, sessplus.EventError:
-	default:
-		c.mu.Lock()
-		c.n++
-		c.mu.Unlock()
-	}
-}
-
-func (c *writeCounter) take() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n := c.n
-	c.n = 0
-	return n
-}
-
-// oneCookie is a config over b; a secure cookie may have chunks, for the tests with many fields.
-func oneCookie(b sessplus.Backend) sessplus.Config {
-	c := sessplus.Config{CookieName: "s", Backend: b}
-	if b == sessplus.SecureCookie() {
-		c.MaxChunks = 8
-	}
-	return c
-}
 
 // SPEC 2.1
 func TestValuesAreCopies(t *testing.T) {
@@ -572,4 +538,44 @@ func TestARequestSeesItsOwnChanges(t *testing.T) {
 		})
 		s.with(func(s *sessplus.Session) { see(s, m{"a": "6"}) })
 	})
+}
+
+// SPEC 7.4: what a cookie or a record holds is data. Nothing registers types, and a deep or long text ends as one field.
+func TestDecodingIsBounded(t *testing.T) {
+	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c", Backend: sessplus.Memory()}))
+	deep := strings.Repeat("[", 20000) + strings.Repeat("]", 20000)
+	s.with(func(s *sessplus.Session) { s.Set("a", rawJSON(deep)) })
+	res := s.answerTo(func(s *sessplus.Session) string { return fmt.Sprint(s.Get("a") == nil) }, "c="+s.jar(s.client)["c"])
+	if res.StatusCode != http.StatusOK {
+		t.Errorf("status %d, want 200", res.StatusCode)
+	}
+	for _, file := range libraryFiles(t) {
+		if strings.Contains(file, `"encoding/gob"`) && !strings.Contains(file, "func Gob() Codec") { // for those who ask for it
+			t.Error("the library imports encoding/gob")
+		}
+	}
+}
+
+// rawJSON is JSON text as it stands.
+type rawJSON string
+
+func (r rawJSON) MarshalJSON() ([]byte, error) { return []byte(r), nil }
+
+func libraryFiles(t *testing.T) []string {
+	t.Helper()
+	entries, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []string
+	for _, e := range entries {
+		if name := e.Name(); strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go") {
+			data, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files = append(files, string(data))
+		}
+	}
+	return files
 }

@@ -120,7 +120,7 @@ func TestCorruptRedisRecordIsNoSession(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			r := servers.Redis(t)
 			var j journal
-			b := &spy{Backend: sessplus.Redis(r)}
+			b := &recorder{Backend: sessplus.Redis(r)}
 			c := newCrowd(t, newManager(t, j.options(0), sessplus.Config{CookieName: "s", Backend: b}))
 			c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", corruptSecret) })
 			test.corrupt(t.Context(), r, b.keys[0])
@@ -134,7 +134,7 @@ func TestRecordWithoutExpiryIsNotRenewed(t *testing.T) {
 	for name, value := range map[string]string{"none": "", "a text": "soon"} {
 		server := servers.NewRedis(t).Client()
 		t.Cleanup(func() { server.Close() })
-		b := &spy{Backend: sessplus.Redis(server)}
+		b := &recorder{Backend: sessplus.Redis(server)}
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 		answer := c.askWith(c.client, func(s *sessplus.Session) {
@@ -253,7 +253,7 @@ func TestRecordThatTurnsIntoSomethingElseIsGone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := servers.Redis(t)
-			b := &spy{Backend: sessplus.Redis(r)}
+			b := &recorder{Backend: sessplus.Redis(r)}
 			c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
 			c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 			slow := c.begin(c.client, change)
@@ -435,4 +435,24 @@ func TestBrokenIDIsNoSession(t *testing.T) {
 			}
 		}
 	})
+}
+
+// careless is a backend that returns records which have expired.
+type careless struct{ sessplus.Backend }
+
+func (c careless) Load(ctx context.Context, key string) (*sessplus.Record, error) {
+	r, err := c.Backend.Load(ctx, key)
+	if err == nil {
+		r.Expires = time.Now().Add(-time.Millisecond)
+	}
+	return r, err
+}
+
+// SPEC 3.5: the expiry of a record counts whatever its backend does.
+func TestExpiredRecordOfACarelessBackendIsNoSession(t *testing.T) {
+	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c", Backend: careless{sessplus.Memory()}}))
+	s.with(func(s *sessplus.Session) { s.Set("a", "1") })
+	if got := s.visit(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, readA(sessplus.Get(r))) }).body; got != "" {
+		t.Errorf("a = %q, want nothing", got)
+	}
 }

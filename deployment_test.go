@@ -10,11 +10,11 @@ import (
 )
 
 // redeploy serves the same store under another config, to the same browser.
-func (c *spec3Case) redeploy(adapt func(*sessplus.Config)) *spec3Case {
+func (c *sidSite) redeploy(adapt func(*sessplus.Config)) *sidSite {
 	c.Helper()
 	cfg := sessplus.Config{CookieName: "sid", Backend: c.st}
 	adapt(&cfg)
-	next := &spec3Case{site: newSite(c.TB, newManager(c.TB, nil, cfg)), st: c.st, cfg: cfg, permanent: c.permanent}
+	next := &sidSite{site: newSite(c.TB, newManager(c.TB, nil, cfg)), st: c.st, cfg: cfg, permanent: c.permanent}
 	next.client = (&crowd{site: next.site}).withCookies(c.jar(c.client))
 	return next
 }
@@ -82,7 +82,7 @@ func TestDeploymentSetsTheEndOfTheSessionsThatThereAre(t *testing.T) {
 	for _, d := range deployments {
 		for _, u := range uses {
 			t.Run(d.name+"/"+u.name, func(t *testing.T) {
-				spec3OnStores(t, d.old, func(t *testing.T, c *spec3Case) {
+				onStores(t, d.old, func(t *testing.T, c *sidSite) {
 					c.permanent = d.permanent
 					id := c.start()
 					c.with(func(s *sessplus.Session) { s.Set("c", "3") })
@@ -132,7 +132,7 @@ func TestDeploymentSetsTheEndOfTheSessionsThatThereAre(t *testing.T) {
 func TestDeploymentWithoutAUseSetsNoEnd(t *testing.T) {
 	for _, d := range deployments {
 		t.Run(d.name, func(t *testing.T) {
-			spec3OnStores(t, d.old, func(t *testing.T, c *spec3Case) {
+			onStores(t, d.old, func(t *testing.T, c *sidSite) {
 				c.permanent = d.permanent
 				id := c.start()
 				before, _ := c.record(id)
@@ -158,7 +158,7 @@ func TestDeploymentWithoutAUseSetsNoEnd(t *testing.T) {
 
 // SPEC 3.5: an hour becomes a second, and the session is over when that has passed.
 func TestSessionEndsByTheIdleTimeoutOfADeployment(t *testing.T) {
-	spec3OnStores(t, func(c *sessplus.Config) { c.IdleTimeout = time.Hour }, func(t *testing.T, c *spec3Case) {
+	onStores(t, func(c *sessplus.Config) { c.IdleTimeout = time.Hour }, func(t *testing.T, c *sidSite) {
 		t.Parallel()
 		c.start()
 		next := c.redeploy(func(c *sessplus.Config) { c.IdleTimeout = time.Second })
@@ -174,7 +174,7 @@ func TestSessionEndsByTheIdleTimeoutOfADeployment(t *testing.T) {
 func TestSlowRequestDoesNotUndoPermanence(t *testing.T) {
 	for name, life := range map[string]time.Duration{"another end": day, "the same end": 31 * day} {
 		t.Run(name, func(t *testing.T) {
-			spec3OnStores(t, func(c *sessplus.Config) { c.Lifetime = life }, func(t *testing.T, c *spec3Case) {
+			onStores(t, func(c *sessplus.Config) { c.Lifetime = life }, func(t *testing.T, c *sidSite) {
 				for _, use := range []func(*sessplus.Session){
 					func(s *sessplus.Session) { s.Get("a") },
 					func(s *sessplus.Session) { s.Set("b", "2") },
@@ -210,7 +210,7 @@ func TestNoDeploymentMovesNoEnd(t *testing.T) {
 		"idle":    func(c *sessplus.Config) { c.IdleTimeout = time.Hour },
 	} {
 		t.Run(name, func(t *testing.T) {
-			spec3OnStores(t, adapt, func(t *testing.T, c *spec3Case) {
+			onStores(t, adapt, func(t *testing.T, c *sidSite) {
 				c.start()
 				read := func(s *sessplus.Session) { s.Get("a") }
 				if name == "rotated" {
@@ -234,11 +234,11 @@ func TestNoDeploymentMovesNoEnd(t *testing.T) {
 
 // SPEC 3.5, 3.6: after the headers have gone, a use sets the end as well, and the Max-Age of a cookie is not past it.
 func TestDeploymentAndTheCookie(t *testing.T) {
-	spec3OnStores(t, func(c *sessplus.Config) { c.MaxAge = day }, func(t *testing.T, c *spec3Case) {
+	onStores(t, func(c *sessplus.Config) { c.MaxAge = day }, func(t *testing.T, c *sidSite) {
 		id := c.start()
 		shorter := c.redeploy(func(c *sessplus.Config) { c.MaxAge, c.Lifetime = day, time.Hour })
 		r := shorter.ok(shorter.with(func(s *sessplus.Session) { s.Get("a") }))
-		spec3Age(t, "after Lifetime was shortened", r, time.Hour)
+		wantMaxAge(t, "after Lifetime was shortened", r, time.Hour)
 		longer := shorter.redeploy(func(c *sessplus.Config) { c.MaxAge, c.Lifetime = day, 2*day })
 		longer.visit(func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusOK)

@@ -4,10 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"encoding/base64"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
@@ -19,204 +16,6 @@ import (
 
 	"github.com/sessplus/sessplus"
 )
-
-// SPEC 5.5
-func TestLateChangesAreSaved(t *testing.T) {
-	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
-		for _, save := range []bool{false, true} {
-			logged := &s5Log{}
-			s := s5Late(t, b, logged, nil)
-			s.visit(func(w http.ResponseWriter, r *http.Request) {
-				sess := sessplus.Get(r)
-				io.WriteString(w, "the headers go")
-				http.NewResponseController(w).Flush()
-				sess.Set("kept", "after")
-				sess.Delete("gone")
-				if save {
-					if err := sess.Save(); err != nil {
-						t.Errorf("Save() = %v", err)
-					}
-					sess.Set("more", 1)
-				}
-			})
-			s.with(func(s *sessplus.Session) {
-				if got := s.GetString("kept"); got != "after" || s.Has("gone") || s.Has("more") != save {
-					t.Errorf("save=%t: kept = %q, gone is there: %t, more is there: %t", save, got, s.Has("gone"), s.Has("more"))
-				}
-			})
-			if len(logged.errs) > 0 {
-				t.Errorf("save=%t: the log has %v, want nothing", save, logged.errs)
-			}
-		}
-	})
-}
-
-// SPEC 5.5: the client got the id with this very response.
-func TestLateChangesOfANewSessionAreSaved(t *testing.T) {
-	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory()}))
-	s.visit(func(w http.ResponseWriter, r *http.Request) {
-		sessplus.Get(r).Set("n", 1)
-		w.WriteHeader(200)
-		sessplus.Get(r).Set("n", 2)
-	})
-	s.with(func(s *sessplus.Session) {
-		if got := s.GetInt("n"); got != 2 {
-			t.Errorf("n = %d, want 2", got)
-		}
-	})
-}
-
-// SPEC 5.5
-func TestLateChangesThatNeedACookieAreErrors(t *testing.T) {
-	for name, change := range map[string]func(*sessplus.Session){
-		"new session":         func(s *sessplus.Session) { s.Set("fresh", 1) },
-		"secure cookie":       func(s *sessplus.Session) { s.Set("sealed", "after") },
-		"secure deletion":     func(s *sessplus.Session) { s.Delete("sealed") },
-		"secure Destroy":      func(s *sessplus.Session) { s.Destroy("sealed") },
-		"secure Renew":        func(s *sessplus.Session) { s.Renew("sealed") },
-		"secure SetPermanent": func(s *sessplus.Session) { s.SetPermanent("sealed", true) },
-		"Renew":               func(s *sessplus.Session) { s.Renew("sid") },
-		"SetPermanent":        func(s *sessplus.Session) { s.SetPermanent("sid", true) },
-		"Set after Destroy": func(s *sessplus.Session) {
-			s.Destroy("sid")
-			s.Set("kept", "after")
-		},
-	} {
-		for _, save := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s save=%t", name, save), func(t *testing.T) {
-				logged := &s5Log{}
-				ended := make(chan struct{}, 2)
-				s := s5Late(t, sessplus.Memory(), logged, s5Notify(ended))
-				<-ended
-				before := s.jar(s.client)
-				res := s.visit(func(w http.ResponseWriter, r *http.Request) {
-					sess := sessplus.Get(r)
-					w.WriteHeader(200)
-					change(sess)
-					if save {
-						if err := sess.Save(); !errors.Is(err, sessplus.ErrHeadersSent) {
-							t.Errorf("Save() = %v, want ErrHeadersSent", err)
-						}
-					}
-				})
-				<-ended
-				if !logged.has(sessplus.ErrHeadersSent) {
-					t.Errorf("the log has %v, want ErrHeadersSent", logged.errs)
-				}
-				if res.StatusCode != 200 || len(res.Header.Values("Set-Cookie")) > 0 {
-					t.Errorf("status %d, Set-Cookie %q, want 200 and none", res.StatusCode, res.Header.Values("Set-Cookie"))
-				}
-				if after := s.jar(s.client); after["sid"] != before["sid"] || after["sealed"] != before["sealed"] {
-					t.Error("the browser's cookies have changed")
-				}
-			})
-		}
-	}
-}
-
-// s5Notify tells ended when a request has ended.
-func s5Notify(ended chan<- struct{}) func(http.Handler) http.Handler {
-	return func(h http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			defer func() { ended <- struct{}{} }()
-			h.ServeHTTP(w, r)
-		})
-	}
-}
-
-// SPEC 5.5: an error of one cookie does not hold up another.
-func TestLateChangeIsSavedBesideOneThatCannotBe(t *testing.T) {
-	s := s5Late(t, sessplus.Memory(), &s5Log{}, nil)
-	s.visit(func(w http.ResponseWriter, r *http.Request) {
-		w.WriteHeader(200)
-		sess := sessplus.Get(r)
-		sess.Set("kept", "after")
-		sess.Set("sealed", "after")
-		if err := sess.Save(); !errors.Is(err, sessplus.ErrHeadersSent) {
-			t.Errorf("Save() = %v, want ErrHeadersSent", err)
-		}
-	})
-	s.with(func(s *sessplus.Session) {
-		if k, c := s.GetString("kept"), s.GetString("sealed"); k != "after" || c != "before" {
-			t.Errorf("kept = %q, sealed = %q, want after and before", k, c)
-		}
-	})
-}
-
-// SPEC 5.5, 3.8: a change that is told once to be late does not hold up what a long response saves later. But after a renewal
-// that is late, nothing is stored under the id from before it.
-func TestLateRenewalSavesNothing(t *testing.T) {
-	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
-		for name, change := range map[string]func(*sessplus.Session){
-			"Renew":        func(s *sessplus.Session) { s.Renew() },
-			"SetPermanent": func(s *sessplus.Session) { s.SetPermanent("sid", true) },
-		} {
-			s := s5Late(t, b, &s5Log{}, nil)
-			s.visit(func(w http.ResponseWriter, r *http.Request) {
-				w.WriteHeader(200)
-				sess := sessplus.Get(r)
-				change(sess)
-				sess.Set("kept", "with it")
-				if err := sess.Save(); !errors.Is(err, sessplus.ErrHeadersSent) {
-					t.Errorf("%s: Save() = %v, want ErrHeadersSent", name, err)
-				}
-				sess.Set("kept", "after")
-				err := sess.Save()
-				if name == "Renew" && !errors.Is(err, sessplus.ErrHeadersSent) || name != "Renew" && err != nil {
-					t.Errorf("%s: the next Save() = %v", name, err)
-				}
-			})
-			s.with(func(s *sessplus.Session) {
-				want := "after"
-				if name == "Renew" {
-					want = "before"
-				}
-				if got := s.GetString("kept"); got != want || s.Permanent("sid") {
-					t.Errorf("%s: kept = %q, permanent = %v, want %s, false", name, got, s.Permanent("sid"), want)
-				}
-			})
-		}
-	})
-}
-
-// SPEC 5.5: the browser was told to drop the cookie, so that nobody would ever see the field again.
-func TestLateChangeOfADroppedSessionIsAnError(t *testing.T) {
-	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
-		for name, empty := range map[string]func(s *site, r *http.Request){
-			"by this request": func(_ *site, r *http.Request) { sessplus.Get(r).Clear() },
-			"by another":      nil,
-		} {
-			s := s5Late(t, b, &s5Log{}, nil)
-			var second http.Client // another connection
-			s.visit(func(w http.ResponseWriter, r *http.Request) {
-				sess := sessplus.Get(r)
-				if empty != nil {
-					empty(s, r)
-				}
-				w.WriteHeader(200)
-				if empty == nil {
-					other, _ := http.NewRequest("GET", s.URL, nil)
-					other.Header["Cookie"] = r.Header["Cookie"]
-					res := s.send(&second, other, func(_ http.ResponseWriter, r *http.Request) { sessplus.Get(r).Clear() })
-					if len(res.setCookies("sid")) != 1 {
-						t.Errorf("Set-Cookie of the request that empties the session = %q, want a deletion", res.setCookies("sid"))
-					}
-				}
-				if empty == nil { // SPEC 4.5
-					_, err := sessplus.Field[string]("kept").Update(sess, func(string) string { return "after" })
-					if !errors.Is(err, sessplus.ErrHeadersSent) {
-						t.Errorf("emptied %s: Update() = %v, want ErrHeadersSent", name, err)
-					}
-					return
-				}
-				sess.Set("kept", "after")
-				if err := sess.Save(); !errors.Is(err, sessplus.ErrHeadersSent) {
-					t.Errorf("emptied %s: Save() = %v, want ErrHeadersSent", name, err)
-				}
-			})
-		}
-	})
-}
 
 // SPEC 5.8
 func TestVaryNamesCookieOnce(t *testing.T) {
@@ -310,7 +109,7 @@ func TestCacheControlOfAResponseThatSetsASession(t *testing.T) {
 		// These take Cache-Control out of the header.
 		{"Save, http.ServeFile of none", then(func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, "none") }), ours},
 		{"Save, http.ServeContent of nothing that can be read", then(func(w http.ResponseWriter, r *http.Request) {
-			http.ServeContent(w, r, "x", time.Time{}, s5NoSeek{})
+			http.ServeContent(w, r, "x", time.Time{}, noSeek{})
 		}), ours},
 	} {
 		s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory(), MaxAge: time.Hour}))
@@ -322,10 +121,10 @@ func TestCacheControlOfAResponseThatSetsASession(t *testing.T) {
 	}
 }
 
-type s5NoSeek struct{}
+type noSeek struct{}
 
-func (s5NoSeek) Read([]byte) (int, error)       { return 0, os.ErrInvalid }
-func (s5NoSeek) Seek(int64, int) (int64, error) { return 0, os.ErrInvalid }
+func (noSeek) Read([]byte) (int, error)       { return 0, os.ErrInvalid }
+func (noSeek) Seek(int64, int) (int64, error) { return 0, os.ErrInvalid }
 
 // SPEC 5.9
 func TestAtMostOneSetCookiePerName(t *testing.T) {
@@ -449,7 +248,7 @@ func TestAttributesAreThoseOfTheConfig(t *testing.T) {
 			for _, tls := range []bool{true, false} {
 				config := base
 				config.CookieName, config.Backend = "k", b
-				s := s5Site(t, map[bool]string{true: "HTTP/2", false: "HTTP/1.1"}[tls], newManager(t, nil, config).Handler)
+				s := newSiteOn(t, map[bool]string{true: "HTTP/2", false: "HTTP/1.1"}[tls], newManager(t, nil, config).Handler)
 				before := time.Now()
 				lines := s.with(func(s *sessplus.Session) { s.Set("n", 1) }).setCookies("k")
 				if len(lines) != 1 {
@@ -493,7 +292,7 @@ func TestDeletionFitsTheCookie(t *testing.T) {
 				config := base
 				config.CookieName, config.Backend = "k", b
 				what := fmt.Sprintf("%s of %+v", name, config)
-				s := s5Site(t, "HTTP/2", newManager(t, nil, config).Handler)
+				s := newSiteOn(t, "HTTP/2", newManager(t, nil, config).Handler)
 				addr := s.Listener.Addr().String()
 				transport := s.client.Transport.(*http.Transport).Clone()
 				transport.TLSClientConfig.ServerName = "example.com" // which the certificate names
@@ -538,77 +337,5 @@ func TestDeletionFitsTheCookie(t *testing.T) {
 				}
 			}
 		}
-	}
-}
-
-// SPEC 5.10
-func TestStrayCookiesDoNotShadowTheGoodOne(t *testing.T) {
-	random := func() string {
-		b := make([]byte, 32)
-		rand.Read(b)
-		return base64.RawURLEncoding.EncodeToString(b)
-	}
-	strays := map[string]func(i int, good string) string{
-		"malformed": func(i int, _ string) string { return fmt.Sprint("stray", i) },
-		"unknown":   func(int, string) string { return random() },
-		"forged": func(i int, good string) string {
-			return flipDigit(good, len(good)-5-i)
-		},
-		"quoted and empty": func(i int, _ string) string { return `"` + strings.Repeat(" ", i) + `"` },
-	}
-	for kind, config := range map[string]sessplus.Config{
-		"secure cookie":    {CookieName: "k"},
-		"server-side":      {CookieName: "k", Backend: sessplus.Memory()},
-		"server-side lazy": {CookieName: "k", Backend: sessplus.Memory(), Lazy: true},
-		"signed id":        {CookieName: "k", Backend: sessplus.Memory(), SignID: true},
-	} {
-		s := newSite(t, newManager(t, nil, config))
-		s.with(func(s *sessplus.Session) { s.Set("n", 1) })
-		good := s.jar(s.client)["k"]
-		for name, stray := range strays {
-			for before := range 9 {
-				for _, lines := range []bool{false, true} {
-					var pairs []string
-					for i := range before {
-						pairs = append(pairs, "k="+stray(i, good))
-					}
-					pairs = append(pairs, "k="+good, "other=1", "k="+stray(20, good))
-					req, _ := http.NewRequest("GET", s.URL, nil)
-					if lines {
-						req.Header["Cookie"] = pairs
-					} else {
-						req.Header.Set("Cookie", strings.Join(pairs, "; "))
-					}
-					want := 1
-					wellFormed := name == "forged" || name == "unknown" && config.Backend != nil && !config.SignID
-					if before == 8 && wellFormed {
-						want = 0 // the ninth is ignored
-					}
-					res := s.send(&http.Client{}, req, func(w http.ResponseWriter, r *http.Request) {
-						if got := sessplus.Get(r).GetInt("n"); got != want {
-							t.Errorf("%s: n = %d behind %d %s strays, want %d", kind, got, before, name, want)
-						}
-					})
-					if res.StatusCode != 200 || len(res.setCookies("k")) > 0 {
-						t.Errorf("%s: status %d, %d cookies set, want 200 and none", kind, res.StatusCode, len(res.setCookies("k")))
-					}
-				}
-			}
-		}
-		if config.Backend == nil {
-			continue
-		}
-		req, _ := http.NewRequest("GET", s.URL, nil)
-		req.Header.Set("Cookie", "k="+random()+"; k="+good)
-		res := s.send(&http.Client{}, req, func(_ http.ResponseWriter, r *http.Request) { sessplus.Get(r).Set("n", 2) })
-		if len(res.setCookies("k")) > 0 {
-			t.Errorf("%s: a save behind a stray cookie sets another one", kind)
-		}
-		s.with(func(s *sessplus.Session) {
-			if got := s.GetInt("n"); got != 2 {
-				t.Errorf("%s: n = %d after a save behind a stray cookie, want 2", kind, got)
-			}
-			s.Set("n", 1)
-		})
 	}
 }

@@ -344,7 +344,7 @@ func TestDestroyExpiresTheCookiesAlsoWhenTheBackendIsDown(t *testing.T) {
 func TestRenewalIsUndoneWhenAnotherSaveFails(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		f, _ := redisBehindProxy(t)
-		s := &spy{Backend: b}
+		s := &recorder{Backend: b}
 		c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: outageTimeout},
 			sessplus.Config{CookieName: "good", Backend: s, Fields: sessplus.Include("user")},
 			sessplus.Config{CookieName: "bad", Backend: f.backend, Fields: sessplus.Include("plan")}))
@@ -435,7 +435,7 @@ func TestServerThatIsKilledAtSaveKeepsItsRecords(t *testing.T) {
 // SPEC 6.2, 6.7: the answer to the last step of a renewal is lost. Whatever became of it, the visitor keeps the session.
 func TestRenewalWhoseAnswerIsLostKeepsTheSession(t *testing.T) {
 	behindProxy(t, func(t *testing.T, f faulty) {
-		b := &spy{Backend: f.backend}
+		b := &recorder{Backend: f.backend}
 		c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 4 * time.Second}, sessplus.Config{CookieName: "s", Backend: b}))
 		dead := func(key string) bool {
 			_, err := f.direct.Load(context.Background(), key)
@@ -444,7 +444,7 @@ func TestRenewalWhoseAnswerIsLostKeepsTheSession(t *testing.T) {
 		for range 2 { // the first one makes Redis learn the scripts
 			visitor := c.visitor()
 			c.mustAsk(visitor, func(s *sessplus.Session) { s.Set("user", "ann") })
-			old := b.keys[len(b.keys)-1]
+			old := b.newest()
 			c.mustAsk(visitor, func(s *sessplus.Session) { s.Renew() })
 			if !dead(old) {
 				t.Fatal("the old record is there after a renewal")
@@ -452,9 +452,12 @@ func TestRenewalWhoseAnswerIsLostKeepsTheSession(t *testing.T) {
 		}
 		visitor := c.visitor()
 		c.mustAsk(visitor, func(s *sessplus.Session) { s.Set("user", "ann") })
-		old := b.keys[len(b.keys)-1]
+		old := b.newest()
 		var muted atomic.Bool
-		b.beforeTake = func() {
+		b.setHook(func(_ context.Context, op string) error {
+			if op != "take" {
+				return nil
+			}
 			reads := 0
 			f.proxy.watch(func(sent []byte) proxyMode {
 				if reads < 0 || !bytes.Contains(sent, []byte(old)) {
@@ -467,7 +470,8 @@ func TestRenewalWhoseAnswerIsLostKeepsTheSession(t *testing.T) {
 				muted.Store(true)
 				return proxyMute
 			})
-		}
+			return nil
+		})
 		slow := c.begin(visitor, func(s *sessplus.Session) { s.Renew() })
 		close(slow.goOn)
 		servers.WaitFor(t, "the old record is taken", 10*time.Second, muted.Load)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -87,4 +88,30 @@ func TestBackendKeepsNoClientAlive(t *testing.T) {
 		}
 		return true
 	})
+}
+
+// SPEC 5.3: what a program has hooked onto its client, as redisotel does, hears of sessplus, too, and of which request it is.
+func TestHooksOfTheRedisClientAreKept(t *testing.T) {
+	for _, bounded := range []bool{false, true} {
+		direct := servers.Redis(t)
+		client := redis.NewClient(&redis.Options{Addr: direct.Options().Addr, DB: direct.Options().DB, ContextTimeoutEnabled: bounded})
+		defer client.Close()
+		type traceKey struct{}
+		var trace atomic.Value
+		client.AddHook(commandHook(func(ctx context.Context, _ redis.Cmder) error {
+			if t := ctx.Value(traceKey{}); t != nil {
+				trace.Store(t)
+			}
+			return nil
+		}))
+		s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Redis(client)}))
+		handler := s.Config.Handler
+		s.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), traceKey{}, "the request's")))
+		})
+		s.with(func(s *sessplus.Session) { s.Set("n", 1) })
+		if got := trace.Load(); got != "the request's" {
+			t.Errorf("ContextTimeoutEnabled=%t: the hook found the trace %v", bounded, got)
+		}
+	}
 }

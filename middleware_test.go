@@ -2,10 +2,13 @@ package sessplus_test
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"mime/multipart"
 	"net/http"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,7 +48,7 @@ func TestUploadsLeaveNoFiles(t *testing.T) {
 				}
 				outer := newManager(t, nil, sessplus.Config{CookieName: "outer"})
 				m := newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory()})
-				s := s5Site(t, proto, func(h http.Handler) http.Handler {
+				s := newSiteOn(t, proto, func(h http.Handler) http.Handler {
 					return answersPanics(outer.Handler(m.Handler(h)))
 				})
 				body, contentType := upload(t, size)
@@ -91,7 +94,7 @@ func TestRequestOutsideSeesWhatWasPutIntoItsCopy(t *testing.T) {
 		outer := newManager(t, nil, sessplus.Config{CookieName: "outer"})
 		var pattern, title string
 		var form *multipart.Form
-		s := s5Site(t, "HTTP/1.1", func(h http.Handler) http.Handler {
+		s := newSiteOn(t, "HTTP/1.1", func(h http.Handler) http.Handler {
 			mux := http.NewServeMux()
 			mux.Handle("POST /album/{id}", h)
 			inner := outer.Handler(m.Handler(mux))
@@ -116,4 +119,71 @@ func TestRequestOutsideSeesWhatWasPutIntoItsCopy(t *testing.T) {
 			t.Errorf("panics=%t: outside the request has the pattern %q, the title %q, the form %v", panics, pattern, title, form)
 		}
 	}
+}
+
+// SPEC 5.11
+func TestSameManagerTwiceActsOnce(t *testing.T) {
+	b := &recorder{Backend: sessplus.Memory()}
+	m := newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b})
+	between := newManager(t, nil, sessplus.Config{CookieName: "other", Backend: sessplus.Memory()})
+	for name, s := range map[string]*site{"twice": newSite(t, m, m), "with another between": newSite(t, m, between, m)} {
+		b.ops()
+		res := s.visit(func(w http.ResponseWriter, r *http.Request) {
+			m.Get(r).Set("n", 1)
+			io.WriteString(w, "x")
+		})
+		if got := b.ops(); !slices.Equal(got, []string{"create"}) || len(res.setCookies("sid")) != 1 {
+			t.Errorf("%s: calls = %q, Set-Cookie = %q, want one of each", name, got, res.setCookies("sid"))
+		}
+		s.visit(func(_ http.ResponseWriter, r *http.Request) { m.Get(r).Set("n", m.Get(r).GetInt("n")+1) })
+		if got := b.ops(); !slices.Equal(got, []string{"load", "update"}) {
+			t.Errorf("%s: calls = %q, want one load and one update", name, got)
+		}
+	}
+}
+
+// SPEC 5.11
+func TestTwoManagersNest(t *testing.T) {
+	outer := newManager(t, nil, sessplus.Config{CookieName: "outer", Backend: sessplus.Memory()})
+	inner := newManager(t, nil, sessplus.Config{CookieName: "inner"})
+	stranger := newManager(t, nil, sessplus.Config{CookieName: "stranger"})
+	s := newSite(t, outer, inner)
+	res := s.visit(func(w http.ResponseWriter, r *http.Request) {
+		if sessplus.Get(r) != inner.Get(r) || inner.Get(r) == outer.Get(r) {
+			t.Error("Get is not the innermost manager's session")
+		}
+		if got, ok := sessplus.FromContext(r.Context()); !ok || got != inner.Get(r) {
+			t.Errorf("FromContext = %v, %t, want the innermost session", got, ok)
+		}
+		func() {
+			defer func() {
+				if v := recover(); v == nil || !strings.Contains(fmt.Sprint(v), "Handler") {
+					t.Errorf("Get of a manager that is not in the chain panics with %v, want a word about Handler", v)
+				}
+			}()
+			stranger.Get(r)
+		}()
+		outer.Get(r).Set("n", "outer")
+		inner.Get(r).Set("n", "inner")
+		io.WriteString(w, "x")
+	})
+	if len(res.setCookies("outer")) != 1 || len(res.setCookies("inner")) != 1 {
+		t.Errorf("Set-Cookie = %d lines, want one of each manager", len(res.Header.Values("Set-Cookie")))
+	}
+	if got := res.Header.Values("Vary"); !slices.Equal(got, []string{"Cookie"}) {
+		t.Errorf("Vary = %q, want Cookie once", got)
+	}
+	s.visit(func(w http.ResponseWriter, r *http.Request) {
+		if o, i := outer.Get(r).GetString("n"), inner.Get(r).GetString("n"); o != "outer" || i != "inner" {
+			t.Errorf("n = %q and %q, want outer and inner", o, i)
+		}
+		outer.Get(r).Set("n", "lost")
+		inner.Get(r).Set("n", "lost")
+		w.WriteHeader(500)
+	})
+	s.visit(func(_ http.ResponseWriter, r *http.Request) {
+		if o, i := outer.Get(r).GetString("n"), inner.Get(r).GetString("n"); o != "outer" || i != "inner" {
+			t.Errorf("n = %q and %q after a 500, want outer and inner", o, i)
+		}
+	})
 }
