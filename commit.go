@@ -539,13 +539,14 @@ func (s *Session) reportMistake(saves []*save, err error) {
 	s.failed(c, EventSave, nil, err)
 }
 
-// Save commits now what the commit would save before the response. It may be called again, and by any goroutine: it
-// does not touch the response's header. The Set-Cookie headers of what it has saved are written when the response
-// begins, whatever becomes of that: a status of 500, a panic, a header that was cleared. After that a change that would
-// need one is [ErrHeadersSent], and the rest is saved. The error joins those of all cookies, also of Optional backends.
+// Save commits now, instead of before the response. It may be called more than once, and by any goroutine, because it
+// does not modify the response header: the Set-Cookie headers of what it has saved are written when the response
+// begins, even if the status is 500, the handler panics, or the header is cleared. After that, changes that need a
+// Set-Cookie header are [ErrHeadersSent], and all others are saved. The error joins those of all cookies, including
+// Optional ones.
 //
-// A response that begins past the writer of the middleware, in the one that its Unwrap returns, has no Set-Cookie
-// headers. Of a session from [Manager.Load] Save is the commit, and writes them to the header at once.
+// A response that bypasses the middleware's writer, by writing to the one that Unwrap returns, has no Set-Cookie
+// headers. For a session from [Manager.Load], Save is the commit, and writes to the header at once.
 func (s *Session) Save() error {
 	s.askAgain()
 	fatal, soft := s.commit(s.alone, true)

@@ -20,13 +20,13 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Firestore keeps each record as one document of the collection: a map of fields, and expires_at, a timestamp for a TTL
-// policy of the database, which removes expired documents. Documents that it has not removed yet count as removed. A
-// document holds at most 1 MiB, and takes about one sustained write a second.
+// Firestore returns a backend that stores each record as a document of the collection. Set a TTL policy on the
+// timestamp expires_at to have the database remove expired documents; until it does, they count as removed. A document
+// holds at most 1 MiB, and sustains about one write a second.
 //
-// Whatever a person makes of a field in the console is read as what it says: a number, bool, null, array, map or time
-// as its JSON, and with the JSON codec text that is no JSON as that text. A geopoint, a reference, and text that begins
-// as JSON and is broken cost that field; a saved_at, created_at or expires_at that is no timestamp costs the session.
+// A field that a person has edited in the console is read as what it says: a number, bool, null, array, map or time as
+// JSON, and with the JSON codec, text that is not JSON as that text. A geopoint, a reference or broken JSON makes that
+// field absent. A saved_at, created_at or expires_at that is not a timestamp makes the whole session unreadable.
 func Firestore(client *firestore.Client, collection string) Backend {
 	return &firestoreBackend{client, collection}
 }

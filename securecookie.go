@@ -16,13 +16,13 @@ import (
 	"github.com/gorilla/securecookie"
 )
 
-// SecureCookie keeps the fields in the cookie itself, signed and, with a Block key, encrypted by gorilla/securecookie.
-// It needs [Config.Keys] or [Options.Keys]. Name and value are at most 4096 bytes, which is about 2.2 kB of fields;
-// MaxChunks allows more. A visitor can bring back an old copy of a cookie until its age ends: what must not come
-// back (a login, a balance) belongs in a server-side backend, or needs BoundTo.
+// SecureCookie returns the backend that stores the fields in the cookie itself, signed and, with a Block key, encrypted
+// by gorilla/securecookie. It needs [Config.Keys] or [Options.Keys]. Name and value may have 4096 bytes, which is about
+// 2.2 kB of fields; [Config.MaxChunks] allows more. A visitor can bring back an old copy of the cookie until it is too
+// old: whatever must not come back (a login, a balance) belongs in a server-side backend, or needs [Config.BoundTo].
 func SecureCookie() Backend { return secureCookie{} }
 
-// secureCookie stands for "in the cookie" in a Config. There are no records behind it, and New never calls it.
+// secureCookie stands for "in the cookie" in a Config. It has no records, and its methods are never called.
 type secureCookie struct{}
 
 func (secureCookie) String() string { return "secure cookie" }
