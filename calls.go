@@ -260,8 +260,8 @@ func (s *Session) runGroup(calls []*call) {
 	}
 }
 
-// deadlineShare is for clients that give up a little early: a call that took all but this fraction of the timeout has run
-// into it.
+// deadlineShare is for clients that give up a little early: a call that took all but this fraction of the timeout has
+// run into it.
 const deadlineShare = 64
 
 // A backend that let a call run into the Timeout gets no further calls from the same request, so that a server that

@@ -285,8 +285,8 @@ func (s *Session) notRotated(v *save, made *call, err error) {
 	s.failed(v.part.cookie, EventRotate, made, err)
 }
 
-// sealID seals the new id of a rotated session for its old record, so that only a visitor with the old id can read it. It
-// is an exclusive or with a hash of the old id that has no other use.
+// sealID seals the new id of a rotated session for its old record, so that only a visitor with the old id can read it.
+// It is an exclusive or with a hash of the old id that has no other use.
 func sealID(old, id string) string {
 	b := aliasPad(old)
 	for i, c := range decodeID(id) {

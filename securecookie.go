@@ -144,7 +144,7 @@ func writtenAt(text string) (t time.Time, ok bool) {
 
 // The content of a secure cookie, before securecookie seals it:
 //
-//	version 1 | flags | when it was written | 32 bytes that name the bound session, if flagged | for each field: name, value
+//	version 1 | flags | when it was written | 32 bytes of the bound session, if flagged | for each field: name, value
 //
 // The time is 48 bits of Unix milliseconds, because a securecookie's own date has whole seconds only. A name or value
 // is its length as a uvarint and then its bytes.

@@ -64,7 +64,8 @@ type Process struct {
 	done chan struct{} // closed when it has ended
 }
 
-// Start starts a program in a process group of its own, so that its children end with it. The group ends with the tests.
+// Start starts a program in a process group of its own, so that its children end with it. The group ends with the
+// tests.
 func Start(name string, args ...string) (*Process, error) {
 	p := &Process{cmd: exec.Command(name, args...), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
@@ -107,7 +108,8 @@ func (p *Process) Pause() {
 	}
 }
 
-// runs reports whether, as Linux tells, a thread of the process has not stopped yet: on a busy machine that takes a while.
+// runs reports whether, as Linux tells, a thread of the process has not stopped yet: on a busy machine that takes a
+// while.
 func (p *Process) runs() bool {
 	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
 	for _, thread := range threads {
@@ -149,7 +151,8 @@ type RedisServer struct {
 	args []string
 }
 
-// NewRedis starts a redis-server with an empty directory and further arguments of its command line. It ends with the test.
+// NewRedis starts a redis-server with an empty directory and further arguments of its command line. It ends with the
+// test.
 func NewRedis(t testing.TB, args ...string) *RedisServer {
 	t.Helper()
 	s := startRedis(t, append([]string{"--dir", t.TempDir()}, args...))
@@ -204,7 +207,8 @@ var sharedRedis struct {
 }
 
 // Redis returns a client of a server that the tests of a package share, in an emptied database. Its address is that of
-// the environment variable SESSPLUS_REDIS, if there is one: host:port of a server whose databases 0 to 15 may be emptied.
+// the environment variable SESSPLUS_REDIS, if there is one: host:port of a server whose databases 0 to 15 may be
+// emptied.
 func Redis(t testing.TB) *redis.Client {
 	t.Helper()
 	sharedRedis.Lock()
