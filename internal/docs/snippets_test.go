@@ -164,8 +164,8 @@ func TestCompile(t *testing.T) {
 	exports := exportData(t)
 	for text, want := range map[string]string{
 		"s.Set(\"a\", 1)\nn := s.GetInt(\"a\")\n": "",
-		"func f() {}\n":                                                       "",
-		"IdleTimeout: time.Hour, // a comment\n":                              "",
+		"func f() {}\n":                          "",
+		"IdleTimeout: time.Hour, // a comment\n": "",
 		"import \"example.com/none\"\n\nmgr, err := sessplus.New(nil, nil)\n": "example.com/none is not among the imports",
 		"package main\n\nimport \"log\"\n\nfunc main() { log.Print() }":       "",
 		"s.Set(1, 1)\n":      "cannot use 1",
