@@ -51,8 +51,9 @@ var ports atomic.Int64 // that FreePort has tried
 
 func init() { ports.Store(rand.Int64N(1 << 32)) }
 
-// FreePort returns a loopback port that nobody listens on. It is none of those that the system gives to who asks for any
-// (from 32768 on Linux, from 49152 elsewhere), so that no other test gets it before the server listens, or while it is down.
+// FreePort returns a loopback port that nobody listens on. It is none of those that the system gives to who asks for
+// any (from 32768 on Linux, from 49152 elsewhere), so that no other test gets it before the server listens, or while it
+// is down.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	const first, n = 20000, 12000
