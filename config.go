@@ -51,6 +51,12 @@ type Config struct {
 	// RevokeAll and Edit. Only for a server-side backend that is an [Indexer]. "": none.
 	IndexBy string
 
+	// Import finds sessions that visitors have from before: of another library (package adopt), or of this one as it was
+	// configured then ([Former]). The importers are asked in turn, before the handler, or for a Lazy cookie at its first
+	// use, when a request brings a cookie that is no session of ours. See [Importer]. It needs Keys, the same on every
+	// machine.
+	Import []Importer
+
 	Lazy     bool // load at the first use of one of its fields, not before the handler
 	Optional bool // while the backend is down these fields are absent, and the request is served
 
@@ -124,12 +130,14 @@ const (
 type Manager struct {
 	cookies []*cookie
 	routes  routes
-	names   map[string]slot // where a cookie of a request belongs
-	single  *cookie         // of Options.SingleCookie, else nil
-	every   []int           // all cookies
-	eager   []int           // those that are loaded before the handler
-	ages    bool            // one of them does
-	indexes bool            // one of them has an IndexBy
+	names   map[string]slot  // where a cookie of a request belongs
+	formers map[string][]int // which cookies have importers for it, beside their own
+	single  *cookie          // of Options.SingleCookie, else nil
+	every   []int            // all cookies
+	eager   []int            // those that are loaded before the handler
+	ages    bool             // one of them does
+	indexes bool             // one of them has an IndexBy
+	feeds   bool             // one of them may have what belongs to another
 
 	codec   Codec
 	onError func(w http.ResponseWriter, r *http.Request, err error)
@@ -140,6 +148,7 @@ type Manager struct {
 
 	rejected  rejections // what the log has said of them
 	foreign   namesTold
+	dropped   namesTold   // of imported sessions
 	takenOver atomic.Bool // it was said what to check of connections that are taken over
 }
 
@@ -190,7 +199,7 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 	}
 	for i, c := range m.cookies {
 		m.every = append(m.every, i)
-		if c.sealer == nil && !c.Lazy { // a secure cookie is opened at its first use
+		if c.sealer == nil && !c.Lazy || c.sealer != nil && c.imports != nil { // others are opened at their first use
 			m.eager = append(m.eager, i)
 		}
 		c.codec = m.codec
@@ -207,6 +216,8 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 	} else {
 		m.names = slots(m.cookies)
 	}
+	m.formers = formers(m.cookies)
+	m.feeds = len(m.cookies) > 1 && slices.ContainsFunc(m.cookies, func(c *cookie) bool { return c.imports != nil })
 	return m, nil
 }
 

@@ -35,6 +35,7 @@ const (
 	EventRenew   EventKind = "renew"   // a session got a new id, because the program asked for it
 	EventRotate  EventKind = "rotate"  // a session got a new id, because of its age
 	EventDestroy EventKind = "destroy" // a session was removed
+	EventImport  EventKind = "import"  // a session from before was taken over; Duration is that of its importer
 	EventReject  EventKind = "reject"  // a cookie was refused; each one is told, where the log sums them up
 	EventError   EventKind = "error"   // a call failed, or something was not saved, as when the session had ended
 )

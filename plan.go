@@ -149,7 +149,7 @@ func (s *Session) writes() bool {
 
 // unsaved reports whether there may be something to save, beside a touch.
 func (p *part) unsaved() bool {
-	if p.renew || p.due == tellDrop || p.due == tellSet && p.used || p.err != nil || len(p.ended) > 0 || p.reflags() || p.misfiled() {
+	if p.renew || p.due == tellDrop || p.resends() || p.err != nil || len(p.ended) > 0 || p.forsakes() || p.reflags() || p.misfiled() {
 		return true
 	}
 	for i := range p.entries.touched {
@@ -215,10 +215,13 @@ func (p *part) planRecord(now time.Time, late bool) *save {
 	} else if !v.idle(filled) {
 		v.planMain(filled, now, late)
 	}
+	if v.main == nil && v.err == nil && p.leaves(filled) && !late {
+		v.drop, v.written = true, true
+	}
 	if filled && !late && v.err == nil && !v.creates() && v.does != ends && p.rotationDue(now) {
 		v.rotates, v.name, v.origin = true, p.name, p.origin()
 	}
-	if v.main == nil && v.err == nil && v.late == nil && len(v.deletes) == 0 && !v.drop && !v.rotates {
+	if v.main == nil && v.err == nil && v.late == nil && len(v.deletes) == 0 && !p.forsakes() && !v.drop && !v.rotates {
 		return nil
 	}
 	return v
@@ -265,7 +268,7 @@ func (v *save) planMain(filled bool, now time.Time, late bool) {
 	case len(v.changed) > 0 || p.reflags():
 		v.planUpdate(now)
 	case filled:
-		v.planTouch(now, p.due == tellSet && p.used && !late)
+		v.planTouch(now, p.resends() && !late)
 	}
 }
 
@@ -323,7 +326,9 @@ func (v *save) planUpdate(now time.Time) {
 			}
 		}
 	}
-	c.Delete = append(c.Delete, p.foreign...)
+	if !p.waits(now) {
+		c.Delete = append(c.Delete, p.foreign...)
+	}
 	v.send = p.due == tellSet || p.maxAge(p.permanent) > 0
 	if p.reflags() {
 		flag := p.permanent
@@ -351,7 +356,7 @@ func (v *save) planTouch(now time.Time, verify bool) {
 		c.Expires = p.rec.Expires
 	}
 	v.does = touches
-	v.send = p.due == tellSet && p.used || p.maxAge(p.permanent) > 0
+	v.send = p.resends() || p.maxAge(p.permanent) > 0
 	v.main = &call{part: p, op: opUpdate, sessionName: p.name, patient: verify, change: c}
 	if p.refilled {
 		v.need(true)
@@ -401,9 +406,9 @@ func (p *part) planSealed(late bool) *save {
 	renew := p.renew && filled
 	permanent = permanent && filled
 	// After the headers a bound cookie cannot be dropped, but is void without its session.
-	expire := p.due == tellDrop && !(late && p.boundTo != nil)
+	expire := p.due == tellDrop && !(late && p.boundTo != nil) || p.leaves(filled) && !late
 	dirty := len(changed) > 0 || permanent || renew || expire
-	if !dirty && !(p.due == tellSet && p.used && filled && !late) {
+	if !dirty && !(p.resends() && filled && !late) && !p.forsakes() {
 		return nil
 	}
 	v := &save{part: p, epoch: p.epoch, changed: changed, renews: renew, send: filled, drop: !filled}
@@ -483,7 +488,7 @@ func (s *Session) seal(v *save, saves []*save, now time.Time) error {
 		}
 	}
 	var err error
-	if v.values, err = p.cookie.seal(&sealedContent{now, p.permanent, bound, all}, v.value[:0]); err != nil {
+	if v.values, err = p.cookie.seal(&sealedContent{now, p.permanent, bound, p.sealEnd(all)}, v.value[:0]); err != nil {
 		return &Error{Cookie: p.CookieName, Op: "encode", Err: err}
 	}
 	return nil

@@ -107,6 +107,8 @@ type part struct {
 
 	ended []ended // records to end
 
+	*arrivals // from before, nil for none
+
 	epoch   int32 // counts Destroy, so that a commit under way notices one
 	state   partState
 	refused uint8 // how many of the cookies that came were malformed, and are to be told of
@@ -474,6 +476,8 @@ func (s *Session) each(cookies []string, op string, load bool, f func(p *part)) 
 			s.withBound(&s.parts[i], func(p *part) { due = append(due, p.index) })
 		}
 		s.useAll(due)
+	} else {
+		s.useAll(slices.DeleteFunc(slices.Clone(parts), func(i int) bool { return !s.parts[i].comes() }))
 	}
 	for _, i := range parts {
 		p := &s.parts[i]
@@ -529,6 +533,7 @@ func (s *Session) destroy(p *part) {
 			}
 		}
 	}
+	p.abandon()
 	p.state, p.content = loaded, content{}
 	if p.due = tellNothing; p.held {
 		p.due = tellDrop

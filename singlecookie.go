@@ -227,7 +227,11 @@ func (b *bundle) lines(s *Session, now time.Time) (lines []string) {
 			lines = append(lines, b.setCookie(chunkName(b.CookieName, i), value, age, now, s.tls))
 		}
 	}
-	return b.withDrops(lines, b.came, b.twice, now, s.tls)
+	lines = b.withDrops(lines, b.came, b.twice, now, s.tls)
+	for i := range s.parts {
+		lines = s.parts[i].dropOld(lines, now, s.tls)
+	}
+	return lines
 }
 
 // unboundedAge is how long the value of a cookie may be of use that goes when the browser closes, if it does not close.
