@@ -57,6 +57,8 @@ type Config struct {
 	// machine.
 	Import []Importer
 
+	Adopt []string
+
 	Lazy     bool // load at the first use of one of its fields, not before the handler
 	Optional bool // while the backend is down these fields are absent, and the request is served
 
@@ -128,16 +130,17 @@ const (
 // A Manager makes one session out of many for each request. It is safe for concurrent use, starts no goroutine and
 // needs no Close.
 type Manager struct {
-	cookies []*cookie
-	routes  routes
-	names   map[string]slot  // where a cookie of a request belongs
-	formers map[string][]int // which cookies have importers for it, beside their own
-	single  *cookie          // of Options.SingleCookie, else nil
-	every   []int            // all cookies
-	eager   []int            // those that are loaded before the handler
-	ages    bool             // one of them does
-	indexes bool             // one of them has an IndexBy
-	feeds   bool             // one of them may have what belongs to another
+	cookies      []*cookie
+	routes       routes
+	names        map[string]slot   // where a cookie of a request belongs
+	formers      map[string][]int  // which cookies have importers for it, beside their own
+	formerChunks map[string][]slot // where chunks of former secure cookies belong
+	single       *cookie           // of Options.SingleCookie, else nil
+	every        []int             // all cookies
+	eager        []int             // those that are loaded before the handler
+	ages         bool              // one of them does
+	indexes      bool              // one of them has an IndexBy
+	feeds        bool              // one of them may have what belongs to another
 
 	codec   Codec
 	onError func(w http.ResponseWriter, r *http.Request, err error)
@@ -203,6 +206,7 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 			m.eager = append(m.eager, i)
 		}
 		c.codec = m.codec
+		c.imports.bind(m, slices.Concat(opts.Keys, configs[i].Keys))
 		m.ages, m.indexes = m.ages || c.ages(), m.indexes || c.IndexBy != ""
 		if j := slices.IndexFunc(m.cookies, func(o *cookie) bool { return o.CookieName == c.BoundTo }); j >= 0 {
 			c.boundTo = m.cookies[j]
@@ -216,7 +220,7 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 	} else {
 		m.names = slots(m.cookies)
 	}
-	m.formers = formers(m.cookies)
+	m.formers, m.formerChunks = formers(m.cookies), formerChunks(m.cookies)
 	m.feeds = len(m.cookies) > 1 && slices.ContainsFunc(m.cookies, func(c *cookie) bool { return c.imports != nil })
 	return m, nil
 }

@@ -3,6 +3,7 @@ package sessplus
 import (
 	"cmp"
 	"context"
+	"slices"
 	"time"
 )
 
@@ -62,6 +63,10 @@ func (v *validation) imports(c *Config) {
 		if isNil(importer) {
 			v.add("Import", nil, "importer %d is nil; leave it out", i)
 			continue
+		}
+		if f, ok := importer.(*former); ok {
+			b := f.bind(&Manager{codec: jsonCodec{}}, slices.Concat(v.opts.Keys, c.Keys))
+			v.check(b.err != nil, "Import", nil, "the config of importer %d, a former one, has mistakes: %v", i, b.err)
 		}
 		name := readsCookie(importer, c.CookieName)
 		v.check(!isToken(name), "Import", name, "is not the name of a cookie, which importer %d is to read", i)

@@ -37,12 +37,13 @@ type stray struct {
 // arrivals is what a request has of sessions from before, for one cookie.
 type arrivals struct {
 	strays   []stray
-	past     *stray     // the one that the session was, or is, the former cookie of
-	brought  []RawField // of the session that it was, for secure cookies
-	spread   []int      // the cookies that have got what belongs to them of it
-	old      []string   // the names of other cookies that came, and go when the new one is set
-	forsaken []stray    // those that the program has ended
-	took     bool       // this cookie has got something of a session from before, and is to be sent
+	past     *stray      // the one that the session was, or is, the former cookie of
+	brought  []RawField  // of the session that it was, for secure cookies
+	spread   []int       // the cookies that have got what belongs to them of it
+	old      []string    // the names of other cookies that came, and go when the new one is set
+	forsaken []stray     // those that the program has ended
+	chunks   []candidate // of former secure cookies
+	took     bool        // this cookie has got something of a session from before, and is to be sent
 }
 
 // imports is what a cookie with Config.Import knows.
@@ -75,6 +76,18 @@ func newImports(c *Config, keys []KeyPair) *imports {
 		}
 	}
 	return m
+}
+
+// bind gives those that read sessions of this library what they share with m.
+func (m *imports) bind(manager *Manager, keys []KeyPair) {
+	if m == nil {
+		return
+	}
+	for i, s := range m.sources {
+		if f, ok := s.Importer.(*former); ok {
+			m.sources[i].Importer = f.bind(manager, keys)
+		}
+	}
 }
 
 // What ids are derived for.
@@ -116,6 +129,13 @@ func formers(cookies []*cookie) map[string][]int {
 // bringFormers notes the cookies that came under the names which importers read, beside those of the configs.
 func (s *Session) bringFormers(r *http.Request) {
 	eachCookie(r, func(name, value string) {
+		for _, at := range s.m.formerChunks[name] {
+			p := &s.parts[at.cookie]
+			p.meet().chunks = append(p.chunks, candidate{value, at.chunk})
+			if _, ours := s.m.names[name]; !ours {
+				p.old = append(p.old, name)
+			}
+		}
 		for _, i := range s.m.formers[name] {
 			p := &s.parts[i]
 			if _, ours := s.m.names[name]; p.stray(name, value, errMalformed) && !ours && !slices.Contains(p.old, name) {
@@ -130,9 +150,7 @@ func (p *part) stray(cookie, value string, why error) bool {
 	if p.imports == nil || value == "" || len(value) > maxCookieBytes {
 		return false
 	}
-	if p.arrivals == nil {
-		p.arrivals = new(arrivals)
-	}
+	p.meet()
 	same := func(v stray) bool { return v.cookie == cookie && v.value == value }
 	if len(p.strays) >= 2*maxCandidates || slices.ContainsFunc(p.strays, same) {
 		return false
@@ -157,7 +175,9 @@ func (p *part) resends() bool { return p.due == tellSet && (p.used || p.taken())
 func (p *part) taken() bool { return p.arrivals != nil && p.took }
 
 // leaves reports whether the browser is to drop the former cookie: all that its session had belongs to other cookies.
-func (p *part) leaves(filled bool) bool { return !filled && p.due == tellSet && p.taken() && len(p.brought) > 0 }
+func (p *part) leaves(filled bool) bool {
+	return !filled && p.due == tellSet && p.taken() && len(p.brought) > 0
+}
 
 // takeOverFormers finds what the strays of a part stand for, until one of them stands for a session.
 func (s *Session) takeOverFormers(p *part, now time.Time) {
@@ -183,11 +203,16 @@ func (s *Session) takeOverFormers(p *part, now time.Time) {
 
 // arrive notes that the cookie is to be sent.
 func (p *part) arrive() {
+	p.meet().took = true
+	p.resend(true)
+}
+
+// meet returns what the part has from before, to be changed.
+func (p *part) meet() *arrivals {
 	if p.arrivals == nil {
 		p.arrivals = new(arrivals)
 	}
-	p.took = true
-	p.resend(true)
+	return p.arrivals
 }
 
 // takeOverFormer makes the session that v stands for that of p, if there is one.
@@ -292,7 +317,11 @@ func (s *Session) ask(p *part, v *stray) (found *Imported, made *call, err error
 		if i.cookie != v.cookie {
 			continue
 		}
-		found, err = i.Import(ctx, v.cookie, v.value)
+		if f, ok := i.Importer.(*former); ok {
+			found, err = f.find(ctx, append([]candidate{{v.value, 0}}, p.chunks...))
+		} else {
+			found, err = i.Import(ctx, v.cookie, v.value)
+		}
 		if err == nil && found == nil {
 			err = errors.New("the importer returned neither a session nor an error")
 		}
@@ -327,10 +356,7 @@ func (s *Session) route(p *part, found *Imported) map[int][]RawField {
 	routed := make(map[int][]RawField)
 	reasons := make(map[string]string)
 	for name, value := range found.Fields {
-		data, err := s.encode(name, value)
-		if unread, ok := value.(error); ok {
-			err = unread
-		}
+		data, err := s.encodeImported(name, value)
 		if err != nil {
 			reasons[name] = quote(name) + ": " + reasonOf(err)
 			continue
@@ -347,6 +373,18 @@ func (s *Session) route(p *part, found *Imported) map[int][]RawField {
 		s.warn("sessplus: an imported session has fields that were dropped", "cookie", p.CookieName, "fields", lost, "reasons", why)
 	}
 	return routed
+}
+
+// encodeImported encodes the value of a field of an imported session.
+func (s *Session) encodeImported(name string, value any) ([]byte, error) {
+	switch value := value.(type) {
+	case error:
+		return nil, value
+	case encodedValue:
+		_, err := s.encode(name, nil) // the name
+		return value, err
+	}
+	return s.encode(name, value)
 }
 
 // reasonOf is what an error says of a field that was not imported.
@@ -527,7 +565,13 @@ func (p *part) dropOld(lines []string, now time.Time, tls bool) []string {
 		return lines
 	}
 	for _, name := range p.old {
-		lines = append(lines, p.setCookie(name, "", -1, now, tls))
+		c := p.cookie
+		for _, s := range p.imports.sources {
+			if f, ok := s.Importer.(*former); ok && f.m != nil && (name == s.cookie || strings.HasPrefix(name, s.cookie+".")) {
+				c = f.m.cookies[0] // as it was set
+			}
+		}
+		lines = append(lines, c.setCookie(name, "", -1, now, tls))
 	}
 	return lines
 }

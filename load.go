@@ -24,7 +24,7 @@ func (s *Session) start(m *Manager, w http.ResponseWriter, r *http.Request) {
 	}
 	if m.single != nil {
 		s.unpack(r, time.Now())
-		if len(m.formers) > 0 {
+		if len(m.formers)+len(m.formerChunks) > 0 {
 			s.bringFormers(r)
 		}
 		return
@@ -32,7 +32,7 @@ func (s *Session) start(m *Manager, w http.ResponseWriter, r *http.Request) {
 	m.readCookies(r, func(at slot, value string) {
 		s.parts[at.cookie].bring(candidate{value, at.chunk})
 	})
-	if len(m.formers) > 0 {
+	if len(m.formers)+len(m.formerChunks) > 0 {
 		s.bringFormers(r)
 	}
 }
