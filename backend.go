@@ -110,6 +110,8 @@ type Record struct {
 	// the User-Agent that made the session, valid UTF-8 of at most 256 bytes, or "". Without [Config.IndexBy] both are "".
 	Owner, Device string
 
+	legacy *legacy // of the content of a secure cookie, if it was imported
+
 	owned time.Time // since when Redis has it under its Owner
 
 	// Mark is for the backend's own use: who takes the record, or that it has ended. nil for most, and for a record that

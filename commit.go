@@ -426,7 +426,7 @@ func (v *save) saved(now time.Time) {
 		p.content = content{}
 	case v.main == nil && p.sealer == nil:
 	case p.sealer != nil:
-		until := p.until()
+		past := p.legacyAfter(now)
 		p.renew = false
 		p.resent()
 		if v.lost {
@@ -441,7 +441,7 @@ func (v *save) saved(now time.Time) {
 			p.rec = new(Record)
 		}
 		*p.rec = Record{Created: now, Saved: now, Expires: now.Add(p.contentAge(p.permanent)), Permanent: p.permanent}
-		p.rec.endAt(until)
+		p.rec.end(past)
 	case !v.creates():
 		v.main.change.update(p.rec, v.main.result)
 		p.doubt = p.doubt && v.main.change.Permanent == nil

@@ -136,7 +136,6 @@ func TestImport(t *testing.T) {
 				}
 				ends := time.Now().Add(time.Hour).Truncate(time.Millisecond)
 				old := newOldStore(value, sessplus.Imported{Fields: map[string]any{"user": "ann", "theme": "dark"}, Expires: ends})
-				old.sealed = secure
 				var j journal
 				c := importing(sessplus.Config{CookieName: "s", Backend: b, SignID: signed, KeyPrefix: "p:" + value[3:5] + fmt.Sprint(signed)}, old)
 				one, two := newCrowd(t, newManager(t, j.options(0), c)), newCrowd(t, newManager(t, nil, c))
@@ -149,7 +148,7 @@ func TestImport(t *testing.T) {
 						t.Errorf("the cookies are %q", r.Header["Set-Cookie"])
 					}
 				}
-				if old.has(value) != secure {
+				if old.has(value) != secure { // in whose place it stays for a minute: see TestImportIntoSecureCookieForgets
 					t.Errorf("the old session is there: %t", old.has(value))
 				}
 				asked := old.asked
@@ -206,42 +205,105 @@ func TestFormerCookieIsReplayedAfterLogout(t *testing.T) {
 						old.failing = errors.New("old: it cannot be removed")
 					}
 					m := newManager(t, nil, importing(sessplus.Config{CookieName: "s", Backend: sessplus.Memory(), IndexBy: "user", IdleTimeout: time.Hour}, old))
-					ask := func(cookies string, f func(s *sessplus.Session)) *httptest.ResponseRecorder {
-						r := httptest.NewRequest("GET", "/", nil)
-						r.Header.Set("Cookie", cookies)
-						w := httptest.NewRecorder()
-						m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { f(sessplus.Get(r)) })).ServeHTTP(w, r)
-						return w
-					}
 					read := func(s *sessplus.Session) {
 						if s.GetString("user") != "ann" {
 							t.Errorf("the user is %q", s.GetString("user"))
 						}
 					}
-					w := ask("s="+oldToken, read)
-					cookie := (&reply{Response: w.Result()}).setCookies("s")[0]
-					cookie, _, _ = strings.Cut(cookie, ";")
-					ask(cookie, read)
+					cookie := cookiesOf(pass(m, "s="+oldToken, read))
+					pass(m, cookie, read)
 					if end == nil {
 						if n, err := m.RevokeAll(t.Context(), "s", "ann"); n != 1 || err != nil {
 							t.Errorf("RevokeAll = %d, %v", n, err)
 						}
 					} else {
-						ask(cookie, end)
+						pass(m, cookie, end)
 					}
 					for range 5 {
-						w := ask("s="+oldToken, func(s *sessplus.Session) {
+						r := pass(m, "s="+oldToken, func(s *sessplus.Session) {
 							if s.Has("user") {
 								t.Error("the old cookie is good again")
 							}
 						})
-						if len(w.Header()["Set-Cookie"]) > 0 {
-							t.Errorf("it sets %q", w.Header()["Set-Cookie"])
+						if len(r.Header["Set-Cookie"]) > 0 {
+							t.Errorf("it sets %q", r.Header["Set-Cookie"])
 						}
 						time.Sleep(3 * time.Hour)
 					}
 				})
 			})
 		}
+	}
+}
+
+// pass makes a request in this process, for tests in which time passes.
+func pass(m *sessplus.Manager, cookies string, f func(s *sessplus.Session)) *reply {
+	r := httptest.NewRequest("GET", "/", nil)
+	if cookies != "" {
+		r.Header.Set("Cookie", cookies)
+	}
+	w := httptest.NewRecorder()
+	m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { f(sessplus.Get(r)) })).ServeHTTP(w, r)
+	return &reply{w.Result(), w.Body.String()}
+}
+
+// SPEC 12.2 and 12.3: nothing tells requests side by side that one of them has made a secure cookie of the session, so that it
+// stays where it was for a minute, or until the session ends.
+func TestImportIntoSecureCookieForgets(t *testing.T) {
+	for name, end := range map[string]func(s *sessplus.Session){
+		"in time": func(s *sessplus.Session) { time.Sleep(time.Minute); s.Get("user") },
+		"Destroy": func(s *sessplus.Session) { s.Destroy() },
+		"Renew":   func(s *sessplus.Session) { s.Renew() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				time.Sleep(2 * 366 * 24 * time.Hour) // no securecookie is from 2000
+				ends := time.Now().Add(time.Hour)
+				old := newOldStore(oldToken, sessplus.Imported{Fields: map[string]any{"user": "ann"}, Expires: ends})
+				m := newManager(t, nil, importing(sessplus.Config{CookieName: "s", MaxAge: 10 * time.Hour}, old))
+				r := pass(m, "s="+oldToken, func(*sessplus.Session) {})
+				cookie := cookiesOf(r)
+				if age := r.Cookies()[0].MaxAge; age < 3590 || age > 3600 {
+					t.Errorf("the cookie is for %d s, want an hour", age)
+				}
+				r = pass(m, cookie, func(s *sessplus.Session) { s.Set("theme", "dark") })
+				cookie = cookiesOf(r)
+				if !old.has(oldToken) {
+					t.Error("requests beside the first one do not find it any more")
+				}
+				if name == "in time" {
+					time.Sleep(time.Minute)
+					r = pass(m, cookie, func(s *sessplus.Session) {})
+					if len(r.Cookies()) > 0 || !old.has(oldToken) {
+						t.Errorf("a request that did not use the session sets %q", r.Header["Set-Cookie"])
+					}
+				}
+				r = pass(m, cookie, end)
+				if old.has(oldToken) {
+					t.Error("the old session is still there")
+				}
+				if len(r.Cookies()) == 0 {
+					t.Error("no cookie is set")
+				}
+				asked := old.asked
+				if cookie = cookiesOf(r); cookie != "" {
+					pass(m, cookie, func(s *sessplus.Session) {
+						late := s.Expires("s").After(ends)
+						if !s.Has("user") || late != (name == "Renew") {
+							t.Errorf("the user is there: %t; it expires %v, and the old session %v", s.Has("user"), s.Expires("s"), ends)
+						}
+						s.Set("theme", "light")
+					})
+				}
+				time.Sleep(2 * time.Hour)
+				if pass(m, cookie, func(s *sessplus.Session) {
+					if s.Has("user") != (name == "Renew") {
+						t.Errorf("two hours later the user is there: %t", s.Has("user"))
+					}
+				}); name == "Renew" && old.asked != asked {
+					t.Error("the importer is asked again")
+				}
+			})
+		})
 	}
 }

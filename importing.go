@@ -292,14 +292,22 @@ func (s *Session) importFor(p *part, v *stray) bool {
 		s.importFailed(p, made, err)
 		return false
 	}
-	if found.Forget != nil {
+	switch {
+	case found.Forget == nil:
+	case p.sealer != nil && (p.sealer.encrypts || !p.ScriptReadable):
+		p.rec.legacy.old = stray{v.cookie, v.value, errMalformed}
+	default:
 		ctx, cancel := s.bounded()
 		defer cancel()
 		if err := found.Forget(ctx); err != nil {
-			s.warn("sessplus: a session was taken over, but could not be removed where it was before", "cookie", p.CookieName, "error", err)
+			s.notForgotten(p, err)
 		}
 	}
 	return true
+}
+
+func (s *Session) notForgotten(p *part, err error) {
+	s.warn("sessplus: a session was taken over, but could not be removed where it was before", "cookie", p.CookieName, "error", err)
 }
 
 // bounded is the context of a call that does not end with the request, but within the Timeout.
@@ -479,7 +487,7 @@ func (s *Session) mark(t, from *part, v *stray, until time.Time) error {
 // receive gives a secure cookie fields of a session from before, unless it has such fields itself.
 func (p *part) receive(m *Manager, fields []RawField, until time.Time, permanent bool, now time.Time) {
 	r := &Record{Created: now, Saved: now, Permanent: permanent, Expires: now.Add(p.contentAge(permanent))}
-	r.endAt(until)
+	r.end(&legacy{until: until, at: now})
 	if p.rec != nil {
 		c := *p.rec
 		r = &c
@@ -586,6 +594,9 @@ func (p *part) abandon() {
 	if p.imports == nil {
 		return
 	}
+	if p.rec != nil && p.rec.legacy != nil {
+		p.stray(p.rec.legacy.old.cookie, p.rec.legacy.old.value, errMalformed)
+	}
 	for _, t := range p.texts {
 		if id, _, err := p.parseID(t.text); p.sealer != nil || err != nil || id != p.name.id {
 			p.stray(p.CookieName, t.text, errMalformed)
@@ -606,7 +617,11 @@ func (s *Session) forsake(v *save) {
 		return
 	}
 	for i := range p.forsaken {
-		if err := s.forsakeOne(p, &p.forsaken[i]); err != nil && v.err == nil {
+		switch err := s.forsakeOne(p, &p.forsaken[i]); {
+		case err == nil || v.err != nil:
+		case p.epoch == 0: // it lives on here
+			s.notForgotten(p, err)
+		default:
 			v.err, v.undead = &Error{Cookie: p.CookieName, Op: "delete", Err: fmt.Errorf("%w: %w", ErrUnavailable, err)}, true
 		}
 	}
@@ -657,6 +672,9 @@ func origin(binding []byte, first string, until time.Time) string {
 
 // until is when an imported session ends at the latest; zero: it has no such end.
 func (r *Record) until() time.Time {
+	if r.legacy != nil {
+		return r.legacy.until
+	}
 	i := strings.LastIndexByte(r.Origin, '.')
 	if n, err := strconv.ParseInt(r.Origin[i+1:], 10, 64); err == nil && strings.Count(r.Origin, ".") == 2 {
 		return time.UnixMilli(n)
@@ -664,45 +682,80 @@ func (r *Record) until() time.Time {
 	return time.Time{}
 }
 
-// endAt lets the record of a secure cookie end then, if that is not zero, and not later.
-func (r *Record) endAt(until time.Time) {
-	if until.IsZero() {
-		return
-	}
-	if r.Origin = origin(nil, "", until); until.Before(r.Expires) {
-		r.Expires = until
-	}
+// legacy is what the content of a secure cookie says of the session that it was imported from. There it is the value of a
+// field without a name, which no other field has: "UNTIL AT COOKIE VALUE", of which the last two may be missing.
+//
+// Nothing tells requests that come side by side with the old cookie that one of them has taken the session over. So that stays
+// where it was for EndGrace, and the content says what is to be removed then, or when it ends.
+type legacy struct {
+	until time.Time // when it ends at the latest; zero: as a new one
+	at    time.Time // when it was imported
+	old   stray     // the former cookie, if there is still a session to be removed
 }
 
-// In a secure cookie the end is a field without a name, which no other field has.
-
-// sealEnd adds the end to the fields of a secure cookie, if there is one.
-func (p *part) sealEnd(fields []RawField) []RawField {
-	until := p.until()
-	if until.IsZero() {
+// outlive adds to the fields of a secure cookie what is to be kept of its past.
+func (p *part) outlive(fields []RawField, now time.Time) []RawField {
+	l := p.legacyAfter(now)
+	if l == nil {
 		return fields
 	}
-	return append(fields, RawField{"", strconv.AppendInt(nil, until.UnixMilli(), 10)})
+	text := strconv.FormatInt(max(l.until.UnixMilli(), 0), 10) + " " + strconv.FormatInt(l.at.UnixMilli(), 10)
+	if l.old.value != "" {
+		text += " " + l.old.cookie + " " + l.old.value
+	}
+	return append(fields, RawField{"", []byte(text)})
 }
 
-// endAsSealed undoes sealEnd.
-func (r *Record) endAsSealed() {
+// legacyAfter is what a save at that time leaves of the past of a secure cookie: nothing if the session is renewed.
+func (p *part) legacyAfter(now time.Time) *legacy {
+	if p.rec == nil || p.rec.legacy == nil || p.renew {
+		return nil
+	}
+	l := *p.rec.legacy
+	if p.imports == nil || l.overdue(now) {
+		l.old = stray{}
+	}
+	return &l
+}
+
+// overdue reports whether it is time to remove the session from before where it was.
+func (l *legacy) overdue(now time.Time) bool { return l.old.value != "" && now.Sub(l.at) >= EndGrace }
+
+// inherit undoes outlive.
+func (r *Record) inherit() {
 	last := len(r.Fields) - 1
 	if last < 0 || r.Fields[last].Name != "" {
 		return
 	}
-	if n, err := strconv.ParseInt(string(r.Fields[last].Value), 10, 64); err == nil {
-		r.endAt(time.UnixMilli(n))
-	}
+	words := strings.SplitN(string(r.Fields[last].Value), " ", 4)
 	r.Fields = r.Fields[:last]
+	l := &legacy{}
+	if until, err := strconv.ParseInt(words[0], 10, 64); err == nil && until > 0 {
+		l.until = time.UnixMilli(until)
+	}
+	if len(words) > 1 {
+		at, _ := strconv.ParseInt(words[1], 10, 64)
+		l.at = time.UnixMilli(at)
+	}
+	if len(words) == 4 {
+		l.old = stray{words[2], words[3], errMalformed}
+	}
+	r.end(l)
 }
 
-// until is when the content of a secure cookie ends at the latest, because it was imported and not renewed since; else zero.
-func (p *part) until() time.Time {
-	if p.rec == nil || p.renew {
-		return time.Time{}
+// end lets the record of a secure cookie end as that of the session from before.
+func (r *Record) end(l *legacy) {
+	if r.legacy = l; l != nil && !l.until.IsZero() && l.until.Before(r.Expires) {
+		r.Expires = l.until
 	}
-	return p.rec.until()
+}
+
+// settle lets the commit remove the session from before that a secure cookie still names, if it is time, or the session is
+// renewed.
+func (p *part) settle(now time.Time) {
+	if p.imports != nil && p.rec != nil && p.rec.legacy != nil && (p.renew || p.rec.legacy.overdue(now)) && p.rec.legacy.old.value != "" {
+		p.meet().forsaken = append(p.forsaken, p.rec.legacy.old)
+	}
 }
 
 // imported reports whether the record was made of a session from before.

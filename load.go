@@ -317,7 +317,9 @@ func (s *Session) unseal(p *part, bound []byte, now time.Time) {
 	if last == nil {
 		return
 	}
-	p.take(s.m, last)
+	if p.take(s.m, last); last.legacy != nil && p.imports != nil {
+		p.resend(last.legacy.overdue(now))
+	}
 	s.tellForeign(p.cookie, p.foreign)
 	p.foreign = nil // they go when the cookie is written again
 	s.event(p.cookie, EventLoad, nil, last.Fields)

@@ -411,6 +411,7 @@ func (p *part) planSealed(late bool) *save {
 	if !dirty && !(p.resends() && filled && !late) && !p.forsakes() {
 		return nil
 	}
+	p.settle(wallNow())
 	v := &save{part: p, epoch: p.epoch, changed: changed, renews: renew, send: filled, drop: !filled}
 	switch {
 	case !filled:
@@ -488,7 +489,7 @@ func (s *Session) seal(v *save, saves []*save, now time.Time) error {
 		}
 	}
 	var err error
-	if v.values, err = p.cookie.seal(&sealedContent{now, p.permanent, bound, p.sealEnd(all)}, v.value[:0]); err != nil {
+	if v.values, err = p.cookie.seal(&sealedContent{now, p.permanent, bound, p.outlive(all, now)}, v.value[:0]); err != nil {
 		return &Error{Cookie: p.CookieName, Op: "encode", Err: err}
 	}
 	return nil

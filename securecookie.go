@@ -352,7 +352,7 @@ func (c *cookie) unseal(first string, all []candidate, bound []byte, now time.Ti
 	r = &opened.Record
 	*r = Record{Created: written, Saved: written, Permanent: content.permanent, Fields: content.fields}
 	r.Expires = written.Add(c.contentAge(r.Permanent))
-	r.endAsSealed()
+	r.inherit()
 	switch {
 	case written.After(now.Add(maxClockSkew)):
 		return nil, false, errFuture
