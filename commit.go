@@ -115,7 +115,11 @@ func (s *Session) writeHeader(h http.Header) {
 		s.noteUse(h)
 	}
 	s.open = s.open && s.uses == 0 && !personal(h)
-	if sets && s.noteSetCookie(h) {
+	public := sets && s.noteSetCookie(h)
+	if sets {
+		s.unlocked(s.begunBefore)
+	}
+	if public {
 		s.unlocked(func() {
 			s.warn("sessplus: a response with the Set-Cookie of a session was for shared caches, too; its Cache-Control was made private")
 		})
@@ -177,6 +181,9 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 	}
 	failed := err != nil || slices.ContainsFunc(saves, (*save).fails)
 	s.undo(saves, failed)
+	if !failed {
+		saves = s.removeMoved(saves)
+	}
 	if !failed && !s.bundle.stuck(saves) {
 		s.rotate(saves)
 	}
@@ -379,6 +386,9 @@ func (v *save) takeOver(now time.Time, failed, late bool) {
 	p := v.part
 	if p.forsakes() && v.err == nil {
 		p.forsaken = nil
+	}
+	if p.sealer != nil && v.err == nil && !failed {
+		p.expelled = nil
 	}
 	for _, d := range v.deletes {
 		if d.err == nil || errors.Is(d.err, ErrNoRecord) {

@@ -57,6 +57,11 @@ type Config struct {
 	// machine.
 	Import []Importer
 
+	// Adopt names cookies of this Manager that owned fields of this one before a deployment changed the configs. What they
+	// have stored of these fields is read as if this cookie had stored it, is written to it with the next save of either,
+	// and then removed there. A cookie that is named is loaded with this one, also if it is Lazy. While processes with the
+	// old configs run beside those with the new ones, or to be able to go back, both must have an Adopt for each other's
+	// cookie: deploy the old configs with it first.
 	Adopt []string
 
 	Lazy     bool // load at the first use of one of its fields, not before the handler
@@ -141,6 +146,7 @@ type Manager struct {
 	ages         bool              // one of them does
 	indexes      bool              // one of them has an IndexBy
 	feeds        bool              // one of them may have what belongs to another
+	adopting     bool              // one of them has an Adopt
 
 	codec   Codec
 	onError func(w http.ResponseWriter, r *http.Request, err error)
@@ -149,11 +155,15 @@ type Manager struct {
 	timeout time.Duration
 	onEvent func(ctx context.Context, e Event)
 
-	rejected  rejections // what the log has said of them
-	foreign   namesTold
-	dropped   namesTold   // of imported sessions
-	takenOver atomic.Bool // it was said what to check of connections that are taken over
+	rejected    rejections // what the log has said of them
+	foreign     namesTold
+	dropped     namesTold   // of imported sessions
+	takenOver   atomic.Bool // it was said what to check of connections that are taken over
+	begunBefore atomic.Bool // it was said that a response began before its session was saved
 }
+
+// String names the cookies.
+func (m *Manager) String() string { return "sessplus.Manager(" + m.cookieNames() + ")" }
 
 func (m *Manager) cookieNames() string {
 	names := make([]string, len(m.cookies))
@@ -221,7 +231,11 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 		m.names = slots(m.cookies)
 	}
 	m.formers, m.formerChunks = formers(m.cookies), formerChunks(m.cookies)
-	m.feeds = len(m.cookies) > 1 && slices.ContainsFunc(m.cookies, func(c *cookie) bool { return c.imports != nil })
+	for _, c := range m.cookies {
+		c.link(m.cookies)
+		m.adopting = m.adopting || len(c.adopts) > 0
+		m.feeds = m.feeds || len(c.adopts) > 0 || len(m.cookies) > 1 && c.imports != nil
+	}
 	return m, nil
 }
 

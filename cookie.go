@@ -17,6 +17,7 @@ type cookie struct {
 	sealer  *sealer  // of a secure cookie, else nil
 	signer  *signer  // with SignID, else nil
 	imports *imports // with Import, else nil
+	adopts  []int    // the cookies that Adopt names
 	boundTo *cookie  // with BoundTo, else nil
 	codec   Codec    // of the Manager
 	store   string   // the name of its backend
@@ -98,7 +99,7 @@ func newCookie(index int, c Config, keys []KeyPair) *cookie {
 		keys = c.Keys
 	}
 	past := newImports(&c, keys)
-	c.Import = nil
+	c.Import, c.Adopt = nil, slices.Clone(c.Adopt)
 	c.Keys = nil // what the Manager keeps of them are codecs
 	setDefault(&c.Path, "/")
 	setDefault(&c.SameSite, http.SameSiteLaxMode)

@@ -169,14 +169,14 @@ func (p *part) was() bool { return p.arrivals != nil && p.past != nil }
 
 // resends reports whether the cookie is to be sent again by this request: because the program has used it, or because the
 // browser still has the one from before.
-func (p *part) resends() bool { return p.due == tellSet && (p.used || p.taken()) }
+func (p *part) resends() bool { return p.due == tellSet && (p.used || p.taken() || p.movedOut) }
 
 // taken reports whether this request has made some of a session from before one of this cookie.
 func (p *part) taken() bool { return p.arrivals != nil && p.took }
 
 // leaves reports whether the browser is to drop the former cookie: all that its session had belongs to other cookies.
 func (p *part) leaves(filled bool) bool {
-	return !filled && p.due == tellSet && p.taken() && len(p.brought) > 0
+	return !filled && p.due == tellSet && (p.movedOut || p.taken() && len(p.brought) > 0)
 }
 
 // takeOverFormers finds what the strays of a part stand for, until one of them stands for a session.
@@ -563,6 +563,9 @@ func (s *Session) feeders(indexes []int) []int {
 		if p := &s.parts[i]; p.state == unloaded && p.comes() && !slices.Contains(all, i) {
 			all = append(slices.Clip(all), i)
 		}
+	}
+	if s.m.adopting {
+		all = s.withAdoptions(all)
 	}
 	return all
 }

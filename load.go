@@ -62,10 +62,15 @@ func (s *Session) use(i int) *part {
 // useAll makes sure that parts are loaded, all side by side and each once: several goroutines wait for one load. A cookie
 // that is bound to a session needs that first. It lets go of s.mu while it waits.
 func (s *Session) useAll(indexes []int) {
-	if s.m.feeds {
-		indexes = s.feeders(indexes)
+	if !s.m.feeds {
+		s.loadAll(indexes)
+		return
 	}
-	s.loadAll(indexes)
+	indexes = s.feeders(indexes)
+	for n := -1; n < len(indexes); indexes = s.feeders(indexes) { // what is loaded may show that more is needed
+		n = len(indexes)
+		s.loadAll(indexes)
+	}
 }
 
 // loadAll is useAll without the cookies that may have what belongs to these.
@@ -168,6 +173,7 @@ func (s *Session) load(parts []*part) {
 	}
 	s.spread(false, now)
 	s.spread(true, now)
+	s.adoptFields()
 	for _, p := range parts {
 		if p.crowded && p.rec == nil && p.err == nil {
 			p.gone, p.replaced = true, true // one that was not tried may be the session, and is not to be overwritten
@@ -275,13 +281,17 @@ func (p *part) take(m *Manager, r *Record) {
 	if p.rec == nil || p.permanent == p.rec.Permanent {
 		p.permanent = r.Permanent
 	}
-	p.rec, p.found, p.foreign, p.doubt = r, true, nil, false
+	p.rec, p.found, p.foreign, p.leaving, p.doubt = r, true, nil, nil, false
 	p.entries = entries{stored: r.Fields}
 	foreign := func(f RawField) bool { return !m.routes.owns(p.index, f.Name) || nameProblem(f.Name) != "" }
 	if slices.ContainsFunc(r.Fields, foreign) {
 		p.entries.stored = slices.DeleteFunc(slices.Clone(r.Fields), foreign) // r keeps what is stored
 		for _, f := range r.Fields {
-			if foreign(f) {
+			switch {
+			case !foreign(f):
+			case m.adopting && nameProblem(f.Name) == "" && len(m.adopters(p.index, f.Name)) > 0:
+				p.leaving = append(p.leaving, f)
+			default:
 				p.foreign = append(p.foreign, f.Name)
 			}
 		}

@@ -87,21 +87,39 @@ func (c *cookie) tolerates(err error) bool {
 // plan finds out what the parts have to save, at that time. After the headers, what could not be saved is tried once more
 // only with again. A failed save has its err; an error of plan itself means that nothing at all may be saved.
 func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
+	s.joinMoves()
 	err = s.fatal
 	if s.sent {
 		s.fatal = nil // told once, it does not hold up the rest of a long response
 	}
-	due := make([]*part, 0, 8)
-	for i := range s.parts {
-		p := &s.parts[i]
-		if p.state == loaded && (again || !s.sent || !p.tried) && (p.unsaved() || p.ages() && p.rec != nil || p.touchDue(time.Time{})) {
-			due = append(due, p)
-		}
-	}
+	due := s.due(make([]*part, 0, 8), again)
 	if len(due) == 0 {
 		return nil, now, err // as for most requests
 	}
 	now = wallNow()
+	saves = s.planRecords(due, now)
+	if saves, err = s.planCookies(due, saves, now, err); s.bundle != nil && err == nil {
+		saves, err = s.bundle.plan(s, saves, now)
+	}
+	if i := slices.IndexFunc(saves, (*save).fails); i >= 0 && err == nil && !s.sent {
+		err = saves[i].err
+	}
+	return saves, now, err
+}
+
+// due appends the parts that may have something to save.
+func (s *Session) due(list []*part, again bool) []*part {
+	for i := range s.parts {
+		p := &s.parts[i]
+		if p.state == loaded && (again || !s.sent || !p.tried) && (p.unsaved() || p.ages() && p.rec != nil || p.touchDue(time.Time{})) {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// planRecords plans the saves of server-side parts.
+func (s *Session) planRecords(due []*part, now time.Time) (saves []*save) {
 	for _, p := range due {
 		if p.sealer == nil && (p.unsaved() || p.touchDue(now) || p.rotationDue(now)) {
 			if v := p.planRecord(now, s.sent); v != nil {
@@ -110,6 +128,12 @@ func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 			}
 		}
 	}
+	return saves
+}
+
+// planCookies adds the saves of secure cookies, sealed if there is no err yet: with the ids that the other saves are going
+// to set.
+func (s *Session) planCookies(due []*part, saves []*save, now time.Time, err error) ([]*save, error) {
 	for _, p := range due {
 		if p.sealer == nil {
 			continue
@@ -126,13 +150,7 @@ func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 		}
 		saves = append(saves, v)
 	}
-	if s.bundle != nil && err == nil {
-		saves, err = s.bundle.plan(s, saves, now)
-	}
-	if i := slices.IndexFunc(saves, (*save).fails); i >= 0 && err == nil && !s.sent {
-		err = saves[i].err
-	}
-	return saves, now, err
+	return saves, err
 }
 
 // writes reports whether a loaded part may have something to save, or a cookie to send.
@@ -149,11 +167,11 @@ func (s *Session) writes() bool {
 
 // unsaved reports whether there may be something to save, beside a touch.
 func (p *part) unsaved() bool {
-	if p.renew || p.due == tellDrop || p.resends() || p.err != nil || len(p.ended) > 0 || p.forsakes() || p.reflags() || p.misfiled() {
+	if p.renew || p.due == tellDrop || p.resends() || p.err != nil || len(p.ended) > 0 || len(p.expelled) > 0 || p.forsakes() || p.reflags() || p.misfiled() {
 		return true
 	}
 	for i := range p.entries.touched {
-		if p.entries.touched[i].dirty() {
+		if e := &p.entries.touched[i]; e.dirty() && (!e.moved || p.moving) {
 			return true
 		}
 	}
@@ -177,7 +195,7 @@ func (p *part) appendFields(list []RawField) []RawField {
 func (p *part) changes() []RawField {
 	changed := make([]RawField, 0, len(p.entries.touched))
 	for i := range p.entries.touched {
-		if e := &p.entries.touched[i]; e.dirty() {
+		if e := &p.entries.touched[i]; e.dirty() && (!e.moved || p.moving) {
 			changed = append(changed, RawField{e.name, e.value})
 		}
 	}
@@ -221,7 +239,7 @@ func (p *part) planRecord(now time.Time, late bool) *save {
 	if filled && !late && v.err == nil && !v.creates() && v.does != ends && p.rotationDue(now) {
 		v.rotates, v.name, v.origin = true, p.name, p.origin()
 	}
-	if v.main == nil && v.err == nil && v.late == nil && len(v.deletes) == 0 && !p.forsakes() && !v.drop && !v.rotates {
+	if v.main == nil && v.err == nil && v.late == nil && len(v.deletes) == 0 && !p.forsakes() && len(p.expelled) == 0 && !v.drop && !v.rotates {
 		return nil
 	}
 	return v

@@ -109,6 +109,10 @@ type part struct {
 
 	*arrivals // from before, nil for none
 
+	expelled []string // fields to be removed, which belong to another cookie now
+	moving   bool     // this commit saves what others have stored for the cookie
+	movedOut bool     // what belongs to another cookie is to go, and so the secure cookie is to be sent
+
 	epoch   int32 // counts Destroy, so that a commit under way notices one
 	state   partState
 	refused uint8 // how many of the cookies that came were malformed, and are to be told of
@@ -134,7 +138,8 @@ type content struct {
 	name    sessionName // of the session that the client has; zero for none and for a secure cookie
 	rec     *Record     // as it was last seen; nil: there is no session
 	entries entries
-	foreign []string // stored fields that this cookie does not own; the next save removes them
+	foreign []string   // stored fields that this cookie does not own; the next save removes them
+	leaving []RawField // stored fields that another cookie is to take over
 
 	permanent bool // as the program wants it
 	doubt     bool // the store may have it otherwise than rec, because a save did not end well
@@ -477,7 +482,7 @@ func (s *Session) each(cookies []string, op string, load bool, f func(p *part)) 
 		}
 		s.useAll(due)
 	} else {
-		s.useAll(slices.DeleteFunc(slices.Clone(parts), func(i int) bool { return !s.parts[i].comes() }))
+		s.useAll(slices.DeleteFunc(slices.Clone(parts), func(i int) bool { return !s.parts[i].comes() && len(s.parts[i].adopts) == 0 }))
 	}
 	for _, i := range parts {
 		p := &s.parts[i]
@@ -534,6 +539,7 @@ func (s *Session) destroy(p *part) {
 		}
 	}
 	p.abandon()
+	s.disown(p)
 	p.state, p.content = loaded, content{}
 	if p.due = tellNothing; p.held {
 		p.due = tellDrop
