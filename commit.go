@@ -111,6 +111,9 @@ func (s *Session) writeHeader(h http.Header) {
 			}
 		}
 	}
+	if sets {
+		s.noteUse(h)
+	}
 	s.open = s.open && s.uses == 0 && !personal(h)
 	public := sets && s.noteSetCookie(h)
 	if sets {
@@ -166,6 +169,9 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 		}
 	}()
 	s.run(calls)
+	for _, v := range saves {
+		s.forsake(v)
+	}
 	s.unfile(saves)
 	s.redraw(saves)
 	for _, v := range saves {
@@ -177,6 +183,9 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 	}
 	failed := err != nil || slices.ContainsFunc(saves, (*save).fails)
 	s.undo(saves, failed)
+	if !failed {
+		saves = s.removeMoved(saves)
+	}
 	if !failed && !s.bundle.stuck(saves) {
 		s.rotate(saves)
 	}
@@ -304,7 +313,7 @@ func (s *Session) endBound(saves []*save) []*save {
 		return saves // an Edit sees no cookies
 	}
 	for _, b := range saves {
-		if !b.written || b.does.reads() || !b.main.result.Empty {
+		if !b.written || b.main == nil || b.does.reads() || !b.main.result.Empty {
 			continue
 		}
 		for i := range s.parts {
@@ -379,6 +388,12 @@ func (s *Session) outcome(saves []*save, err error) (fatal, soft error) {
 // takeOver brings the part up to date with what was saved. Other goroutines may have changed it meanwhile.
 func (v *save) takeOver(now time.Time, failed, late bool) {
 	p := v.part
+	if p.forsakes() && v.err == nil {
+		p.forsaken = nil
+	}
+	if p.sealer != nil && v.err == nil && !failed {
+		p.expelled = nil
+	}
 	for _, d := range v.deletes {
 		if d.err == nil || errors.Is(d.err, ErrNoRecord) {
 			p.ended = slices.DeleteFunc(p.ended, func(e ended) bool { return e.key == d.asked })
@@ -425,6 +440,7 @@ func (v *save) saved(now time.Time) {
 		p.content = content{}
 	case v.main == nil && p.sealer == nil:
 	case p.sealer != nil:
+		past := p.legacyAfter(now)
 		p.renew = false
 		p.resent()
 		if v.lost {
@@ -439,6 +455,7 @@ func (v *save) saved(now time.Time) {
 			p.rec = new(Record)
 		}
 		*p.rec = Record{Created: now, Saved: now, Expires: now.Add(p.contentAge(p.permanent)), Permanent: p.permanent}
+		p.rec.end(past)
 	case !v.creates():
 		v.main.change.update(p.rec, v.main.result)
 		p.doubt = p.doubt && v.main.change.Permanent == nil

@@ -24,18 +24,24 @@ func (s *Session) start(m *Manager, w http.ResponseWriter, r *http.Request) {
 	}
 	if m.single != nil {
 		s.unpack(r, time.Now())
+		if len(m.formers)+len(m.formerChunks) > 0 {
+			s.bringFormers(r)
+		}
 		return
 	}
 	m.readCookies(r, func(at slot, value string) {
 		s.parts[at.cookie].bring(candidate{value, at.chunk})
 	})
+	if len(m.formers)+len(m.formerChunks) > 0 {
+		s.bringFormers(r)
+	}
 }
 
 // loadEager loads what is not Lazy, before the handler runs. It returns the error of a part that is not Optional.
 func (s *Session) loadEager() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.useAll(s.m.eager)
+	s.loadAll(s.m.eager)
 	for _, i := range s.m.eager {
 		if p := &s.parts[i]; p.err != nil && !p.Optional {
 			return p.err
@@ -46,7 +52,7 @@ func (s *Session) loadEager() error {
 
 // use returns part i, loaded. It releases s.mu while it waits.
 func (s *Session) use(i int) *part {
-	if s.parts[i].state != loaded {
+	if s.parts[i].state != loaded || s.m.feeds {
 		s.useAll([]int{i})
 	}
 	return &s.parts[i]
@@ -56,6 +62,19 @@ func (s *Session) use(i int) *part {
 // one load. A cookie that is bound to a session can only be opened after that is loaded. useAll releases s.mu while it
 // waits.
 func (s *Session) useAll(indexes []int) {
+	if !s.m.feeds {
+		s.loadAll(indexes)
+		return
+	}
+	indexes = s.feeders(indexes)
+	for n := -1; n < len(indexes); indexes = s.feeders(indexes) { // what is loaded may show that more is needed
+		n = len(indexes)
+		s.loadAll(indexes)
+	}
+}
+
+// loadAll is useAll without the cookies that may have what belongs to these.
+func (s *Session) loadAll(indexes []int) {
 	s.await(indexes, func(p *part) bool { return p.boundTo != nil && s.parts[p.boundTo.index].state == loading })
 	due := make([]*part, 0, 8)
 	add := func(p *part) {
@@ -125,7 +144,15 @@ func (s *Session) load(parts []*part) {
 	}
 	now := time.Now()
 	if slices.ContainsFunc(parts, func(p *part) bool { return p.sealer == nil }) {
-		s.unlocked(func() { s.lookUp(parts, now) })
+		s.unlocked(func() {
+			s.lookUp(parts, now)
+			for _, p := range parts {
+				if p.sealer == nil {
+					s.takeOverFormers(p, now)
+				}
+			}
+		})
+		s.spread(false, now)
 	}
 	for _, p := range parts {
 		if p.sealer == nil {
@@ -139,8 +166,14 @@ func (s *Session) load(parts []*part) {
 			}
 			bound = b.binding()
 		}
-		s.unlocked(func() { s.unseal(p, bound, now) })
+		s.unlocked(func() {
+			s.unseal(p, bound, now)
+			s.takeOverFormers(p, now)
+		})
 	}
+	s.spread(false, now)
+	s.spread(true, now)
+	s.adoptFields()
 	for _, p := range parts {
 		if p.crowded && p.rec == nil && p.err == nil {
 			p.gone, p.replaced = true, true // one that was not tried may be the session, and is not to be overwritten
@@ -161,7 +194,9 @@ func (s *Session) lookUp(parts []*part, now time.Time) {
 				p.next++
 				id, older, err := p.parseID(text)
 				if err != nil {
-					s.reject(p, err)
+					if !p.stray(p.CookieName, text, err) {
+						s.reject(p, err)
+					}
 					continue
 				}
 				p.resent() // by the cookie before, which found nothing
@@ -176,7 +211,10 @@ func (s *Session) lookUp(parts []*part, now time.Time) {
 		}
 		s.run(calls)
 		for _, c := range calls {
-			c.part.answered(s, c, now)
+			p := c.part
+			if p.answered(s, c, now); c.err == ErrNoRecord {
+				p.stray(p.CookieName, p.texts[p.next-1].text, nil) // former ids may look like ours
+			}
 		}
 	}
 }
@@ -200,7 +238,9 @@ func (p *part) answered(s *Session, c *call, now time.Time) {
 		p.gone = false
 		p.moved(c)
 		p.take(s.m, c.record)
-		s.tellForeign(p.cookie, p.foreign)
+		if !c.record.imported() { // in which they have waited for their owner
+			s.tellForeign(p.cookie, p.foreign)
+		}
 	}
 	s.loaded(c, now)
 }
@@ -230,6 +270,9 @@ func (p *part) binding() []byte {
 // origin returns what the record of a rotated session retains of its first id: the binding, and the tail of the first
 // key.
 func (p *part) origin() string {
+	if p.rec.imported() {
+		return origin(p.binding(), p.rec.first(p.name.key), p.rec.until())
+	}
 	return hex.EncodeToString(p.binding()) + "." + p.rec.first(p.name.key)
 }
 
@@ -240,13 +283,17 @@ func (p *part) take(m *Manager, r *Record) {
 	if p.rec == nil || p.permanent == p.rec.Permanent {
 		p.permanent = r.Permanent
 	}
-	p.rec, p.found, p.foreign, p.doubt = r, true, nil, false
+	p.rec, p.found, p.foreign, p.leaving, p.doubt = r, true, nil, nil, false
 	p.entries = entries{stored: r.Fields}
 	foreign := func(f RawField) bool { return !m.routes.owns(p.index, f.Name) || nameProblem(f.Name) != "" }
 	if slices.ContainsFunc(r.Fields, foreign) {
 		p.entries.stored = slices.DeleteFunc(slices.Clone(r.Fields), foreign) // r keeps what is stored
 		for _, f := range r.Fields {
-			if foreign(f) {
+			switch {
+			case !foreign(f):
+			case m.adopting && nameProblem(f.Name) == "" && len(m.adopters(p.index, f.Name)) > 0:
+				p.leaving = append(p.leaving, f)
+			default:
 				p.foreign = append(p.foreign, f.Name)
 			}
 		}
@@ -268,7 +315,9 @@ func (s *Session) unseal(p *part, bound []byte, now time.Time) {
 		}
 		r, older, err := p.cookie.unseal(first.text, p.texts, bound, now)
 		if err != nil {
-			s.reject(p, err)
+			if !p.stray(p.CookieName, first.text, err) {
+				s.reject(p, err)
+			}
 			continue
 		}
 		if last == nil || !r.Saved.Before(last.Saved) {
@@ -280,7 +329,9 @@ func (s *Session) unseal(p *part, bound []byte, now time.Time) {
 	if last == nil {
 		return
 	}
-	p.take(s.m, last)
+	if p.take(s.m, last); last.legacy != nil && p.imports != nil {
+		p.resend(last.legacy.overdue(now))
+	}
 	s.tellForeign(p.cookie, p.foreign)
 	p.foreign = nil // they go when the cookie is written again
 	s.event(p.cookie, EventLoad, nil, last.Fields)

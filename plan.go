@@ -88,6 +88,7 @@ func (c *cookie) tolerates(err error) bool {
 // once more only with again. A save that cannot be made has an err; an error of plan itself means that nothing at all
 // may be saved.
 func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
+	s.joinMoves()
 	err = s.fatal
 	if s.sent {
 		s.fatal = nil // told once, it does not hold up the rest of a long response
@@ -167,11 +168,11 @@ func (s *Session) writes() bool {
 
 // unsaved reports whether there may be something to save other than a touch.
 func (p *part) unsaved() bool {
-	if p.renew || p.due == tellDrop || p.due == tellSet && p.used || p.err != nil || len(p.ended) > 0 || p.reflags() || p.misfiled() {
+	if p.renew || p.due == tellDrop || p.resends() || p.err != nil || len(p.ended) > 0 || len(p.expelled) > 0 || p.forsakes() || p.reflags() || p.misfiled() {
 		return true
 	}
 	for i := range p.entries.touched {
-		if p.entries.touched[i].dirty() {
+		if e := &p.entries.touched[i]; e.dirty() && (!e.moved || p.moving) {
 			return true
 		}
 	}
@@ -195,7 +196,7 @@ func (p *part) appendFields(list []RawField) []RawField {
 func (p *part) changes() []RawField {
 	changed := make([]RawField, 0, len(p.entries.touched))
 	for i := range p.entries.touched {
-		if e := &p.entries.touched[i]; e.dirty() {
+		if e := &p.entries.touched[i]; e.dirty() && (!e.moved || p.moving) {
 			changed = append(changed, RawField{e.name, e.value})
 		}
 	}
@@ -233,10 +234,13 @@ func (p *part) planRecord(now time.Time, late bool) *save {
 	} else if !v.idle(filled) {
 		v.planMain(filled, now, late)
 	}
+	if v.main == nil && v.err == nil && p.leaves(filled) && !late {
+		v.drop, v.written = true, true
+	}
 	if filled && !late && v.err == nil && !v.creates() && v.does != ends && p.rotationDue(now) {
 		v.rotates, v.name, v.origin = true, p.name, p.origin()
 	}
-	if v.main == nil && v.err == nil && v.late == nil && len(v.deletes) == 0 && !v.drop && !v.rotates {
+	if v.main == nil && v.err == nil && v.late == nil && len(v.deletes) == 0 && !p.forsakes() && len(p.expelled) == 0 && !v.drop && !v.rotates {
 		return nil
 	}
 	return v
@@ -283,7 +287,7 @@ func (v *save) planMain(filled bool, now time.Time, late bool) {
 	case len(v.changed) > 0 || p.reflags():
 		v.planUpdate(now)
 	case filled:
-		v.planTouch(now, p.due == tellSet && p.used && !late)
+		v.planTouch(now, p.resends() && !late)
 	}
 }
 
@@ -342,7 +346,9 @@ func (v *save) planUpdate(now time.Time) {
 			}
 		}
 	}
-	c.Delete = append(c.Delete, p.foreign...)
+	if !p.waits(now) {
+		c.Delete = append(c.Delete, p.foreign...)
+	}
 	v.send = p.due == tellSet || p.maxAge(p.permanent) > 0
 	if p.reflags() {
 		flag := p.permanent
@@ -370,7 +376,7 @@ func (v *save) planTouch(now time.Time, verify bool) {
 		c.Expires = p.rec.Expires
 	}
 	v.does = touches
-	v.send = p.due == tellSet && p.used || p.maxAge(p.permanent) > 0
+	v.send = p.resends() || p.maxAge(p.permanent) > 0
 	v.main = &call{part: p, op: opUpdate, sessionName: p.name, patient: verify, change: c}
 	if p.refilled {
 		v.need(true)
@@ -421,11 +427,12 @@ func (p *part) planSealed(late bool) *save {
 	renew := p.renew && filled
 	permanent = permanent && filled
 	// After the headers a bound cookie cannot be dropped, but is void without its session.
-	expire := p.due == tellDrop && !(late && p.boundTo != nil)
+	expire := p.due == tellDrop && !(late && p.boundTo != nil) || p.leaves(filled) && !late
 	dirty := len(changed) > 0 || permanent || renew || expire
-	if !dirty && !(p.due == tellSet && p.used && filled && !late) {
+	if !dirty && !(p.resends() && filled && !late) && !p.forsakes() {
 		return nil
 	}
+	p.settle(wallNow())
 	v := &save{part: p, epoch: p.epoch, changed: changed, renews: renew, send: filled, drop: !filled}
 	switch {
 	case !filled:
@@ -503,7 +510,7 @@ func (s *Session) seal(v *save, saves []*save, now time.Time) error {
 		}
 	}
 	var err error
-	if v.values, err = p.cookie.seal(&sealedContent{now, p.permanent, bound, all}, v.value[:0]); err != nil {
+	if v.values, err = p.cookie.seal(&sealedContent{now, p.permanent, bound, p.outlive(all, now)}, v.value[:0]); err != nil {
 		return &Error{Cookie: p.CookieName, Op: "encode", Err: err}
 	}
 	return nil
