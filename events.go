@@ -1,7 +1,6 @@
 package sessplus
 
 import (
-	"context"
 	"errors"
 	"time"
 )
@@ -134,7 +133,7 @@ func (s *Session) tell(c *cookie, e Event, made *call) {
 			e.Start = time.Unix(0, made.began)
 		}
 	}
-	s.m.onEvent(context.WithoutCancel(s.ctx), e)
+	s.m.onEvent(eventContext{s.session}, e)
 }
 
 // kind is the event of a call that succeeded, as far as the call alone tells.

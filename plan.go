@@ -166,7 +166,7 @@ func (s *Session) writes() bool {
 
 // unsaved reports whether there may be something to save, beside a touch.
 func (p *part) unsaved() bool {
-	if p.renew || p.due == tellDrop || p.due == tellSet && p.used || p.err != nil || len(p.ended) > 0 || p.reflags() || p.misfiled() {
+	if p.renew || p.due == tellDrop || p.due == tellSet && p.used || p.err != nil || len(p.ended) > 0 || p.trial != noTrial || p.reflags() || p.misfiled() {
 		return true
 	}
 	for i := range p.entries.touched {
@@ -234,6 +234,7 @@ func (p *part) planRecord(now time.Time, late bool) *save {
 	}
 	if filled && !late && v.err == nil && !v.creates() && v.does != ends && p.rotationDue(now) {
 		v.rotates, v.name, v.origin = true, p.name, p.origin()
+		p.trial = noTrial
 	}
 	if v.main == nil && v.err == nil && v.late == nil && len(v.deletes) == 0 && !v.drop && !v.rotates {
 		return nil
@@ -359,18 +360,22 @@ func (v *save) planUpdate(now time.Time) {
 // newer one in the browser, and before a cookie is sent that is bound to it.
 func (v *save) planTouch(now time.Time, verify bool) {
 	p := v.part
-	if !verify && !p.touchDue(now) && !p.misfiled() {
+	expire := p.trial == tryExpiry
+	if !verify && !expire && !p.touchDue(now) && !p.misfiled() {
 		return
 	}
 	c := &Change{Now: now, Seen: p.rec}
 	c.Expires, _, c.Exact = p.moves(p.rec, now, p.permanent)
-	if p.quiet || !p.used {
+	switch {
+	case expire:
+		c.Expires, c.Exact, p.trial = now, true, noTrial
+	case p.quiet || !p.used:
 		c.Expires = p.rec.Expires
 	}
 	v.does = touches
 	v.send = p.due == tellSet && p.used || p.maxAge(p.permanent) > 0
 	v.main = &call{part: p, op: opUpdate, sessionName: p.name, patient: verify, change: c}
-	if p.refilled {
+	if p.refilled || expire {
 		v.need(true)
 	}
 }
@@ -398,7 +403,12 @@ func (p *part) expires(now time.Time) time.Time {
 
 // rotationDue reports whether the session is to get another id because of its age.
 func (p *part) rotationDue(now time.Time) bool {
-	if p.RotateEvery <= 0 || !p.used || p.quiet || p.rec == nil || p.gone {
+	switch {
+	case p.rec == nil || p.gone:
+		return false
+	case p.trial == tryRotation:
+		return true
+	case p.RotateEvery <= 0 || !p.used || p.quiet:
 		return false
 	}
 	since := p.rec.Rotated

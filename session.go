@@ -66,10 +66,10 @@ type Session struct {
 
 // A session is what a Session stands for.
 type session struct {
-	m   *Manager
-	ctx context.Context     // the request's
-	w   http.ResponseWriter // the one below the middleware
-	uri string              // what the browser asked for
+	m       *Manager
+	ctx     context.Context     // the request's
+	w       http.ResponseWriter // the one below the middleware
+	request *http.Request       // what the session was made for; nil outside of any
 
 	agent string // what the browser calls itself, if some cookie wants to know
 
@@ -134,8 +134,9 @@ type content struct {
 	entries entries
 	foreign []string // stored fields that this cookie does not own; the next save removes them
 
-	permanent bool // as the program wants it
-	doubt     bool // the store may have it otherwise than rec, because a save did not end well
+	trial     trial // what a developer makes happen to it
+	permanent bool  // as the program wants it
+	doubt     bool  // the store may have it otherwise than rec, because a save did not end well
 	renew     bool
 	emptied   bool // by this request after the headers, so that the browser has not heard of it
 	refilled  bool // an Update has filled an emptied session, which the browser must hear of
