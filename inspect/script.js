@@ -21,18 +21,21 @@ function left(seconds) {
   return rest > 0 ? `${text} ${rest} ${next[1]}` : text;
 }
 
-function countDown() {
-  for (const end of document.querySelectorAll("time[data-past]")) {
+function countDown(root) {
+  for (const end of root.querySelectorAll("time[data-past]")) {
     const seconds = Math.floor((new Date(end.dateTime) - Date.now()) / 1000);
     const text = seconds > 0 ? left(seconds) : end.dataset.past;
     if (end.textContent !== text) end.textContent = text;
   }
 }
-countDown();
-setInterval(countDown, 1000);
+countDown(document);
+setInterval(countDown, 1000, document);
 
-// Sessions and cookies are asked for again after events, because those may have changed them. The focus stays where it is.
-let asking = 0;
+// Sessions and cookies are asked for again after events, because those may have changed them. The focus stays where it is,
+// and no button goes from under a pointer that presses it.
+let asking = 0, pressed = false;
+addEventListener("pointerdown", () => { pressed = true; });
+for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => { pressed = false; });
 
 function refresh() {
   clearTimeout(asking);
@@ -40,12 +43,15 @@ function refresh() {
     const res = await fetch(location.href).catch(() => null);
     if (!res || !(res.headers.get("Content-Type") || "").startsWith("text/html")) return;
     const page = new DOMParser().parseFromString(await res.text(), "text/html");
+    if (pressed) return refresh();
+    countDown(page);
     for (const id of ["sessions", "cookies"]) {
+      const was = document.getElementById(id), is = page.getElementById(id);
+      if (was.isEqualNode(is)) continue;
       const focused = document.activeElement?.id;
-      document.getElementById(id).replaceWith(page.getElementById(id));
+      was.replaceWith(is);
       if (focused && document.activeElement?.id !== focused) document.getElementById(focused)?.focus({preventScroll: true});
     }
-    countDown();
   }, 150);
 }
 

@@ -20,7 +20,7 @@ var templates = template.Must(template.New("").Funcs(template.FuncMap{
 	"span":    span,
 	"left":    func(f fact) string { return f.left(time.Now()) },
 	"plural":  plural,
-	"bar":     func(value, most int) bar { return bar{value, most, most * 3 / 4} },
+	"bar":     func(value, most int) bar { return bar{value, most} },
 	"deeds":   func() []deed { return deeds },
 }).ParseFS(files, "page.html"))
 
@@ -95,8 +95,11 @@ type fact struct {
 	Past       string // what it says once that has come
 }
 
-// A bar shows a size against the largest one, and warns from High on.
-type bar struct{ Value, Max, High int }
+// A bar shows a size against the largest one.
+type bar struct{ Value, Max int }
+
+// Percent is the length of the bar. What is there is seen.
+func (b bar) Percent() float64 { return min(max(100*float64(b.Value)/float64(b.Max), 0.75), 100) }
 
 // A held is a cookie that the browser has sent.
 type held struct {
