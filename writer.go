@@ -81,7 +81,8 @@ func (s *Session) answerError(r *http.Request, err error) {
 	w.commit(http.StatusOK)
 }
 
-// WriteHeader commits before every status that ends the headers; 1xx responses except 101 do not (RFC 9110 section 15.2).
+// WriteHeader commits before every status that ends the headers; 1xx responses except 101 do not (RFC 9110 section
+// 15.2).
 func (w *writer) WriteHeader(status int) {
 	final := status >= 200 && status <= 999 || status == http.StatusSwitchingProtocols
 	if final && w.commit(status) != nil {
@@ -150,20 +151,36 @@ func (w *writer) hijack() (net.Conn, *bufio.ReadWriter, error) {
 // program can send them. Whether it does cannot be seen. It does not if it never asked for the header; if it did, one
 // warning is enough to have it checked.
 func (s *Session) takenOver(asked bool) {
-	var names []string
+	names := s.cookiesToSend()
+	if names == "" || asked && s.m.takenOver.Swap(true) {
+		return
+	}
+	s.warn("sessplus: a connection was taken over before the Set-Cookie of a session was sent, which never reaches the visitor unless "+
+		"the program writes it; check that it answers with w.Header(), as in Upgrade(w, r, w.Header()) of gorilla/websocket",
+		"cookies", names)
+}
+
+// begunBefore warns, once, of a response that began past this writer, with the headers as they were: gin's Context
+// writes to a writer of its own.
+func (s *Session) begunBefore() {
+	if b, ok := s.w.(interface{ Written() bool }); ok && b.Written() && !s.m.begunBefore.Swap(true) {
+		s.warn("sessplus: a response had begun before its session was saved, so its Set-Cookie never reaches the visitor; write to the "+
+			"ResponseWriter that Manager.Handler passes on (for gin use ginsessplus), or after Manager.Load call Save first",
+			"cookies", s.cookiesToSend())
+	}
+}
+
+// cookiesToSend names the cookies of the Set-Cookie lines that are kept for the response.
+func (s *Session) cookiesToSend() string {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	var names []string
 	for i := range s.parts {
 		if len(s.parts[i].lines) > 0 {
 			names = append(names, s.parts[i].CookieName)
 		}
 	}
-	s.mu.Unlock()
-	if len(names) == 0 || asked && s.m.takenOver.Swap(true) {
-		return
-	}
-	s.warn("sessplus: a connection was taken over before the Set-Cookie of a session was sent, which never reaches the visitor unless "+
-		"the program writes it; check that it answers with w.Header(), as in Upgrade(w, r, w.Header()) of gorilla/websocket",
-		"cookies", strings.Join(names, ", "))
+	return strings.Join(names, ", ")
 }
 
 func (w *writer) push(target string, opts *http.PushOptions) error {
@@ -205,8 +222,8 @@ func wrap(w *writer) http.ResponseWriter {
 	return wraps[has](w)
 }
 
-// The 32 sets of optional interfaces, by the bits of wrap. Each type is the one without its highest bit and a method more.
-// They hold nothing but the pointer to the writer, so that to make one allocates nothing.
+// The 32 sets of optional interfaces, by the bits of wrap. Each type is the one without its highest bit and a method
+// more. They hold nothing but the pointer to the writer, so that to make one allocates nothing.
 type (
 	w0  struct{ *writer }
 	w1  struct{ w0 }
