@@ -10,15 +10,12 @@ import (
 	"github.com/sessplus/sessplus/internal/inspection"
 )
 
-// What package inspect sees and does. It is no part of the API: a program has no business with it.
-func init() {
-	inspection.Configure = func(manager any) inspection.Setup { return manager.(*Manager).setup() }
-	inspection.Look = func(session any, values func(cookie string) bool) []inspection.Session {
-		return session.(*Session).looks(values)
-	}
-	inspection.Expire = func(session any, cookie string) { session.(*Session).try(cookie, tryExpiry) }
-	inspection.Rotate = func(session any, cookie string) { session.(*Session).try(cookie, tryRotation) }
-}
+// An inspector is what package inspect sees of a session and does to it. It is no part of the API: a program has no business
+// with it. The package asks the context of a request for it, so that the linker leaves its methods out of other programs.
+type inspector struct{ s *Session }
+
+func (i inspector) Expire(cookie string) { i.s.try(cookie, tryExpiry) }
+func (i inspector) Rotate(cookie string) { i.s.try(cookie, tryRotation) }
 
 // A trial is what a developer makes happen to a session before its time.
 type trial uint8
@@ -39,7 +36,8 @@ func (s *Session) try(cookie string, t trial) {
 	}
 }
 
-func (m *Manager) setup() inspection.Setup {
+func (i inspector) Setup() inspection.Setup {
+	m := i.s.m
 	var all inspection.Setup
 	if m.single != nil {
 		all.Single = m.single.CookieName
@@ -57,7 +55,8 @@ func (m *Manager) setup() inspection.Setup {
 	return all
 }
 
-func (s *Session) looks(values func(cookie string) bool) []inspection.Session {
+func (i inspector) Look(values func(cookie string) bool) []inspection.Session {
+	s := i.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.uses++

@@ -56,7 +56,10 @@ func New(mgr *sessplus.Manager, o *Options) http.Handler {
 	if o == nil {
 		o = &Options{}
 	}
-	h := &handler{mgr: mgr, setup: inspection.Configure(mgr), events: o.Events, token: rand.Text()}
+	h := &handler{mgr: mgr, events: o.Events, token: rand.Text()}
+	if _, i, err := h.load(nil, &http.Request{URL: &url.URL{Path: "/"}, Header: http.Header{}}); err == nil { // nothing fails without cookies
+		h.setup = i.Setup()
+	}
 	h.routes = routesOf(mgr, h.setup)
 	for _, name := range o.Hosts {
 		h.hosts = append(h.hosts, strings.ToLower(name))
@@ -138,24 +141,24 @@ func isLoopback(host string) bool {
 type deed struct {
 	Name, Label, Hint string
 	Done              string // what the page says afterwards
-	do                func(s *sessplus.Session, cookie string)
+	do                func(s *sessplus.Session, i inspection.Inspector, cookie string)
 	serverSide        bool
 }
 
 var deeds = []deed{
 	{
 		Name: "end", Label: "End this session", Hint: "as Destroy does, at a logout", Done: "was ended, as at a logout",
-		do: func(s *sessplus.Session, cookie string) { s.Destroy(cookie) },
+		do: func(s *sessplus.Session, _ inspection.Inspector, cookie string) { s.Destroy(cookie) },
 	},
 	{
 		Name: "expire", Label: "Expire now", Hint: "as if its time had run out; the browser keeps the cookie",
 		Done: "has expired; the next request brings a cookie that names no session", serverSide: true,
-		do: func(s *sessplus.Session, cookie string) { inspection.Expire(s, cookie) },
+		do: func(_ *sessplus.Session, i inspection.Inspector, cookie string) { i.Expire(cookie) },
 	},
 	{
 		Name: "rotate", Label: "Rotate now", Hint: "gives it a new id, as RotateEvery does", Done: "has a new id",
 		serverSide: true,
-		do:         func(s *sessplus.Session, cookie string) { inspection.Rotate(s, cookie) },
+		do:         func(_ *sessplus.Session, i inspection.Inspector, cookie string) { i.Rotate(cookie) },
 	},
 }
 
@@ -179,10 +182,9 @@ func (h *handler) press(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "There is nothing like that to do.", http.StatusBadRequest)
 		return
 	}
-	s, _, err := h.mgr.Load(w, r)
+	s, i, err := h.load(w, r)
 	if err == nil {
-		s.SkipTouch()
-		d.do(s, cookie)
+		d.do(s, i, cookie)
 		err = s.Save()
 	}
 	if err != nil {
@@ -209,6 +211,16 @@ func (h *handler) config(cookie string) *inspection.Config {
 		return &h.setup.Configs[i]
 	}
 	return nil
+}
+
+// load returns the session of a request, which is no use of it.
+func (h *handler) load(w http.ResponseWriter, r *http.Request) (*sessplus.Session, inspection.Inspector, error) {
+	s, r, err := h.mgr.Load(w, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.SkipTouch()
+	return s, r.Context().Value(inspection.Key{Session: s}).(inspection.Inspector), nil
 }
 
 // serve answers with the page.

@@ -126,14 +126,13 @@ func (h *handler) view(w http.ResponseWriter, r *http.Request) *view {
 		v.Held = append(v.Held, k)
 		v.HeldSize += k.Size
 	}
-	s, _, err := h.mgr.Load(w, r.WithContext(context.WithValue(r.Context(), own{}, true)))
+	_, i, err := h.load(w, r.WithContext(context.WithValue(r.Context(), own{}, true)))
 	if err != nil {
 		v.Problem = err.Error()
 		return v
 	}
-	s.SkipTouch()
-	for i, looked := range inspection.Look(s, func(cookie string) bool { return slices.Contains(q["show"], cookie) }) {
-		v.Sessions = append(v.Sessions, h.session(looked, h.setup.Configs[i], slices.Contains(q["show"], looked.Cookie), v.Held))
+	for n, looked := range i.Look(func(cookie string) bool { return slices.Contains(q["show"], cookie) }) {
+		v.Sessions = append(v.Sessions, h.session(looked, h.setup.Configs[n], slices.Contains(q["show"], looked.Cookie), v.Held))
 	}
 	return v
 }

@@ -1,21 +1,26 @@
-// Package inspection is what package inspect sees of sessplus, and may do to it, beyond what programs may. sessplus sets
-// the functions; they take a *sessplus.Manager or *sessplus.Session as an any, because this package cannot import it.
+// Package inspection is what package inspect sees of a session, and may do to it, beyond what programs may.
 package inspection
 
 import "time"
 
-var (
-	// Configure tells how the cookies of a manager are configured.
-	Configure func(manager any) Setup
+// An Inspector looks at a session.
+type Inspector interface {
+	// Setup tells how the cookies of its manager are configured.
+	Setup() Setup
 
-	// Look tells what a session is, a Session for each cookie, in the order of the configs. It loads what is Lazy, and is no
+	// Look tells what the session is, a Session for each cookie, in the order of the configs. It loads what is Lazy, and is no
 	// use of the session. Values are left out unless values says of a cookie that they are wanted.
-	Look func(session any, values func(cookie string) bool) []Session
+	Look(values func(cookie string) bool) []Session
 
-	// Expire makes the next commit end a session on the server as its Lifetime does, and Rotate makes it give the session a new
-	// id, as its age does.
-	Expire, Rotate func(session any, cookie string)
-)
+	// Expire makes the next commit end the session of a cookie on the server, as its Lifetime does.
+	Expire(cookie string)
+
+	// Rotate makes the next commit give it a new id, as its age does.
+	Rotate(cookie string)
+}
+
+// A Key finds the Inspector of a *sessplus.Session in the context of its request.
+type Key struct{ Session any }
 
 // RequestKey finds in the context of an event the *http.Request to whose session it happened. It is nil for an event that
 // happened outside of any request.
