@@ -56,6 +56,11 @@ func newSite(t testing.TB, opts *sessplus.Options, configs ...sessplus.Config) *
 	page := inspect.New(mgr, &inspect.Options{Events: &events})
 	mux.Handle("/inspect", page)
 	mux.Handle("/inside", mgr.Handler(page))
+	other := sessplus.Must(sessplus.New([]sessplus.Config{{CookieName: "other", Backend: sessplus.Memory()}}, nil))
+	mux.Handle("/behind", mgr.Handler(other.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mgr.Get(r).Get("user") // as what checks a login does
+		page.ServeHTTP(w, r)
+	}))))
 	srv := httptest.NewServer(mux)
 	t.Cleanup(srv.Close)
 	b.url = srv.URL
@@ -246,6 +251,7 @@ func TestPageChangesNothing(t *testing.T) {
 	b.Jar.SetCookies(u, first.Jar.Cookies(from))
 	time.Sleep(1100 * time.Millisecond) // more than a tenth of the idle timeout
 	before := backend.changes.Load()
+	first.ask("GET", "/behind", nil, http.StatusOK)
 	for _, path := range []string{"/inspect", "/inspect?show=session&show=data", "/inside"} {
 		res := b.ask("GET", path, nil, http.StatusOK)
 		b.shows("session *inspect_test.counter live", "theme 13")
@@ -473,6 +479,25 @@ func testButtons(t *testing.T, backend sessplus.Backend, single string) {
 		form.Set("do", do)
 		b.ask("POST", "/inspect", form, http.StatusOK)
 		has("after "+do+" of nothing", "", "", "")
+	}
+}
+
+func TestButtonsBehindTheMiddleware(t *testing.T) {
+	for _, path := range []string{"/inside", "/behind"} {
+		b := newSite(t, nil, two(sessplus.Memory())...)
+		b.with(func(s *sessplus.Session) { s.Set("user", "Ann") })
+		before := b.cookie("session")
+		b.ask("GET", path, nil, http.StatusOK)
+		b.ask("POST", path, url.Values{"token": {b.token()}, "do": {"rotate"}, "cookie": {"session"}}, http.StatusOK)
+		b.shows("session has a new id.")
+		if n := strings.Count(b.page, `class="kind rotate"`); n != 1 || b.cookie("session") == before {
+			t.Errorf("%s: %d rotations, new cookie %v; want one", path, n, b.cookie("session") != before)
+		}
+		b.with(func(s *sessplus.Session) {
+			if s.GetString("user") != "Ann" {
+				t.Errorf("%s: the session has ended", path)
+			}
+		})
 	}
 }
 
