@@ -16,8 +16,8 @@ import (
 	"github.com/sessplus/sessplus/internal/inspection"
 )
 
-// Events keeps the last events of a manager for the page. The zero value is ready to use. It must not be copied after its
-// first use, and is safe for concurrent use.
+// Events keeps the last events of a manager for the page. The zero value is ready to use. It must not be copied after
+// its first use, and is safe for concurrent use.
 type Events struct {
 	mu    sync.Mutex    // guards what follows
 	list  []event       // the last maxEvents
@@ -82,8 +82,8 @@ func pathOf(uri string) string {
 	return path
 }
 
-// since returns the events after that number, and what is closed when there is another one. A number of before a restart is
-// as good as none.
+// since returns the events after that number, and what is closed when there is another one. A number of before a
+// restart is as good as none.
 func (l *Events) since(no int) (list []event, more <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -101,8 +101,8 @@ func (l *Events) since(no int) (list []event, more <-chan struct{}) {
 	return list, l.more
 }
 
-// streamTime is how long a stream of events lasts before the page asks for the next one: shorter than what servers usually
-// wait for at a shutdown, and than their WriteTimeout.
+// streamTime is how long a stream of events lasts before the page asks for the next one: shorter than what servers
+// usually wait for at a shutdown, and than their WriteTimeout.
 const streamTime = 8 * time.Second
 
 // serve sends events as they come, each as the row of the table that it is: text/event-stream of the HTML standard.

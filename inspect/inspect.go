@@ -1,13 +1,14 @@
 // Package inspect shows a developer what goes on in the sessions of a program: which field is stored where, what this
-// browser's sessions hold and when they end, and what happens to sessions, live. Its buttons end a session, let it expire
-// and rotate its id, to try what the program makes of that.
+// browser's sessions hold and when they end, and what happens to sessions, live. Its buttons end a session, let it
+// expire and rotate its id, to try what the program makes of that.
 //
 //	var events inspect.Events
 //	mgr, err := sessplus.New(configs, &sessplus.Options{OnEvent: events.OnEvent})
 //	mux.Handle("/debug/sessions", inspect.New(mgr, &inspect.Options{Events: &events}))
 //
-// It is for development: mount it where mgr.Handler is not around it, so that a look at the page is no use of a session, and
-// leave it out of what visitors reach. It answers at localhost only, unless [Options.Hosts] names other hosts.
+// It is for development: mount it where mgr.Handler is not around it, so that a look at the page is no use of a
+// session, and leave it out of what visitors reach. It answers at localhost only, unless [Options.Hosts] names other
+// hosts.
 package inspect
 
 import (
@@ -27,12 +28,13 @@ import (
 
 // Options change what the page shows, and to whom. The zero value is usable.
 type Options struct {
-	// Events is what the page lists. Its OnEvent must be the Options.OnEvent of the manager, or be called by it. nil: none.
+	// Events is what the page lists. Its OnEvent must be the Options.OnEvent of the manager, or be called by it. nil:
+	// none.
 	Events *Events
 
-	// Hosts are further names under which the page may be asked for, without a port, as in "dev.example.org". At these it
-	// answers whoever reaches it. Nil: only localhost, names that end with .localhost, and loopback addresses, from this
-	// machine and not through a proxy.
+	// Hosts are further names under which the page may be asked for, without a port, as in "dev.example.org". At these
+	// it answers whoever reaches it. Nil: only localhost, names that end with .localhost, and loopback addresses, from
+	// this machine and not through a proxy.
 	Hosts []string
 }
 
@@ -49,15 +51,15 @@ type handler struct {
 	token  string // of its buttons; nobody else's page can read it
 }
 
-// New returns a handler of one page, to be mounted at any path. o may be nil. The page asks for its parts at the same path,
-// with a query. It never creates a session or changes one unless a button is pressed, and shows values of fields only to who
-// asks for them there.
+// New returns a handler of one page, to be mounted at any path. o may be nil. The page asks for its parts at the same
+// path, with a query. It never creates a session or changes one unless a button is pressed, and shows values of fields
+// only to who asks for them there.
 func New(mgr *sessplus.Manager, o *Options) http.Handler {
 	if o == nil {
 		o = &Options{}
 	}
 	h := &handler{mgr: mgr, events: o.Events, token: rand.Text()}
-	if _, i, err := h.load(nil, &http.Request{URL: &url.URL{Path: "/"}, Header: http.Header{}}); err == nil { // nothing fails without cookies
+	if _, i, err := h.load(nil, &http.Request{URL: &url.URL{Path: "/"}, Header: http.Header{}}); err == nil { // as without cookies
 		h.setup = i.Setup()
 	}
 	h.routes = routesOf(mgr, h.setup)
@@ -103,8 +105,8 @@ func serveFile(w http.ResponseWriter, r *http.Request, name string) {
 	http.ServeFileFS(w, r, files, name)
 }
 
-// proxied are headers of requests that a proxy has passed on. One that is on this machine comes from a loopback address, and
-// may have put a local name into the Host header.
+// proxied are headers of requests that a proxy has passed on. One that is on this machine comes from a loopback
+// address, and may have put a local name into the Host header.
 var proxied = []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Via"}
 
 // admits reports whether the page may answer. The Host header counts, because a name of an attacker's may lead to this
@@ -196,8 +198,8 @@ func (h *handler) press(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusSeeOther)
 }
 
-// sameOrigin reports whether a page of this host has sent the form. Browsers say so in one of these headers at least, and
-// what is no browser has no business here.
+// sameOrigin reports whether a page of this host has sent the form. Browsers say so in one of these headers at least,
+// and what is no browser has no business here.
 func sameOrigin(r *http.Request) bool {
 	if origin := r.Header.Get("Origin"); origin != "" {
 		u, err := url.Parse(origin)
