@@ -529,7 +529,7 @@ func (s *Session) report(v *save) {
 			fields = v.main.record.Fields
 		}
 		s.event(c, v.does.kind(), v.main, fields)
-		if v.does == creates && v.send && !c.covers(s.uri) && !c.strayed.Swap(true) {
+		if v.does == creates && v.send && !c.covers(s.uri()) && !c.strayed.Swap(true) {
 			s.warn("sessplus: a session was made for a request outside of its Path, with which its cookie does not come back: "+
 				"a visitor who stays there gets another one with each request, unless a proxy in front changes paths", "cookie", c.CookieName, "path", c.Path)
 		}

@@ -1,7 +1,6 @@
 package sessplus
 
 import (
-	"context"
 	"errors"
 	"time"
 )
@@ -135,7 +134,7 @@ func (s *Session) tell(c *cookie, e Event, made *call) {
 			e.Start = time.Unix(0, made.began)
 		}
 	}
-	s.m.onEvent(context.WithoutCancel(s.ctx), e)
+	s.m.onEvent(eventContext{s.session}, e)
 }
 
 // kind returns the event of a successful call, as far as the call alone determines it.

@@ -11,10 +11,7 @@ import (
 
 // start makes s the session of a request. It loads nothing yet.
 func (s *Session) start(m *Manager, w http.ResponseWriter, r *http.Request) {
-	s.m, s.w, s.ctx, s.tls = m, w, r.Context(), m.secure(r)
-	if s.uri = r.RequestURI; s.uri == "" { // not from a server
-		s.uri = r.URL.Path
-	}
+	s.m, s.w, s.ctx, s.request, s.tls = m, w, r.Context(), r, m.secure(r)
 	s.open = r.Method == http.MethodGet || r.Method == http.MethodHead // others are not kept
 	if m.indexes {
 		s.agent = r.UserAgent()

@@ -168,7 +168,8 @@ func (s *Session) writes() bool {
 
 // unsaved reports whether there may be something to save other than a touch.
 func (p *part) unsaved() bool {
-	if p.renew || p.due == tellDrop || p.resends() || p.err != nil || len(p.ended) > 0 || len(p.expelled) > 0 || p.forsakes() || p.reflags() || p.misfiled() {
+	if p.renew || p.due == tellDrop || p.resends() || p.err != nil || p.trial != noTrial || p.reflags() || p.misfiled() ||
+		p.forsakes() || len(p.ended)+len(p.expelled) > 0 {
 		return true
 	}
 	for i := range p.entries.touched {
@@ -239,6 +240,7 @@ func (p *part) planRecord(now time.Time, late bool) *save {
 	}
 	if filled && !late && v.err == nil && !v.creates() && v.does != ends && p.rotationDue(now) {
 		v.rotates, v.name, v.origin = true, p.name, p.origin()
+		p.trial = noTrial
 	}
 	if v.main == nil && v.err == nil && v.late == nil && len(v.deletes) == 0 && !p.forsakes() && len(p.expelled) == 0 && !v.drop && !v.rotates {
 		return nil
@@ -367,18 +369,22 @@ func (v *save) planUpdate(now time.Time) {
 // one in the browser, and before a cookie is sent that is bound to it.
 func (v *save) planTouch(now time.Time, verify bool) {
 	p := v.part
-	if !verify && !p.touchDue(now) && !p.misfiled() {
+	expire := p.trial == tryExpiry
+	if !verify && !expire && !p.touchDue(now) && !p.misfiled() {
 		return
 	}
 	c := &Change{Now: now, Seen: p.rec}
 	c.Expires, _, c.Exact = p.moves(p.rec, now, p.permanent)
-	if p.quiet || !p.used {
+	switch {
+	case expire:
+		c.Expires, c.Exact, p.trial = now, true, noTrial
+	case p.quiet || !p.used:
 		c.Expires = p.rec.Expires
 	}
 	v.does = touches
 	v.send = p.resends() || p.maxAge(p.permanent) > 0
 	v.main = &call{part: p, op: opUpdate, sessionName: p.name, patient: verify, change: c}
-	if p.refilled {
+	if p.refilled || expire {
 		v.need(true)
 	}
 }
@@ -407,7 +413,12 @@ func (p *part) expires(now time.Time) time.Time {
 
 // rotationDue reports whether the session is old enough to get a new id.
 func (p *part) rotationDue(now time.Time) bool {
-	if p.RotateEvery <= 0 || !p.used || p.quiet || p.rec == nil || p.gone {
+	switch {
+	case p.rec == nil || p.gone:
+		return false
+	case p.trial == tryRotation:
+		return true
+	case p.RotateEvery <= 0 || !p.used || p.quiet:
 		return false
 	}
 	since := p.rec.Rotated

@@ -70,10 +70,10 @@ type Session struct {
 
 // A session is the state behind a Session.
 type session struct {
-	m   *Manager
-	ctx context.Context     // the request's
-	w   http.ResponseWriter // the one below the middleware
-	uri string              // what the browser asked for
+	m       *Manager
+	ctx     context.Context     // the request's
+	w       http.ResponseWriter // the one below the middleware
+	request *http.Request       // what the session was made for; nil outside of any
 
 	agent string // the User-Agent, if some config has an IndexBy
 
@@ -145,8 +145,9 @@ type content struct {
 	foreign []string   // stored fields that this cookie does not own; the next save removes them
 	leaving []RawField // stored fields that another cookie is to take over
 
-	permanent bool // what the program has asked for
-	doubt     bool // the flag in the store may differ from rec's, because a save has failed
+	trial     trial // what a developer makes happen to it
+	permanent bool  // what the program has asked for
+	doubt     bool  // the flag in the store may differ from rec's, because a save has failed
 	renew     bool
 	emptied   bool // by this request after the headers were sent, so the browser still has the cookie
 	refilled  bool // an Update has added a field to an emptied session, so the browser needs the cookie again
