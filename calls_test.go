@@ -227,7 +227,7 @@ func TestCallsLeftToThemselvesAreBounded(t *testing.T) {
 				req, _ := http.NewRequestWithContext(ctx, "GET", c.URL+"/?n=none", nil)
 				req.Header.Set("Cookie", "s="+id)
 				start := time.Now()
-				res, err := http.DefaultClient.Do(req)
+				res, err := c.Server.Client().Do(req)
 				if err != nil {
 					t.Errorf("no answer: %v", err)
 					return 0, 0

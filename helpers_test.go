@@ -415,6 +415,9 @@ func (s *site) visitAs(c *http.Client, h http.HandlerFunc) *reply {
 func (s *site) send(c *http.Client, req *http.Request, h http.HandlerFunc) *reply {
 	s.Helper()
 	s.do <- h
+	if c.Transport == nil { // whoever closes a test server closes the idle connections of the default one
+		c = &http.Client{Transport: s.Server.Client().Transport, Jar: c.Jar, CheckRedirect: c.CheckRedirect}
+	}
 	res, err := c.Do(req)
 	if err != nil {
 		s.Fatal(err)
