@@ -227,7 +227,7 @@ func TestCallsLeftToThemselvesAreBounded(t *testing.T) {
 				req, _ := http.NewRequestWithContext(ctx, "GET", c.URL+"/?n=none", nil)
 				req.Header.Set("Cookie", "s="+id)
 				start := time.Now()
-				res, err := http.DefaultClient.Do(req)
+				res, err := c.Server.Client().Do(req)
 				if err != nil {
 					t.Errorf("no answer: %v", err)
 					return 0, 0
@@ -478,6 +478,7 @@ func TestConfigsOnOneRedisClientShareRoundTrips(t *testing.T) {
 			s.with(func(s *sessplus.Session) { setThree(s, 1) }) // Redis learns the scripts
 			s.with(func(s *sessplus.Session) { setThree(s, 2) })
 			s.with(func(s *sessplus.Session) { s.Set("c0", 3) }) // go-redis has other connections for single commands
+			s.with(func(s *sessplus.Session) { s.Destroy() })
 			s.client = s.visitor()
 			for _, step := range []struct {
 				name       string

@@ -311,7 +311,7 @@ func TestLargeCookieHeaderCostsLittle(t *testing.T) {
 			}
 			req.Header.Set("Cookie", header)
 			start := time.Now()
-			res, err := http.DefaultClient.Do(req)
+			res, err := server.Client().Do(req)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -129,7 +129,7 @@ func TestInfo(t *testing.T) {
 			s.Set("role", "admin")
 			s.Set("color", "blue")
 		}))
-		res, err := http.DefaultClient.Do(req)
+		res, err := c.Server.Client().Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
