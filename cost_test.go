@@ -230,6 +230,7 @@ func TestAllocations(t *testing.T) {
 
 // SPEC 9.4
 func TestBuildTagsLeaveBackendsOut(t *testing.T) {
+	t.Parallel()
 	for tags, gone := range map[string][]string{
 		"nofirestore":         {"cloud.google.com/", "google.golang.org/"},
 		"noredis":             {"github.com/redis/"},

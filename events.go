@@ -34,6 +34,7 @@ const (
 	EventRenew   EventKind = "renew"   // a session got a new id because the program called Renew
 	EventRotate  EventKind = "rotate"  // a session got a new id because of its age
 	EventDestroy EventKind = "destroy" // a session was ended
+	EventImport  EventKind = "import"  // a session from before was taken over; Duration is that of its importer
 	EventReject  EventKind = "reject"  // a cookie was rejected; the log has only some of these
 	EventError   EventKind = "error"   // a call failed, or a change was not saved, for example because the session had ended
 )

@@ -213,6 +213,7 @@ func commandSize(b []byte) int {
 
 // SPEC 10.5: wherever a process dies, no session that lives is missing from the list.
 func TestRedisIndexWhenAProcessDies(t *testing.T) {
+	slow(t)
 	for _, step := range indexSteps {
 		if step.name == "load" || step.name == "destroy" {
 			continue
@@ -382,9 +383,8 @@ func TestRedisIndexCleansItself(t *testing.T) {
 
 // SPEC 4.6, SPEC 10.1: on every kind of client.
 func TestRedisIndexOnEveryClient(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts many servers")
-	}
+	t.Parallel()
+	slow(t)
 	t.Run("cluster", func(t *testing.T) {
 		client := servers.NewRedisCluster(t).Client(t)
 		hook := &tripCounter{}
@@ -432,22 +432,23 @@ func TestRedisIndexOnEveryClient(t *testing.T) {
 
 // SPEC 3.5: a full Redis ends no session that is used, and forgets none.
 func TestFullRedisKeepsTheIndex(t *testing.T) {
+	t.Parallel()
 	r := servers.NewRedis(t).Client()
 	defer r.Close()
-	config := sessplus.Config{CookieName: "session", Backend: sessplus.Redis(r), IdleTimeout: time.Second}
+	config := sessplus.Config{CookieName: "session", Backend: sessplus.Redis(r), IdleTimeout: 2 * time.Second}
 	old := newCrowd(t, newManager(t, nil, config))
 	config.IndexBy = "user_id"
 	m := newManager(t, nil, config)
 	c := newCrowd(t, m)
 	client, before := c.logIn("ann"), old.logIn("eve") // from before there was an index
-	time.Sleep(150 * time.Millisecond)
+	time.Sleep(300 * time.Millisecond)
 	c.mustAsk(client, func(s *sessplus.Session) { s.Get("user_id") })
 	r.ConfigSet(t.Context(), "maxmemory", "1")
 	if answer := c.askWith(c.visitor(), func(s *sessplus.Session) { s.Set("user_id", "ann") }); answer.StatusCode != http.StatusServiceUnavailable {
 		t.Fatalf("a new session in a full Redis is answered %d", answer.StatusCode)
 	}
 	for range 8 {
-		time.Sleep(200 * time.Millisecond)
+		time.Sleep(400 * time.Millisecond)
 		c.mustAsk(client, func(s *sessplus.Session) { s.Get("user_id") })
 		c.mustAsk(before, func(s *sessplus.Session) { s.Get("user_id") })
 		if got, want := handles(t, m, "ann"), []string{handleOf(c, client)}; !slices.Equal(got, want) {
