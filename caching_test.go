@@ -120,7 +120,7 @@ func TestFirstReadAfterTheHeadersIsLogged(t *testing.T) {
 					t.Errorf("Hijack: %v", err)
 					return
 				}
-				s5Raw(w, conn, "200 OK")
+				writeRaw(w, conn, "200 OK")
 			}, 0},
 			{"GET", func(http.ResponseWriter, *http.Request) {}, 0},
 		} {
@@ -144,8 +144,8 @@ func TestFirstReadAfterTheHeadersIsLogged(t *testing.T) {
 func TestReadAfterTheRequestIsNotLogged(t *testing.T) {
 	var j journal
 	ended := make(chan struct{}, 1)
-	s := s5Site(t, "HTTP/1.1", func(h http.Handler) http.Handler {
-		return s5Notify(ended)(newManager(t, j.options(0), sessplus.Config{CookieName: "sid", Backend: sessplus.Memory()}).Handler(h))
+	s := newSiteOn(t, "HTTP/1.1", func(h http.Handler) http.Handler {
+		return notifyEnd(ended)(newManager(t, j.options(0), sessplus.Config{CookieName: "sid", Backend: sessplus.Memory()}).Handler(h))
 	})
 	for _, status := range []int{200, 500} {
 		var sess *sessplus.Session

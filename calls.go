@@ -76,8 +76,8 @@ func (c *call) do(ctx context.Context) {
 }
 
 // run makes the calls, all side by side and those to one client in one round trip, within the Timeout. The error of a
-// call then matches ErrUnavailable, unless it is one that Backend names. A call goes on to what an ended record has become,
-// if it concerns that as well, and one that is patient waits for a record that is taken.
+// call then matches ErrUnavailable, unless it is one that Backend names. A call goes on to what an ended record has
+// become, if it concerns that as well, and one that is patient waits for a record that is taken.
 func (s *Session) run(calls []*call) {
 	var until time.Time
 	for len(calls) > 0 {
@@ -139,13 +139,13 @@ func nextKey(err error) string {
 	return key
 }
 
-// maxHops is how often a record may have been renewed or rotated within EndGrace for its first id to lead to it. Who does
-// that oftener than once a second has no sessions, but a loop.
+// maxHops is how often a record may have been renewed or rotated within EndGrace for its first id to lead to it. Who
+// does that oftener than once a second has no sessions, but a loop.
 const maxHops = 100
 
-// follow turns the call to what an ended record has become. A logout ends what a renewal or rotation beside it has made, and
-// who knows a session by its handle wants it under whatever id. A visitor's calls go on only from an id that was rotated,
-// which for EndGrace is another name of the same session.
+// follow turns the call to what an ended record has become. A logout ends what a renewal or rotation beside it has
+// made, and who knows a session by its handle wants it under whatever id. A visitor's calls go on only from an id that
+// was rotated, which for EndGrace is another name of the same session.
 func (c *call) follow(next string) bool {
 	key, sealed, rotated := strings.Cut(next, " ")
 	switch {
@@ -197,8 +197,8 @@ func (s *Session) runOnce(calls []*call) {
 	returned = true
 }
 
-// endOf calls f, and tells how it ended: nil when it returned, else a function that does the same where it is called. A panic
-// in a goroutine of ours would end the process; net/http expects it in the request's own.
+// endOf calls f, and tells how it ended: nil when it returned, else a function that does the same where it is called. A
+// panic in a goroutine of ours would end the process; net/http expects it in the request's own.
 func endOf(f func(), tell func(end func())) {
 	end := runtime.Goexit
 	defer func() {

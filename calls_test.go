@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,6 +20,22 @@ import (
 	"github.com/sessplus/sessplus"
 	"github.com/sessplus/sessplus/internal/servers"
 )
+
+// threeConfigs is three configs, each with a backend and a field of its own.
+func threeConfigs(lazy bool, open func(i int) sessplus.Backend) []sessplus.Config {
+	var configs []sessplus.Config
+	for i := range 3 {
+		name := fmt.Sprint("c", i)
+		configs = append(configs, sessplus.Config{CookieName: name, Backend: open(i), Fields: sessplus.Include(name), Lazy: lazy})
+	}
+	return configs
+}
+
+func setThree(s *sessplus.Session, v any) {
+	for i := range 3 {
+		s.Set(fmt.Sprint("c", i), v)
+	}
+}
 
 // ways are those in which code below the library can end a goroutine.
 var ways = map[string]func(){
@@ -39,7 +56,7 @@ func TestPanicOfOneOfSeveralCalls(t *testing.T) {
 					var armed atomic.Bool
 					var configs []sessplus.Config
 					for i := range 3 {
-						b := &s5Backend{Backend: sessplus.Memory()}
+						b := &recorder{Backend: sessplus.Memory()}
 						b.setHook(func(_ context.Context, o string) error {
 							if o != op || !armed.Load() {
 								return nil
@@ -57,7 +74,7 @@ func TestPanicOfOneOfSeveralCalls(t *testing.T) {
 					}
 					m := newManager(t, nil, configs...)
 					var left atomic.Int64
-					s := newSiteOf(t, func(next http.Handler) http.Handler {
+					s := newSiteOn(t, "HTTP/1.1", func(next http.Handler) http.Handler {
 						h := m.Handler(next)
 						return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 							defer func() { left.Add(running.Load()) }()
@@ -74,7 +91,7 @@ func TestPanicOfOneOfSeveralCalls(t *testing.T) {
 					}
 					armed.Store(true)
 					for range 3 {
-						if res, err := s.s5Post(set); err == nil {
+						if res, err := s.post(set); err == nil {
 							t.Errorf("status %d, want a request that is cut off", res.StatusCode)
 						}
 						select {
@@ -86,7 +103,7 @@ func TestPanicOfOneOfSeveralCalls(t *testing.T) {
 						t.Errorf("%d calls were under way when the request had ended", n)
 					}
 					armed.Store(false)
-					if res, err := s.s5Post(set); err != nil || res.StatusCode != http.StatusOK {
+					if res, err := s.post(set); err != nil || res.StatusCode != http.StatusOK {
 						t.Errorf("the next request: %v, %v, want 200", res, err)
 					}
 					settle(t)
@@ -94,12 +111,6 @@ func TestPanicOfOneOfSeveralCalls(t *testing.T) {
 			}
 		}
 	}
-}
-
-// newSiteOf is newSite for a middleware around the handlers.
-func newSiteOf(t *testing.T, middleware func(http.Handler) http.Handler) *site {
-	t.Helper()
-	return s5Site(t, "HTTP/1.1", middleware)
 }
 
 // patientClients do not let go of a call when its context ends.
@@ -160,13 +171,13 @@ func TestPanicOfAHookEndsTheRequestOnly(t *testing.T) {
 	h := newQuittingHook()
 	client.AddHook(h)
 	const timeout = 500 * time.Millisecond
-	s := s5Site(t, "HTTP/1.1", newManager(t, &sessplus.Options{Timeout: timeout},
+	s := newSiteOn(t, "HTTP/1.1", newManager(t, &sessplus.Options{Timeout: timeout},
 		sessplus.Config{CookieName: "sid", Backend: sessplus.Redis(client)}).Handler)
 	read := func(_ http.ResponseWriter, r *http.Request) { sessplus.Get(r).Get("n") }
 	s.with(func(s *sessplus.Session) { s.Set("n", 1) })
 	quit := ways[way]
 	h.quit.Store(&quit)
-	if res, err := s.s5Post(read); err == nil {
+	if res, err := s.post(read); err == nil {
 		t.Errorf("status %d, want a request that is cut off", res.StatusCode)
 	}
 	select {
@@ -175,7 +186,7 @@ func TestPanicOfAHookEndsTheRequestOnly(t *testing.T) {
 	}
 	late := func() { time.Sleep(2 * timeout); quit() }
 	h.quit.Store(&late)
-	if res, err := s.s5Post(read); err != nil || res.StatusCode != http.StatusServiceUnavailable {
+	if res, err := s.post(read); err != nil || res.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("a hook that takes longer than the Timeout: %v, %v, want 503", res, err)
 	}
 	select {
@@ -184,7 +195,7 @@ func TestPanicOfAHookEndsTheRequestOnly(t *testing.T) {
 	}
 	time.Sleep(3 * timeout)
 	h.quit.Store(nil)
-	if res, err := s.s5Post(read); err != nil || res.StatusCode != http.StatusOK {
+	if res, err := s.post(read); err != nil || res.StatusCode != http.StatusOK {
 		t.Errorf("the next request: %v, %v, want 200", res, err)
 	}
 	settle(t)
@@ -277,4 +288,225 @@ func TestBurstAtAPatientClient(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// A rendezvous lets calls go on only when all of them are under way.
+type rendezvous struct {
+	mu      sync.Mutex
+	want    int
+	arrived int
+	all     chan struct{}
+}
+
+func (m *rendezvous) start(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.want, m.arrived, m.all = n, 0, make(chan struct{})
+}
+
+func (m *rendezvous) hook(ctx context.Context, op string) error {
+	m.mu.Lock()
+	m.arrived++
+	all := m.all
+	if m.arrived == m.want {
+		close(all)
+	}
+	m.mu.Unlock()
+	select {
+	case <-all:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%s alone: %w", op, ctx.Err())
+	}
+}
+
+// SPEC 5.3
+func TestBackendCallsRunSideBySide(t *testing.T) {
+	for _, lazy := range []bool{false, true} {
+		t.Run(fmt.Sprintf("lazy=%t", lazy), func(t *testing.T) {
+			var meeting rendezvous
+			m := newManager(t, &sessplus.Options{Timeout: 2 * time.Second}, threeConfigs(lazy, func(int) sessplus.Backend {
+				return &recorder{Backend: sessplus.Memory(), hook: meeting.hook}
+			})...)
+			s := newSite(t, m)
+			check := func(what string, res *reply) {
+				t.Helper()
+				if res.StatusCode != 200 {
+					t.Errorf("%s: status %d, want 200: the calls do not run side by side", what, res.StatusCode)
+				}
+			}
+			meeting.start(3)
+			check("create", s.with(func(s *sessplus.Session) { setThree(s, 1) }))
+			for what, read := range map[string]func(s *sessplus.Session){
+				"Fields": func(s *sessplus.Session) { s.Fields() },
+				"Renew": func(sess *sessplus.Session) {
+					sess.Renew()
+					panic(http.ErrAbortHandler)
+				},
+				"Clear": func(sess *sessplus.Session) {
+					sess.Clear()
+					panic(http.ErrAbortHandler)
+				},
+			} {
+				meeting.start(3)
+				failed := make(chan error, 1)
+				s.post(func(_ http.ResponseWriter, r *http.Request) {
+					defer func() { failed <- sessplus.Get(r).Err() }()
+					read(sessplus.Get(r))
+				})
+				select {
+				case err := <-failed:
+					if err != nil {
+						t.Errorf("%s: Err() = %v: the loads do not run side by side", what, err)
+					}
+				case <-s.do:
+					t.Errorf("%s: the middleware answers: the loads do not run side by side", what)
+				}
+			}
+			if lazy {
+				return
+			}
+			meeting.start(3)
+			check("update", s.with(func(s *sessplus.Session) {
+				meeting.start(3)
+				setThree(s, 2)
+			}))
+			meeting.start(3)
+			check("destroy", s.with(func(s *sessplus.Session) {
+				meeting.start(3)
+				s.Destroy()
+			}))
+		})
+	}
+}
+
+// SPEC 5.3
+func TestRequestWaitsForTheSlowestBackendOnly(t *testing.T) {
+	const delay = 300 * time.Millisecond
+	m := newManager(t, nil, threeConfigs(false, func(int) sessplus.Backend {
+		return &recorder{Backend: sessplus.Memory(), hook: func(context.Context, string) error {
+			time.Sleep(delay)
+			return nil
+		}}
+	})...)
+	s := newSite(t, m)
+	for _, step := range []struct {
+		name   string
+		rounds int
+		f      func(*sessplus.Session)
+	}{
+		{"create", 1, func(s *sessplus.Session) { setThree(s, 1) }},
+		{"load", 1, func(s *sessplus.Session) { s.Fields() }},
+		{"load and update", 2, func(s *sessplus.Session) { setThree(s, 2) }},
+	} {
+		start := time.Now()
+		s.with(step.f)
+		least := time.Duration(step.rounds) * delay
+		if took := time.Since(start); took < least || took > 2*least+delay/2 {
+			t.Errorf("%s took %v, want about %v", step.name, took, least)
+		}
+	}
+}
+
+// newTripProxy passes connections on to addr. It counts how often a client speaks again after the server has answered.
+func newTripProxy(t *testing.T, addr string) (string, *atomic.Int64) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	var trips atomic.Int64
+	pass := func(to, from net.Conn, chunk func()) {
+		defer to.Close()
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := from.Read(buf)
+			if n > 0 {
+				chunk()
+				to.Write(buf[:n])
+			}
+			if err != nil {
+				return
+			}
+		}
+	}
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", addr)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			var asked atomic.Bool
+			go pass(server, client, func() {
+				if !asked.Swap(true) {
+					trips.Add(1)
+				}
+			})
+			go pass(client, server, func() { asked.Store(false) })
+		}
+	}()
+	return l.Addr().String(), &trips
+}
+
+// SPEC 5.3, SPEC 9.3
+func TestConfigsOnOneRedisClientShareRoundTrips(t *testing.T) {
+	direct := servers.Redis(t)
+	addr, wire := newTripProxy(t, direct.Options().Addr)
+	client := redis.NewClient(&redis.Options{Addr: addr, DB: direct.Options().DB, PoolSize: 1, ContextTimeoutEnabled: true})
+	defer client.Close()
+	hook := &tripCounter{}
+	client.AddHook(hook)
+	for _, c := range []struct {
+		name string
+		one  sessplus.Backend
+	}{{"one Backend", sessplus.Redis(client)}, {"a Backend each", nil}} {
+		t.Run(c.name, func(t *testing.T) {
+			m := newManager(t, nil, threeConfigs(false, func(int) sessplus.Backend {
+				if c.one != nil {
+					return c.one
+				}
+				return sessplus.Redis(client)
+			})...)
+			s := newSite(t, m)
+			s.with(func(s *sessplus.Session) { setThree(s, 1) }) // Redis learns the scripts
+			s.with(func(s *sessplus.Session) { setThree(s, 2) })
+			s.with(func(s *sessplus.Session) { s.Set("c0", 3) }) // go-redis has other connections for single commands
+			s.client = s.visitor()
+			for _, step := range []struct {
+				name       string
+				load, save int64
+				f          func(*sessplus.Session)
+			}{
+				{"create", 0, 1, func(s *sessplus.Session) { setThree(s, 1) }},
+				{"read", 1, 0, func(s *sessplus.Session) { s.Fields() }},
+				{"update", 1, 1, func(s *sessplus.Session) { setThree(s, 2) }},
+				{"update of one", 1, 1, func(s *sessplus.Session) { s.Set("c1", 3) }},
+				{"destroy, set", 1, 1, func(s *sessplus.Session) {
+					s.Destroy("c0")
+					setThree(s, 4)
+				}},
+				{"destroy", 1, 1, func(s *sessplus.Session) { s.Destroy() }},
+				{"nothing", 0, 0, func(s *sessplus.Session) { s.Fields() }},
+			} {
+				hook.n.Store(0)
+				wire.Store(0)
+				var loads, wireLoads int64
+				s.with(func(sess *sessplus.Session) {
+					loads, wireLoads = hook.n.Load(), wire.Load()
+					step.f(sess)
+				})
+				if saves := hook.n.Load() - loads; loads != step.load || saves != step.save {
+					t.Errorf("%s: the client made %d round trips to load and %d to save, want %d and %d", step.name, loads, saves, step.load, step.save)
+				}
+				if saves := wire.Load() - wireLoads; wireLoads != step.load || saves != step.save {
+					t.Errorf("%s: %d round trips on the wire to load and %d to save, want %d and %d", step.name, wireLoads, saves, step.load, step.save)
+				}
+			}
+		})
+	}
 }

@@ -327,3 +327,75 @@ func TestSaveLeavesOneOfSeveralIDs(t *testing.T) {
 		}
 	})
 }
+
+// SPEC 5.10
+func TestStrayCookiesDoNotShadowTheGoodOne(t *testing.T) {
+	random := func() string {
+		b := make([]byte, 32)
+		rand.Read(b)
+		return base64.RawURLEncoding.EncodeToString(b)
+	}
+	strays := map[string]func(i int, good string) string{
+		"malformed": func(i int, _ string) string { return fmt.Sprint("stray", i) },
+		"unknown":   func(int, string) string { return random() },
+		"forged": func(i int, good string) string {
+			return flipDigit(good, len(good)-5-i)
+		},
+		"quoted and empty": func(i int, _ string) string { return `"` + strings.Repeat(" ", i) + `"` },
+	}
+	for kind, config := range map[string]sessplus.Config{
+		"secure cookie":    {CookieName: "k"},
+		"server-side":      {CookieName: "k", Backend: sessplus.Memory()},
+		"server-side lazy": {CookieName: "k", Backend: sessplus.Memory(), Lazy: true},
+		"signed id":        {CookieName: "k", Backend: sessplus.Memory(), SignID: true},
+	} {
+		s := newSite(t, newManager(t, nil, config))
+		s.with(func(s *sessplus.Session) { s.Set("n", 1) })
+		good := s.jar(s.client)["k"]
+		for name, stray := range strays {
+			for before := range 9 {
+				for _, lines := range []bool{false, true} {
+					var pairs []string
+					for i := range before {
+						pairs = append(pairs, "k="+stray(i, good))
+					}
+					pairs = append(pairs, "k="+good, "other=1", "k="+stray(20, good))
+					req, _ := http.NewRequest("GET", s.URL, nil)
+					if lines {
+						req.Header["Cookie"] = pairs
+					} else {
+						req.Header.Set("Cookie", strings.Join(pairs, "; "))
+					}
+					want := 1
+					wellFormed := name == "forged" || name == "unknown" && config.Backend != nil && !config.SignID
+					if before == 8 && wellFormed {
+						want = 0 // the ninth is ignored
+					}
+					res := s.send(&http.Client{}, req, func(w http.ResponseWriter, r *http.Request) {
+						if got := sessplus.Get(r).GetInt("n"); got != want {
+							t.Errorf("%s: n = %d behind %d %s strays, want %d", kind, got, before, name, want)
+						}
+					})
+					if res.StatusCode != 200 || len(res.setCookies("k")) > 0 {
+						t.Errorf("%s: status %d, %d cookies set, want 200 and none", kind, res.StatusCode, len(res.setCookies("k")))
+					}
+				}
+			}
+		}
+		if config.Backend == nil {
+			continue
+		}
+		req, _ := http.NewRequest("GET", s.URL, nil)
+		req.Header.Set("Cookie", "k="+random()+"; k="+good)
+		res := s.send(&http.Client{}, req, func(_ http.ResponseWriter, r *http.Request) { sessplus.Get(r).Set("n", 2) })
+		if len(res.setCookies("k")) > 0 {
+			t.Errorf("%s: a save behind a stray cookie sets another one", kind)
+		}
+		s.with(func(s *sessplus.Session) {
+			if got := s.GetInt("n"); got != 2 {
+				t.Errorf("%s: n = %d after a save behind a stray cookie, want 2", kind, got)
+			}
+			s.Set("n", 1)
+		})
+	}
+}

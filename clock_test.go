@@ -13,7 +13,7 @@ import (
 func TestClockThatIsFastIsToldOf(t *testing.T) {
 	r := servers.Redis(t)
 	var j journal
-	b := &spy{Backend: sessplus.Redis(r)}
+	b := &recorder{Backend: sessplus.Redis(r)}
 	c := newCrowd(t, newManager(t, j.options(0), sessplus.Config{CookieName: "s", Backend: b, IdleTimeout: time.Minute}))
 	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 	// As if this machine were two minutes ahead of the one that wrote the record.

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// commit saves everything dirty, and keeps the Set-Cookie lines until the headers go; once they have gone it saves what needs
-// none. With last, they go now. With again, what could not be saved before is tried once more. fatal is why the response cannot
-// be what the handler wants; soft is what was lost with an Optional backend.
+// commit saves everything dirty, and keeps the Set-Cookie lines until the headers go; once they have gone it saves what
+// needs none. With last, they go now. With again, what could not be saved before is tried once more. fatal is why the
+// response cannot be what the handler wants; soft is what was lost with an Optional backend.
 func (s *Session) commit(last, again bool) (fatal, soft error) {
 	s.saving.Lock()
 	defer s.saving.Unlock()
@@ -48,8 +48,8 @@ func (s *Session) begin(last, again bool) (saves []*save, now time.Time, late bo
 	return saves, now, s.sent, err
 }
 
-// over notes that the handler has returned. It reports whether there may be something to save since the last commit: the
-// session was read or changed, or an idle timeout may be due to be moved.
+// over notes that the handler has returned. It reports whether there may be something to save since the last commit:
+// the session was read or changed, or an idle timeout may be due to be moved.
 func (s *Session) over() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -57,8 +57,8 @@ func (s *Session) over() bool {
 	return s.uses != s.saved || s.m.ages
 }
 
-// conclude takes over what was saved. It touches the header only with last, in the goroutine that answers: a Save may run
-// beside a handler that sets headers.
+// conclude takes over what was saved. It touches the header only with last, in the goroutine that answers: a Save may
+// run beside a handler that sets headers.
 func (s *Session) conclude(saves []*save, err error, now time.Time, last bool) (fatal, soft error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -85,8 +85,9 @@ func (s *Session) conclude(saves []*save, err error, now time.Time, last bool) (
 	return fatal, soft
 }
 
-// writeHeader puts into the header, as it goes, the Set-Cookie lines of all commits, and what caches must know of a response
-// that depends on sessions, or sets one. Lines that are there already stay alone. It lets go of s.mu, last, to log.
+// writeHeader puts into the header, as it goes, the Set-Cookie lines of all commits, and what caches must know of a
+// response that depends on sessions, or sets one. Lines that are there already stay alone. It lets go of s.mu, last, to
+// log.
 func (s *Session) writeHeader(h http.Header) {
 	if s.uses > 0 {
 		s.noteUse(h)
@@ -131,7 +132,8 @@ func (s *Session) answerInstead() {
 	s.writeHeader(s.w.Header())
 }
 
-// passBy lets a response go out with which nothing is saved: of a handler that panicked, or with a status of 500 or more.
+// passBy lets a response go out with which nothing is saved: of a handler that panicked, or with a status of 500 or
+// more.
 func (s *Session) passBy() {
 	s.saving.Lock()
 	defer s.saving.Unlock()
@@ -144,8 +146,8 @@ func (s *Session) passBy() {
 }
 
 // carryOut makes the calls of the saves: first all that create, change and end, and those that take the old records of
-// renewed sessions; then those that end the old records, so that a failure leaves them as they were. With an error nothing
-// is saved, but what was destroyed goes all the same: a logout does not depend on the rest of the request.
+// renewed sessions; then those that end the old records, so that a failure leaves them as they were. With an error
+// nothing is saved, but what was destroyed goes all the same: a logout does not depend on the rest of the request.
 func (s *Session) carryOut(saves []*save, err error) []*save {
 	var calls []*call
 	for _, v := range saves {
@@ -182,8 +184,8 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 	return saves
 }
 
-// putBack makes the plan of a commit that has panicked one of the next commit again. What it has done at the backends is
-// undone as far as that goes.
+// putBack makes the plan of a commit that has panicked one of the next commit again. What it has done at the backends
+// is undone as far as that goes.
 func (s *Session) putBack(saves []*save) {
 	s.mu.Lock()
 	for _, v := range saves {
@@ -200,7 +202,8 @@ func (s *Session) putBack(saves []*save) {
 	s.undo(saves, true)
 }
 
-// doubts notes that what was to be changed in the store may have been changed there, or not: to set it back is a change, too.
+// doubts notes that what was to be changed in the store may have been changed there, or not: to set it back is a
+// change, too.
 func (v *save) doubts() {
 	if v.main == nil || v.main.op != opUpdate || v.main.err != nil && !errors.Is(v.main.err, ErrUnavailable) {
 		return
@@ -285,8 +288,8 @@ func (v *save) check(made bool) {
 	}
 }
 
-// astray reports whether the end of a record found nothing where it should be: the session may live on under another id,
-// if it was rotated so long ago that nothing tells so any more.
+// astray reports whether the end of a record found nothing where it should be: the session may live on under another
+// id, if it was rotated so long ago that nothing tells so any more.
 func (c *call) astray() bool {
 	seen := c.ending.Seen
 	return c.part.RotateEvery > 0 && errors.Is(c.err, ErrNoRecord) && endedBy(c.err) == nil && seen != nil && seen.Expires.After(c.ending.Now)
@@ -323,8 +326,8 @@ func (s *Session) endBound(saves []*save) []*save {
 }
 
 // undo ends the records that were created for nothing, because no cookie will name them, and gives back the old ones of
-// renewed sessions. It does what it can: what stays behind expires, and a take lapses. A cookie that is bound to a session
-// which could not be saved is not saved either.
+// renewed sessions. It does what it can: what stays behind expires, and a take lapses. A cookie that is bound to a
+// session which could not be saved is not saved either.
 func (s *Session) undo(saves []*save, failed bool) {
 	var calls []*call
 	for _, v := range saves {
@@ -536,13 +539,14 @@ func (s *Session) reportMistake(saves []*save, err error) {
 	s.failed(c, EventSave, nil, err)
 }
 
-// Save commits now what the commit would save before the response. It may be called again, and by any goroutine: it does not
-// touch the response's header. The Set-Cookie headers of what it has saved are written when the response begins, whatever
-// becomes of that: a status of 500, a panic, a header that was cleared. After that a change that would need one is
-// [ErrHeadersSent], and the rest is saved. The error joins those of all cookies, also of Optional backends.
+// Save commits now, instead of before the response. It may be called more than once, and by any goroutine, because it
+// does not modify the response header: the Set-Cookie headers of what it has saved are written when the response
+// begins, even if the status is 500, the handler panics, or the header is cleared. After that, changes that need a
+// Set-Cookie header are [ErrHeadersSent], and all others are saved. The error joins those of all cookies, including
+// Optional ones.
 //
-// A response that begins past the writer of the middleware, in the one that its Unwrap returns, has no Set-Cookie headers. Of a
-// session from [Manager.Load] Save is the commit, and writes them to the header at once.
+// A response that bypasses the middleware's writer, by writing to the one that Unwrap returns, has no Set-Cookie
+// headers. For a session from [Manager.Load], Save is the commit, and writes to the header at once.
 func (s *Session) Save() error {
 	s.askAgain()
 	fatal, soft := s.commit(s.alone, true)

@@ -48,8 +48,9 @@ func (c *cookie) expiry(created, now time.Time, permanent bool) time.Time {
 	return end
 }
 
-// moves reports whether a use at that time is to set the end of the record: because it is a tenth of IdleTimeout ahead, or
-// because a deployment has changed what the end is. It returns the end, and whether it is earlier than the stored one.
+// moves reports whether a use at that time is to set the end of the record: because it is a tenth of IdleTimeout ahead,
+// or because a deployment has changed what the end is. It returns the end, and whether it is earlier than the stored
+// one.
 func (c *cookie) moves(r *Record, now time.Time, permanent bool) (end time.Time, due, earlier bool) {
 	end = c.expiry(r.Created, now, permanent)
 	slack := time.Second // an end that Lifetime sets is the same each time
@@ -60,8 +61,8 @@ func (c *cookie) moves(r *Record, now time.Time, permanent bool) (end time.Time,
 	return end, ahead.Abs() >= slack, -ahead >= slack
 }
 
-// alive reports whether a record that a backend returned has not ended. Lifetime counts as it is configured now, so that
-// a shorter one also ends the sessions that there are already.
+// alive reports whether a record that a backend returned has not ended. Lifetime counts as it is configured now, so
+// that a shorter one also ends the sessions that there are already.
 func (c *cookie) alive(r *Record, now time.Time) bool {
 	life := c.lifetime(r.Permanent)
 	return r.Expires.After(now) && (life < 0 || r.Created.Add(life).After(now))
@@ -125,7 +126,8 @@ type candidate struct {
 	chunk int
 }
 
-// maxCandidates is how many well-formed cookies of one name are tried: a browser sends one per Domain and Path that it has.
+// maxCandidates is how many well-formed cookies of one name are tried: a browser sends one per Domain and Path that it
+// has.
 const maxCandidates = 8
 
 // A slot is where the value of a cookie belongs: the config, and the chunk of a secure cookie. From MaxChunks on it is
@@ -174,8 +176,8 @@ func (m *Manager) readCookies(r *http.Request, put func(s slot, value string)) {
 	}
 }
 
-// bring notes a value that came with the request. The form of the first one of its name is looked at when it is used; of
-// several, those that are malformed make no room scarce for the others.
+// bring notes a value that came with the request. The form of the first one of its name is looked at when it is used;
+// of several, those that are malformed make no room scarce for the others.
 func (p *part) bring(c candidate) {
 	bit := uint32(1) << c.chunk
 	if c.chunk >= p.MaxChunks { // only to be expired, if it is one

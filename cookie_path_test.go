@@ -26,7 +26,7 @@ func TestSessionMadeOutsideOfItsPathIsLogged(t *testing.T) {
 				m := newManager(t, j.options(0),
 					sessplus.Config{CookieName: "k", Backend: b, Path: c.path, Fields: sessplus.Include("n")},
 					sessplus.Config{CookieName: "rest"})
-				s := s5Site(t, "HTTP/1.1", func(h http.Handler) http.Handler {
+				s := newSiteOn(t, "HTTP/1.1", func(h http.Handler) http.Handler {
 					if h = m.Handler(h); stripped { // the browser's path is the one that counts
 						h = http.StripPrefix("/", h)
 					}
@@ -62,7 +62,7 @@ func TestSessionMadeOutsideOfItsPathIsLogged(t *testing.T) {
 func TestChangeOfASessionIsNoCreate(t *testing.T) {
 	var j journal
 	m := newManager(t, j.options(0), sessplus.Config{CookieName: "k", Backend: sessplus.Memory(), Path: "/app"})
-	s := s5Site(t, "HTTP/1.1", m.Handler)
+	s := newSiteOn(t, "HTTP/1.1", m.Handler)
 	visit := func(path, cookie string, f func(*sessplus.Session)) *reply {
 		req, _ := http.NewRequest("GET", s.URL+path, nil)
 		req.Header.Set("Cookie", cookie)

@@ -5,7 +5,9 @@ import (
 	"go/doc"
 	"go/parser"
 	"go/token"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -115,19 +117,25 @@ func TestEveryExportedNameIsDocumented(t *testing.T) {
 
 func TestUndocumentedNamesAreFound(t *testing.T) {
 	const src = `package p
+
 type T struct { A, B int; C int // c
 	d int }
+
 type I interface { M() }
+
 // U has a comment.
 type U int
+
 const ( // a group
 	X U = 1 // x
 	Y U = 2
 )
+
 func F() {}
 func (U) G() {}
 func (U) h() {}
 func (U) Error() string { return "" }
+
 var V int
 `
 	fset := token.NewFileSet()
@@ -145,5 +153,36 @@ var V int
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
 		t.Errorf("undocumented = %q, want %q", got, want)
+	}
+}
+
+// SPEC 7.8: every test that SECURITY.md names is there.
+func TestSecurityDocumentNamesTests(t *testing.T) {
+	doc, err := os.ReadFile("SECURITY.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := ""
+	entries, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), "_test.go") {
+			data, err := os.ReadFile(e.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			all += string(data)
+		}
+	}
+	named := regexp.MustCompile("`((?:Test|Fuzz|Example)[A-Z][A-Za-z0-9_]+)`").FindAllStringSubmatch(string(doc), -1)
+	if len(named) < 20 {
+		t.Errorf("SECURITY.md names %d tests, want at least 20", len(named))
+	}
+	for _, m := range named {
+		if !strings.Contains(all, "func "+m[1]+"(") {
+			t.Errorf("SECURITY.md names %s, which is no test", m[1])
+		}
 	}
 }

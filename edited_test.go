@@ -270,7 +270,7 @@ func TestFieldEditedInRedis(t *testing.T) {
 	} {
 		r := servers.Redis(t)
 		var j journal
-		b := &spy{Backend: sessplus.Redis(r)}
+		b := &recorder{Backend: sessplus.Redis(r)}
 		c := newCrowd(t, newManager(t, j.options(0), sessplus.Config{CookieName: "s", Backend: b}))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("x", "old"); s.Set("user", "ann") })
 		r.HSet(t.Context(), b.keys[0], "x", typed)

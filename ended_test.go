@@ -6,11 +6,14 @@ import (
 	"flag"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/sessplus/sessplus/internal/servers"
 
 	"github.com/sessplus/sessplus"
 )
@@ -189,7 +192,7 @@ func TestUndoneRenewalDoesNotUndoALogout(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, when := range []string{"take", "end"} {
 			t.Run(when, func(t *testing.T) {
-				first, second := &s5Backend{Backend: b}, &s5Backend{Backend: sessplus.Memory()}
+				first, second := &recorder{Backend: b}, &recorder{Backend: sessplus.Memory()}
 				c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: first, Fields: sessplus.Include("user")},
 					sessplus.Config{CookieName: "t", Backend: second, Fields: sessplus.Auto()}))
 				c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("other", 1) })
@@ -204,7 +207,7 @@ func TestUndoneRenewalDoesNotUndoALogout(t *testing.T) {
 						second.setHook(nil)
 						c.mustAsk(old, func(s *sessplus.Session) { s.Destroy() })
 					})
-					return errS5Down
+					return errDown
 				})
 				r := c.askWith(c.client, func(s *sessplus.Session) { s.Renew() })
 				if r.StatusCode == http.StatusOK {
@@ -225,16 +228,16 @@ func TestLostAnswerOfATakeLeavesTheSession(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, step := range []string{"take", "end"} {
 			t.Run(step, func(t *testing.T) {
-				lossy := &afterBackend{Backend: b}
+				lossy := &recorder{Backend: b}
 				c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: lossy}))
 				c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
-				lossy.after = func(op string) error {
+				lossy.setAfter(func(op string) error {
 					if op == step {
-						lossy.after = nil
+						lossy.setAfter(nil)
 						return errors.New("the answer is lost")
 					}
 					return nil
-				}
+				})
 				if r := c.askWith(c.client, func(s *sessplus.Session) { s.Renew() }); r.StatusCode != http.StatusServiceUnavailable {
 					t.Fatalf("the renewal is answered %d", r.StatusCode)
 				}
@@ -247,28 +250,6 @@ func TestLostAnswerOfATakeLeavesTheSession(t *testing.T) {
 			})
 		}
 	})
-}
-
-// An afterBackend may lose the answer to a step of End, or to an update.
-type afterBackend struct {
-	sessplus.Backend
-	after func(op string) error
-}
-
-func (b *afterBackend) End(ctx context.Context, key string, e *sessplus.Ending) (*sessplus.Record, error) {
-	r, err := b.Backend.End(ctx, key, e)
-	if b.after != nil && err == nil {
-		err = b.after(stepName(e))
-	}
-	return r, err
-}
-
-func (b *afterBackend) Update(ctx context.Context, key string, c *sessplus.Change) (sessplus.Result, error) {
-	r, err := b.Backend.Update(ctx, key, c)
-	if b.after != nil && err == nil {
-		err = b.after("update")
-	}
-	return r, err
 }
 
 // SPEC 3.11, SPEC 4.2: a logout that comes after a renewal has ended the old id ends what that has become.
@@ -298,7 +279,7 @@ func TestRenewalUnderWayHidesNothing(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, fails := range []bool{true, false} {
 			t.Run(fmt.Sprint("fails ", fails), func(t *testing.T) {
-				second := &s5Backend{Backend: sessplus.Memory()}
+				second := &recorder{Backend: sessplus.Memory()}
 				c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, Fields: sessplus.Include("user", "tab")},
 					sessplus.Config{CookieName: "t", Backend: second, Fields: sessplus.Auto()}))
 				c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("other", 1) })
@@ -312,7 +293,7 @@ func TestRenewalUnderWayHidesNothing(t *testing.T) {
 						close(entered)
 						<-goOn
 						if fails {
-							return errS5Down
+							return errDown
 						}
 					}
 					return nil
@@ -421,4 +402,271 @@ func TestLoginBesideALogoutBringsNothingBack(t *testing.T) {
 			})
 		}
 	})
+}
+
+// endings are the ways in which a session ends while a request that has loaded it runs.
+var endings = []struct {
+	name   string
+	config sessplus.Config
+	end    func(c *crowd)
+	kept   bool // the browser has a session afterwards
+}{
+	{"destroyed", sessplus.Config{}, func(c *crowd) {
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Destroy() })
+	}, false},
+	{"renewed", sessplus.Config{}, func(c *crowd) {
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Renew() })
+	}, true},
+	{"destroyed, with idle timeout and age", sessplus.Config{IdleTimeout: 3 * time.Second, MaxAge: time.Hour}, func(c *crowd) {
+		time.Sleep(350 * time.Millisecond) // so that a touch is due
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Destroy() })
+	}, false},
+	{"renewed, with idle timeout and age", sessplus.Config{IdleTimeout: 3 * time.Second, MaxAge: time.Hour}, func(c *crowd) {
+		time.Sleep(350 * time.Millisecond)
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Renew() })
+	}, true},
+	{"past its lifetime", sessplus.Config{Lifetime: 400 * time.Millisecond}, func(*crowd) { time.Sleep(500 * time.Millisecond) }, false},
+	{"past its idle timeout", sessplus.Config{IdleTimeout: 400 * time.Millisecond}, func(*crowd) { time.Sleep(500 * time.Millisecond) }, false},
+}
+
+// onEveryEnding runs the test on every backend for every ending.
+func onEveryEnding(t *testing.T, test func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool)) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		for _, e := range endings {
+			t.Run(e.name, func(t *testing.T) {
+				e.config.CookieName = "s"
+				s := &recorder{Backend: b}
+				e.config.Backend = s
+				test(t, s, e.config, e.end, e.kept)
+			})
+		}
+	})
+}
+
+// staysEnded fails the test unless what the slow request left behind is what was there before it ended.
+func staysEnded(t *testing.T, c *crowd, b *recorder, before []string, jar map[string]string, kept bool, answer *reply) {
+	t.Helper()
+	if lines := answer.Header.Values("Set-Cookie"); len(lines) > 0 {
+		t.Errorf("Set-Cookie = %q, want none", lines)
+	}
+	if got := c.jar(c.client); fmt.Sprint(got) != fmt.Sprint(jar) {
+		t.Error("the browser's cookies have changed")
+	}
+	for _, record := range b.alive(t) { // one of an earlier test may expire meanwhile
+		if !slices.Contains(before, record) {
+			t.Errorf("there is the record %q, before there were %q", record, before)
+		}
+	}
+	c.mustAsk(c.client, func(s *sessplus.Session) {
+		if got := s.GetString("user"); (got == "ann") != kept {
+			t.Errorf("user = %q in the next request, want it there: %v", got, kept)
+		}
+		if s.Has("late") {
+			t.Error("the late change is there in the next request")
+		}
+	})
+}
+
+// SPEC 4.2
+func TestEndedSessionRefusesALateSave(t *testing.T) {
+	changes := []struct {
+		name   string
+		change func(*sessplus.Session)
+	}{
+		{"set", func(s *sessplus.Session) { s.Set("late", true) }},
+		{"delete", func(s *sessplus.Session) { s.Delete("user") }},
+		{"renew", func(s *sessplus.Session) { s.Renew() }},
+		{"permanent", func(s *sessplus.Session) { s.SetPermanent("s", true) }},
+	}
+	onEveryEnding(t, func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool) {
+		for _, change := range changes {
+			t.Run(change.name, func(t *testing.T) {
+				c := newCrowd(t, newManager(t, nil, config))
+				c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+				slow := c.begin(c.client, change.change)
+				end(c)
+				before, jar := b.alive(t), c.jar(c.client)
+				answer := slow.finish()
+				want := http.StatusConflict
+				if change.name == "renew" { // it has nothing to lose
+					want = http.StatusOK
+				}
+				if answer.StatusCode != want {
+					t.Errorf("status = %d, want %d", answer.StatusCode, want)
+				}
+				staysEnded(t, c, b, before, jar, kept, answer)
+			})
+		}
+	})
+}
+
+// SPEC 4.2
+func TestSaveAndReloadTellOfAnEndedSession(t *testing.T) {
+	onEveryEnding(t, func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool) {
+		c := newCrowd(t, newManager(t, nil, config))
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+		saver := c.begin(c.client, func(s *sessplus.Session) {
+			s.Set("late", true)
+			if err := s.Save(); !errors.Is(err, sessplus.ErrSessionGone) {
+				t.Errorf("Save() = %v, want ErrSessionGone", err)
+			}
+		})
+		reloader := c.begin(c.client, func(s *sessplus.Session) {
+			if err := s.Reload(); !errors.Is(err, sessplus.ErrSessionGone) {
+				t.Errorf("Reload() = %v, want ErrSessionGone", err)
+			}
+			if got := s.Get("user"); got != nil {
+				t.Errorf("user = %v after Reload, want it absent", got)
+			}
+		})
+		end(c)
+		before, jar := b.alive(t), c.jar(c.client)
+		staysEnded(t, c, b, before, jar, kept, saver.finish())
+		staysEnded(t, c, b, before, jar, kept, reloader.finish())
+	})
+}
+
+// SPEC 4.2
+func TestEndedSessionDropsALateSaveIfTheConfigSaysSo(t *testing.T) {
+	onEveryEnding(t, func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool) {
+		var j journal
+		config.DropIfGone = true
+		c := newCrowd(t, newManager(t, j.options(0), config))
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+		slow := c.begin(c.client, func(s *sessplus.Session) { s.Set("late", "a late value") })
+		end(c)
+		before, jar := b.alive(t), c.jar(c.client)
+		j.kinds("s")
+		answer := slow.finish()
+		if answer.StatusCode != 200 {
+			t.Errorf("status = %d, want 200", answer.StatusCode)
+		}
+		if kinds := j.kinds("s"); !slices.Equal(kinds, []sessplus.EventKind{sessplus.EventError}) {
+			t.Errorf("events = %v, want one error", kinds)
+		}
+		j.mustWarn(t)
+		j.keepsSecret(t, nil, "a late value", jar["s"])
+		staysEnded(t, c, b, before, jar, kept, answer)
+	})
+}
+
+// SPEC 4.2
+func TestReaderOfAnEndedSessionSucceedsAndTouchesNothing(t *testing.T) {
+	onEveryEnding(t, func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool) {
+		c := newCrowd(t, newManager(t, nil, config))
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+		slow := c.begin(c.client, func(s *sessplus.Session) { s.Get("user") })
+		end(c)
+		before, jar := b.alive(t), c.jar(c.client)
+		answer := slow.finish()
+		if answer.StatusCode != 200 {
+			t.Errorf("status = %d, want 200", answer.StatusCode)
+		}
+		staysEnded(t, c, b, before, jar, kept, answer)
+	})
+}
+
+// SPEC 4.2, 3.10: a reader whose cookie an older key has signed is about to send it again.
+func TestReaderOfAnEndedSessionDoesNotSignItsIDAgain(t *testing.T) {
+	onEveryEnding(t, func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool) {
+		config.SignID = true
+		c := newCrowd(t, newManager(t, nil, config))
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+
+		keys := append([]sessplus.KeyPair{sessplus.GenerateKeyPair()}, testKeys...)
+		rotated := newCrowd(t, newManager(t, &sessplus.Options{Keys: keys}, config))
+		rotated.client = rotated.withCookies(c.jar(c.client))
+		slow := rotated.begin(rotated.client, func(s *sessplus.Session) { s.Get("user") })
+		end(rotated)
+		before, jar := b.alive(t), rotated.jar(rotated.client)
+		staysEnded(t, rotated, b, before, jar, kept, slow.finish())
+	})
+}
+
+// SPEC 4.2, 7.7
+func TestEndedSessionTakesItsBoundCookieAlong(t *testing.T) {
+	for _, drop := range []bool{false, true} {
+		for _, both := range []bool{false, true} {
+			t.Run(fmt.Sprintf("drop=%v both=%v", drop, both), func(t *testing.T) {
+				onEveryEnding(t, func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool) {
+					config.Fields, config.DropIfGone = sessplus.Include("user", "late"), drop
+					c := newCrowd(t, newManager(t, nil, config,
+						sessplus.Config{CookieName: "bound", BoundTo: "s", Fields: sessplus.Include("cart")}))
+					c.mustAsk(c.client, func(s *sessplus.Session) {
+						s.Set("user", "ann")
+						s.Set("cart", "apples")
+					})
+					slow := c.begin(c.client, func(s *sessplus.Session) {
+						s.Set("cart", "pears")
+						if both {
+							s.Set("late", true)
+						}
+					})
+					end(c)
+					before, jar := b.alive(t), c.jar(c.client)
+					answer := slow.finish()
+					if answer.StatusCode == 200 && !drop {
+						t.Error("status = 200, want an error: the field could not be set")
+					}
+					staysEnded(t, c, b, before, jar, kept, answer)
+					c.mustAsk(c.client, func(s *sessplus.Session) {
+						want := ""
+						if kept {
+							want = "apples"
+						}
+						if got := s.GetString("cart"); got != want {
+							t.Errorf("cart = %q, want %q", got, want)
+						}
+					})
+				})
+			})
+		}
+	}
+}
+
+// SPEC 4.2, 3.5, 6.4: a record of Redis that has expired by its own account while a request runs, or lost its expiry, is gone,
+// also when Redis still has the key.
+func TestLateSaveToAnExpiredRecordThatIsStillStored(t *testing.T) {
+	late := sessplus.Field[int]("late")
+	for name, change := range map[string]func(*sessplus.Session){
+		"set":            func(s *sessplus.Session) { s.Set("late", 1) },
+		"delete":         func(s *sessplus.Session) { s.Delete("plan") },
+		"clear":          func(s *sessplus.Session) { s.Clear() },
+		"renew":          func(s *sessplus.Session) { s.Renew() },
+		"no expiry, set": func(s *sessplus.Session) { s.Set("late", 1) },
+		"update": func(s *sessplus.Session) {
+			if _, err := late.Update(s, increment); !errors.Is(err, sessplus.ErrSessionGone) {
+				t.Errorf("Update() = %v, want ErrSessionGone", err)
+			}
+			s.Set("late", 1)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := servers.Redis(t)
+			b := &recorder{Backend: sessplus.Redis(r)}
+			c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
+			c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("plan", "gold") })
+			slow := c.begin(c.client, change)
+			if key := b.keys[0]; strings.HasPrefix(name, "no expiry") {
+				r.HDel(t.Context(), key, ":expires")
+			} else {
+				r.HSet(t.Context(), key, ":expires", time.Now().Add(-time.Second).UnixMilli())
+			}
+			before := fmt.Sprint(r.HGetAll(t.Context(), b.keys[0]).Val())
+			answer := slow.finish()
+			want := http.StatusConflict
+			if strings.HasSuffix(name, "renew") { // it has nothing to lose
+				want = http.StatusOK
+			}
+			if answer.StatusCode != want || len(answer.setCookies("s")) > 0 {
+				t.Errorf("status = %d, Set-Cookie = %q, want %d and none", answer.StatusCode, answer.setCookies("s"), want)
+			}
+			if after := fmt.Sprint(r.HGetAll(t.Context(), b.keys[0]).Val()); after != before {
+				t.Errorf("the record is now %s, want it as it was, %s", after, before)
+			}
+			if alive := b.alive(t); len(alive) > 0 {
+				t.Errorf("there are the records %q, want none", alive)
+			}
+		})
+	}
 }

@@ -207,10 +207,10 @@ func TestEventsOfSessionsOfAUser(t *testing.T) {
 // breakable runs the test on each backend, and lets it go down.
 func breakable(t *testing.T, test func(t *testing.T, b sessplus.Backend, down func(bool))) {
 	t.Run("memory", func(t *testing.T) {
-		b := &s5Backend{Backend: sessplus.Memory()}
+		b := &recorder{Backend: sessplus.Memory()}
 		test(t, b, func(down bool) {
 			if b.setHook(nil); down {
-				b.setHook(s5Down())
+				b.setHook(downBut())
 			}
 		})
 	})
@@ -300,14 +300,14 @@ func TestEventsOfFailedRotations(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, inner sessplus.Backend) {
 		for _, op := range []string{"take", "create"} {
 			var j journal
-			b := &s5Backend{Backend: inner}
+			b := &recorder{Backend: inner}
 			s := newSite(t, newManager(t, j.options(0),
 				sessplus.Config{CookieName: "s", Backend: b, RotateEvery: time.Millisecond}))
 			s.with(func(s *sessplus.Session) { s.Set("n", 1); s.SkipTouch() })
 			time.Sleep(2 * time.Millisecond)
 			b.setHook(func(_ context.Context, called string) error {
 				if called == op {
-					return errS5Down
+					return errDown
 				}
 				return nil
 			})

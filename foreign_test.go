@@ -1,8 +1,10 @@
 package sessplus_test
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -131,4 +133,55 @@ func TestLinesAboutForeignFieldsAreBounded(t *testing.T) {
 			t.Errorf("a line has %d bytes", len(line))
 		}
 	}
+}
+
+// SPEC 1.3
+func TestForeignFieldsAreDropped(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, b sessplus.Backend) {
+		for name, fields := range map[string]sessplus.Fields{
+			"include": sessplus.Include("theme"), "exclude": sessplus.Exclude("user_id"), "auto": sessplus.Auto(),
+		} {
+			for _, renew := range []bool{false, true} {
+				t.Run(fmt.Sprint(name, " renew ", renew), func(t *testing.T) {
+					wide := sessplus.Config{CookieName: "s", Backend: b}
+					narrow := []sessplus.Config{
+						{CookieName: "users", Backend: b, Fields: sessplus.Include("user_id")},
+						{CookieName: "s", Backend: b, Fields: fields},
+					}
+					s := newSite(t, newManager(t, nil, wide))
+					s.with(func(s *sessplus.Session) {
+						s.Set("user_id", 1)
+						s.Set("theme", "dark")
+					})
+					s.through(narrow...).with(func(s *sessplus.Session) {
+						var id int
+						if s.Get("user_id") != nil || s.Has("user_id") || s.GetInt("user_id") != 0 ||
+							!errors.Is(s.Decode("user_id", &id), sessplus.ErrNoField) {
+							t.Errorf("a foreign user_id was read")
+						}
+						if got := s.Fields(); !slices.Equal(got, []string{"theme"}) {
+							t.Errorf("Fields = %q, want theme only", got)
+						}
+						if s.GetString("theme") != "dark" || s.Pop("user_id") != nil {
+							t.Errorf("theme = %v, and a foreign user_id was popped, or not", s.Get("theme"))
+						}
+					})
+					if got := s.fields(); len(got) != 2 {
+						t.Errorf("after a read %v are left, want both", got)
+					}
+					s.through(narrow...).with(func(s *sessplus.Session) {
+						if renew {
+							s.Renew("s")
+						} else {
+							s.Set("theme", "light")
+						}
+					})
+					want := map[string]any{"theme": map[bool]string{true: "dark", false: "light"}[renew]}
+					if got := s.fields(); !reflect.DeepEqual(got, want) {
+						t.Errorf("after a save %v are left, want %v", got, want)
+					}
+				})
+			}
+		}
+	})
 }

@@ -88,6 +88,7 @@ func sessionsOfAUser(t *testing.T, b sessplus.Backend) {
 	want("another user", "ann", other)
 	want("nobody", "")
 	want("a user without sessions", "4")
+	time.Sleep(2 * time.Millisecond) // saves are told apart by the millisecond
 	c.mustAsk(first, func(s *sessplus.Session) { s.Set("n", 1) })
 	if got := handles(t, m, "42"); got[0] != handleOf(c, first) {
 		t.Errorf("Sessions = %q, want the one saved last first", got)

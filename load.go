@@ -53,8 +53,8 @@ func (s *Session) use(i int) *part {
 	return &s.parts[i]
 }
 
-// useAll makes sure that parts are loaded, all side by side and each once: several goroutines wait for one load. A cookie
-// that is bound to a session needs that first. It lets go of s.mu while it waits.
+// useAll makes sure that parts are loaded, all side by side and each once: several goroutines wait for one load. A
+// cookie that is bound to a session needs that first. It lets go of s.mu while it waits.
 func (s *Session) useAll(indexes []int) {
 	s.await(indexes, func(p *part) bool { return p.boundTo != nil && s.parts[p.boundTo.index].state == loading })
 	due := make([]*part, 0, 8)
@@ -150,8 +150,8 @@ func (s *Session) load(parts []*part) {
 	panicked = false
 }
 
-// lookUp asks the backends for the records of parts: for the first id of each part that has any, then for the next id of
-// those that found nothing.
+// lookUp asks the backends for the records of parts: for the first id of each part that has any, then for the next id
+// of those that found nothing.
 func (s *Session) lookUp(parts []*part, now time.Time) {
 	for {
 		var calls []*call
@@ -231,8 +231,8 @@ func (p *part) origin() string {
 	return hex.EncodeToString(p.binding()) + "." + p.rec.first(p.name.key)
 }
 
-// take makes the record that of the part, and keeps what it owns of the fields (SPEC 1.3). What this request has changed
-// stays changed.
+// take makes the record that of the part, and keeps what it owns of the fields (SPEC 1.3). What this request has
+// changed stays changed.
 func (p *part) take(m *Manager, r *Record) {
 	mine := p.entries.touched
 	if p.rec == nil || p.permanent == p.rec.Permanent {
@@ -256,8 +256,8 @@ func (p *part) take(m *Manager, r *Record) {
 	}
 }
 
-// unseal reads the content of a secure cookie, which must be bound to that session. Of several the one written last counts:
-// the others are from before a change of Domain or Path, or of what the visitor did since.
+// unseal reads the content of a secure cookie, which must be bound to that session. Of several the one written last
+// counts: the others are from before a change of Domain or Path, or of what the visitor did since.
 func (s *Session) unseal(p *part, bound []byte, now time.Time) {
 	var last *Record
 	for i, first := range p.texts {
@@ -298,9 +298,9 @@ func (c *cookie) parseID(text string) (id string, older bool, err error) {
 	return id, older, nil
 }
 
-// Reload loads again the sessions that this request has loaded, for handlers that run long. Changes of this request that
-// were not saved yet stay, on top of what was loaded. The error matches [ErrSessionGone] when a session has ended
-// meanwhile; its fields are then absent.
+// Reload loads the sessions that this request has loaded once more, for handlers that run long. Changes that were not
+// saved yet remain on top of what was loaded. The error matches [ErrSessionGone] if a session has ended in the
+// meantime; its fields are then absent.
 func (s *Session) Reload() error {
 	s.askAgain()
 	s.saving.Lock()

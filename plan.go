@@ -84,8 +84,8 @@ func (c *cookie) tolerates(err error) bool {
 	return c.Optional && errors.Is(err, ErrUnavailable) || c.DropIfGone && errors.Is(err, ErrSessionGone)
 }
 
-// plan finds out what the parts have to save, at that time. After the headers, what could not be saved is tried once more
-// only with again. A failed save has its err; an error of plan itself means that nothing at all may be saved.
+// plan finds out what the parts have to save, at that time. After the headers, what could not be saved is tried once
+// more only with again. A failed save has its err; an error of plan itself means that nothing at all may be saved.
 func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 	err = s.fatal
 	if s.sent {
@@ -130,8 +130,8 @@ func (s *Session) planRecords(due []*part, now time.Time) (saves []*save) {
 	return saves
 }
 
-// planCookies adds the saves of secure cookies, sealed if there is no err yet: with the ids that the other saves are going
-// to set.
+// planCookies adds the saves of secure cookies, sealed if there is no err yet: with the ids that the other saves are
+// going to set.
 func (s *Session) planCookies(due []*part, saves []*save, now time.Time, err error) ([]*save, error) {
 	for _, p := range due {
 		if p.sealer == nil {
@@ -375,7 +375,8 @@ func (v *save) planTouch(now time.Time, verify bool) {
 	}
 }
 
-// touchDue reports whether the end of the record is to be moved. For a cookie that does not age, the time plays no part.
+// touchDue reports whether the end of the record is to be moved. For a cookie that does not age, the time plays no
+// part.
 func (p *part) touchDue(now time.Time) bool {
 	if !p.used || p.quiet || p.rec == nil || p.sealer != nil {
 		return false
@@ -461,8 +462,8 @@ func (s *Session) verifyBound(p *part, saves []*save, now time.Time) []*save {
 	return saves
 }
 
-// need makes the save wait for a record that is taken, because another cookie depends on whether the session lives. With
-// fails, that it has ended is an error of the request. v may be nil.
+// need makes the save wait for a record that is taken, because another cookie depends on whether the session lives.
+// With fails, that it has ended is an error of the request. v may be nil.
 func (v *save) need(fails bool) {
 	if v == nil || v.main == nil || v.main.op != opUpdate {
 		return

@@ -42,6 +42,7 @@ func (h *loggingHook) print(cmds ...redis.Cmder) {
 }
 
 func (h *loggingHook) DialHook(next redis.DialHook) redis.DialHook { return next }
+
 func (h *loggingHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		err := next(ctx, cmd)
@@ -153,5 +154,52 @@ func (h *quotedHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 		err := next(ctx, cmd)
 		h.text = fmt.Sprint(cmd)
 		return err
+	}
+}
+
+// SPEC 7.3: what a hook of the program writes of a command to a trace, as redisotel does, has no id and no value of a field.
+func TestCommandsOfRedisPrintNoValues(t *testing.T) {
+	const secret = "secret-value"
+	client := servers.Redis(t)
+	var mu sync.Mutex
+	var printed strings.Builder
+	client.AddHook(commandHook(func(_ context.Context, cmd redis.Cmder) error {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintln(&printed, cmd, cmd.Args())
+		return nil
+	}))
+	var ids []string
+	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c", Backend: sessplus.Redis(client)}))
+	for _, do := range []func(*sessplus.Session){
+		func(s *sessplus.Session) { s.Set("a", secret); s.Set("b", secret) },
+		func(s *sessplus.Session) { s.Set("a", secret+"2") },
+		func(s *sessplus.Session) { s.Delete("b"); s.Set("c", secret) },
+		func(s *sessplus.Session) {
+			if v, err := sessplus.Field[string]("c").Update(s, func(v string) string { return v + secret }); err != nil || v != secret+secret {
+				t.Errorf("Update() = %q, %v", v, err)
+			}
+		},
+		func(s *sessplus.Session) { s.Renew() },
+		func(s *sessplus.Session) {
+			if s.GetString("a") != secret+"2" || s.Has("b") || s.GetString("c") != secret+secret {
+				t.Error("the fields are not those that were set")
+			}
+		},
+	} {
+		s.with(func(k *sessplus.Session) {
+			do(k)
+			ids = append(ids, k.ID("c"))
+		})
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for _, word := range append(ids[1:], secret) {
+		if strings.Contains(printed.String(), word) {
+			t.Errorf("%q is among what was printed:\n%s", word, printed.String())
+		}
+	}
+	if !strings.Contains(printed.String(), "evalsha") {
+		t.Errorf("no script is among what was printed:\n%s", printed.String())
 	}
 }

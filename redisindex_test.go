@@ -65,7 +65,7 @@ func tripsOf(t *testing.T, b sessplus.Backend, indexBy string, trips *atomic.Int
 // SPEC 10.4: the index costs no round trip.
 func TestRedisIndexCostsNoRoundTrip(t *testing.T) {
 	direct := servers.Redis(t)
-	addr, wire := s5Proxy(t, direct.Options().Addr)
+	addr, wire := newTripProxy(t, direct.Options().Addr)
 	client := redis.NewClient(&redis.Options{Addr: addr, DB: direct.Options().DB, PoolSize: 1})
 	defer client.Close()
 	b := sessplus.Redis(client)
@@ -387,7 +387,7 @@ func TestRedisIndexOnEveryClient(t *testing.T) {
 	}
 	t.Run("cluster", func(t *testing.T) {
 		client := servers.NewRedisCluster(t).Client(t)
-		hook := &s5Trips{}
+		hook := &tripCounter{}
 		client.AddHook(hook)
 		b := sessplus.Redis(client)
 		sessionsOfAUser(t, b)

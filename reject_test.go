@@ -53,7 +53,7 @@ func TestTheReasonOfARejectedSecureCookieIsTrue(t *testing.T) {
 			}
 			var j journal
 			s := newSite(t, newManager(t, j.options(0), sessplus.Config{CookieName: "s", MaxAge: time.Hour}))
-			if res := get7(s, readA, "s="+text); res.body != "" {
+			if res := s.answerTo(readA, "s="+text); res.body != "" {
 				t.Errorf("it is a session: a = %q", res.body)
 			}
 			lines := j.lines("a cookie was rejected")
@@ -122,13 +122,13 @@ func TestEveryRejectedCookieIsAnEvent(t *testing.T) {
 	s := newSite(t, newManager(t, j.options(0), sessplus.Config{CookieName: "s", MaxAge: time.Hour}))
 	const visits = 10
 	for range visits {
-		get7(s, readA, "s=forged")
+		s.answerTo(readA, "s=forged")
 	}
 	if lines, events := j.rejected("s"); lines != 1 || events != visits {
 		t.Errorf("%d forged cookies are %d lines and %d events, want 1 and %d", visits, lines, events, visits)
 	}
 	for range visits {
-		get7(s, readA, "s=2.malformed")
+		s.answerTo(readA, "s=2.malformed")
 	}
 	if lines, events := j.rejected("s"); lines != 2 || events != visits {
 		t.Errorf("with another reason there are %d lines and %d more events, want 2 and %d", lines, events, visits)

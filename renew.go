@@ -12,8 +12,8 @@ import (
 // How a session gets another id: because the program asks for it (a renewal), or because of its age (a rotation). See
 // Ending for what happens to the old record.
 
-// retire ends the old records of renewed sessions, which are taken. What other requests saved there meanwhile goes into the
-// new ones. If it turns out that an old one has ended, the new session begins afresh.
+// retire ends the old records of renewed sessions, which are taken. What other requests saved there meanwhile goes into
+// the new ones. If it turns out that an old one has ended, the new session begins afresh.
 func (s *Session) retire(saves []*save) {
 	var renewed []*save
 	for _, v := range saves {
@@ -72,8 +72,8 @@ func (c *cookie) renewError(err error) error {
 	return &Error{Cookie: c.CookieName, Op: "renew", Err: err}
 }
 
-// contend waits for old records that others have taken. Meanwhile it lets go of those that it has, so that two renewals of
-// the same sessions do not wait for each other.
+// contend waits for old records that others have taken. Meanwhile it lets go of those that it has, so that two renewals
+// of the same sessions do not wait for each other.
 func (s *Session) contend(renewed []*save) {
 	for until := time.Now().Add(s.m.timeout); time.Now().Before(until); {
 		if !slices.ContainsFunc(renewed, func(v *save) bool { return errors.Is(v.take.err, ErrTaken) }) {
@@ -106,7 +106,8 @@ func (v *save) amend(c *Change) {
 	v.amends = append(v.amends, &call{part: v.part, op: opUpdate, sessionName: sessionName{key: v.main.key}, change: c})
 }
 
-// amend brings the new records up to date, and takes out of those whose old ones have ended what this request has not set.
+// amend brings the new records up to date, and takes out of those whose old ones have ended what this request has not
+// set.
 func (s *Session) amend(renewed, saves []*save) {
 	var calls []*call
 	for _, v := range renewed {
@@ -200,9 +201,9 @@ func (s *Session) missed(v *save) *Change {
 	return c
 }
 
-// rotate gives another id to the sessions whose age asks for it: it takes the record, creates it again under the new id,
-// and leaves in the old one, for EndGrace, what it has become. Of several requests one does so. It is no error of the
-// request if it fails: a later one will do it.
+// rotate gives another id to the sessions whose age asks for it: it takes the record, creates it again under the new
+// id, and leaves in the old one, for EndGrace, what it has become. Of several requests one does so. It is no error of
+// the request if it fails: a later one will do it.
 func (s *Session) rotate(saves []*save) {
 	var due []*save
 	for _, v := range saves {
@@ -284,8 +285,8 @@ func (s *Session) notRotated(v *save, made *call, err error) {
 	s.failed(v.part.cookie, EventRotate, made, err)
 }
 
-// sealID hides the new id of a rotated session in the record of its old one, so that only who has the old id can read it: by
-// an exclusive or with a hash of the old id, which serves for no other id.
+// sealID hides the new id of a rotated session in the record of its old one, so that only who has the old id can read
+// it: by an exclusive or with a hash of the old id, which serves for no other id.
 func sealID(old, id string) string {
 	b := aliasPad(old)
 	for i, c := range decodeID(id) {

@@ -3,8 +3,12 @@ package sessplus_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/sessplus/sessplus"
 )
@@ -23,37 +27,37 @@ func TestLoginIsNeverStoredUnderTheIDFromBefore(t *testing.T) {
 			t.Errorf("Update = %v, want ErrHeadersSent", err)
 		}
 	}
-	for name, handle := range map[string]func(t *testing.T, b *s5Backend, w http.ResponseWriter, s *sessplus.Session){
-		"after Flush": func(t *testing.T, _ *s5Backend, w http.ResponseWriter, s *sessplus.Session) {
+	for name, handle := range map[string]func(t *testing.T, b *recorder, w http.ResponseWriter, s *sessplus.Session){
+		"after Flush": func(t *testing.T, _ *recorder, w http.ResponseWriter, s *sessplus.Session) {
 			w.(http.Flusher).Flush()
 			login(s)
 			refused(t, s)
 		},
-		"after a commit that failed": func(t *testing.T, b *s5Backend, w http.ResponseWriter, s *sessplus.Session) {
+		"after a commit that failed": func(t *testing.T, b *recorder, w http.ResponseWriter, s *sessplus.Session) {
 			login(s)
-			b.setHook(s5Down())
+			b.setHook(downBut())
 			w.Write([]byte("x"))
 			b.setHook(nil)
 			refused(t, s)
 		},
-		"after a status of 500": func(t *testing.T, _ *s5Backend, w http.ResponseWriter, s *sessplus.Session) {
+		"after a status of 500": func(t *testing.T, _ *recorder, w http.ResponseWriter, s *sessplus.Session) {
 			login(s)
 			http.Error(w, "", http.StatusInternalServerError)
 			refused(t, s)
 		},
-		"Update, then a status of 500": func(t *testing.T, _ *s5Backend, w http.ResponseWriter, s *sessplus.Session) {
+		"Update, then a status of 500": func(t *testing.T, _ *recorder, w http.ResponseWriter, s *sessplus.Session) {
 			s.Renew()
 			if name, err := sessplus.Field[string]("user").Update(s, func(string) string { return "ann" }); err != nil || name != "ann" {
 				t.Errorf("Update = %q, %v", name, err)
 			}
 			w.WriteHeader(http.StatusInternalServerError)
 		},
-		"Update, then a Set that fails": func(t *testing.T, _ *s5Backend, _ http.ResponseWriter, s *sessplus.Session) {
+		"Update, then a Set that fails": func(t *testing.T, _ *recorder, _ http.ResponseWriter, s *sessplus.Session) {
 			s.Renew()
 			sessplus.Field[string]("user").Update(s, func(string) string { return "ann" })
 			s.Set("", 1)
 		},
-		"Update, then a panic": func(t *testing.T, _ *s5Backend, _ http.ResponseWriter, s *sessplus.Session) {
+		"Update, then a panic": func(t *testing.T, _ *recorder, _ http.ResponseWriter, s *sessplus.Session) {
 			s.Renew()
 			sessplus.Field[string]("user").Update(s, func(string) string { return "ann" })
 			panic(http.ErrAbortHandler)
@@ -61,7 +65,7 @@ func TestLoginIsNeverStoredUnderTheIDFromBefore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			onEveryBackend(t, func(t *testing.T, inner sessplus.Backend) {
-				b := &s5Backend{Backend: inner}
+				b := &recorder{Backend: inner}
 				s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
 				s.with(func(s *sessplus.Session) { s.Set("cart", 1) })
 				planted := s.jar(s.client)["s"]
@@ -113,7 +117,7 @@ func TestPanicInsideTheCommitKeepsTheRenewal(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, inner sessplus.Backend) {
 		for _, step := range []string{"create", "take", "end"} {
 			for _, status := range []int{http.StatusOK, http.StatusInternalServerError} {
-				b := &s5Backend{Backend: inner}
+				b := &recorder{Backend: inner}
 				s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
 				s.with(func(s *sessplus.Session) { s.Set("cart", 1) })
 				planted := s.jar(s.client)["s"]
@@ -157,10 +161,10 @@ func TestPanicInsideTheCommitKeepsTheRenewal(t *testing.T) {
 func TestLogoutOfAnOptionalBackendThatIsDown(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, inner sessplus.Backend) {
 		for _, lazy := range []bool{false, true} {
-			b := &s5Backend{Backend: inner}
+			b := &recorder{Backend: inner}
 			s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, Optional: true, Lazy: lazy}))
 			s.with(func(s *sessplus.Session) { s.Set("user", "ann") })
-			b.setHook(s5Down("load"))
+			b.setHook(downBut("load"))
 			r := s.with(func(s *sessplus.Session) { s.Destroy() })
 			b.setHook(nil)
 			if r.StatusCode != http.StatusServiceUnavailable || len(r.setCookies("s")) != 1 {
@@ -173,14 +177,14 @@ func TestLogoutOfAnOptionalBackendThatIsDown(t *testing.T) {
 // SPEC 3.4: an Update fills an emptied session, and the call that lets the browser have the cookie again fails.
 func TestRefilledSessionIsNotAnsweredWithoutACookie(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, inner sessplus.Backend) {
-		b := &s5Backend{Backend: inner}
+		b := &recorder{Backend: inner}
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 		slow := c.begin(c.withCookies(c.jar(c.client)), func(s *sessplus.Session) {
 			if _, err := sessplus.Field[int]("n").Update(s, increment); err != nil {
 				t.Errorf("Update = %v", err)
 			}
-			b.setHook(s5Down())
+			b.setHook(downBut())
 		})
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Clear() })
 		r := slow.finish()
@@ -237,13 +241,13 @@ func TestSetBackAfterALostAnswer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
-				lossy := &afterBackend{Backend: b}
+				lossy := &recorder{Backend: b}
 				s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: lossy}))
 				s.with(func(s *sessplus.Session) { s.Set("n", 1); s.Set("other", 1) })
 				r := s.with(func(s *sessplus.Session) {
-					lossy.after = func(op string) error { return errors.New("the answer is lost") }
+					lossy.setAfter(func(op string) error { return errors.New("the answer is lost") })
 					change.do(s)
-					lossy.after = nil
+					lossy.setAfter(nil)
 					change.back(s)
 				})
 				if r.StatusCode != http.StatusOK {
@@ -257,4 +261,231 @@ func TestSetBackAfterALostAnswer(t *testing.T) {
 			})
 		})
 	}
+}
+
+// SPEC 3.8
+func TestRenewGivesANewIDAndKeepsTheRest(t *testing.T) {
+	onEveryVariant(t, func(t *testing.T, c *sidSite) {
+		id := c.start()
+		old := c.jar(c.client)["sid"]
+		before, _ := c.record(id)
+		c.st.ops()
+		time.Sleep(2 * time.Millisecond) // the unit of a record's times is the millisecond
+		var renewed string
+		r := c.ok(c.with(func(s *sessplus.Session) {
+			s.Renew("sid")
+			s.Set("b", "2")
+			s.Save()
+			if renewed = s.ID("sid"); s.Get("a") != "1" || s.IsNew("sid") {
+				t.Errorf("after Renew and Save: Get = %v, IsNew() = %v; want 1, false", s.Get("a"), s.IsNew("sid"))
+			}
+		}))
+		k := setCookie(t, r, "sid")
+		if k == nil || k.Value == old || renewed == id || c.jar(c.client)["sid"] != k.Value {
+			t.Fatalf("Set-Cookie = %v, ID() = %q; want new ones", k, renewed)
+		}
+		ops := c.st.ops()
+		slices.Sort(ops) // create and take are side by side
+		if fmt.Sprint(ops) != "[create end load take]" {
+			t.Errorf("backend calls %v, want load, create, take and end", ops)
+		}
+		c.wantFields(map[string]any{"a": "1", "b": "2"})
+		after, err := c.record(renewed)
+		if err != nil || !after.Created.After(before.Created) || !after.Expires.After(before.Expires) || after.Permanent != c.permanent {
+			t.Errorf("record = %v, %v; want it later than %v, permanent = %v", after, err, before, c.permanent)
+		}
+		if _, err := c.record(id); !errors.Is(err, sessplus.ErrNoRecord) {
+			t.Errorf("the old record: error %v, want %v", err, sessplus.ErrNoRecord)
+		}
+		c.ok(c.bring("sid="+old, func(s *sessplus.Session) {
+			if s.Has("a") || s.ID("sid") != "" {
+				t.Error("the old cookie still opens the session")
+			}
+		}))
+	})
+}
+
+// SPEC 3.8: what other requests save while the session is renewed is in the new record.
+func TestRenewLosesNothingOfOthers(t *testing.T) {
+	onEveryVariant(t, func(t *testing.T, c *sidSite) {
+		id := c.start()
+		c.with(func(s *sessplus.Session) {
+			s.Set("change", "old")
+			s.Set("delete", "old")
+			s.Set("mine", "old")
+			s.Set("undone", "old")
+		})
+		var renewed string
+		c.ok(c.with(func(s *sessplus.Session) {
+			s.Set("mine", "first")
+			s.Renew()
+			c.meanwhile(func(s *sessplus.Session) {
+				s.Set("change", "new")
+				s.Set("add", "new")
+				s.Set("mine", "second")
+				s.Set("undone", "new")
+				s.Delete("delete")
+				s.SetPermanent("sid", true)
+			})
+			s.Set("undone", "x")
+			s.Set("undone", "old") // back to what was loaded is no change
+			if err := s.Save(); err != nil {
+				t.Errorf("Save() = %v, want nil", err)
+			}
+			renewed = s.ID("sid")
+			if s.Get("change") != "new" || s.Get("add") != "new" || s.Has("delete") || !s.Permanent("sid") {
+				t.Error("the request that renewed does not see what others saved")
+			}
+			s.Set("more", "new")
+		}))
+		c.wantFields(map[string]any{"a": "1", "add": "new", "change": "new", "mine": "first", "more": "new", "undone": "new"})
+		rec, err := c.record(renewed)
+		if err != nil || !rec.Permanent {
+			t.Errorf("record = %v, %v; want a permanent one", rec, err)
+		}
+		if _, err := c.record(id); !errors.Is(err, sessplus.ErrNoRecord) {
+			t.Errorf("the old record: error %v, want %v", err, sessplus.ErrNoRecord)
+		}
+	})
+}
+
+// SPEC 3.4, 3.8: the new record has no field either, so the browser gets no cookie for it.
+func TestRenewOfASessionEmptiedMeanwhile(t *testing.T) {
+	onStores(t, func(*sessplus.Config) {}, func(t *testing.T, c *sidSite) {
+		c.start()
+		c.ok(c.with(func(s *sessplus.Session) {
+			s.Renew()
+			c.meanwhile(func(s *sessplus.Session) { s.Clear() })
+		}))
+		if text := c.jar(c.client)["sid"]; text != "" {
+			t.Errorf("the browser has the cookie %q of a session without fields, want none", text)
+		}
+	})
+}
+
+// SPEC 3.11, 4.2: of two that renew the session at once one wins, and the other, which has nothing to lose, is well; a session
+// that was destroyed is not brought back.
+func TestRenewOfASessionThatIsGone(t *testing.T) {
+	for name, end := range map[string]func(*sessplus.Session){
+		"renewed":   func(s *sessplus.Session) { s.Renew() },
+		"destroyed": func(s *sessplus.Session) { s.Destroy() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			onEveryVariant(t, func(t *testing.T, c *sidSite) {
+				c.start()
+				var jar, want string
+				r := c.with(func(s *sessplus.Session) {
+					s.Renew()
+					c.meanwhile(end)
+					jar = c.jar(c.client)["sid"]
+					want = fmt.Sprint(c.st.text(t))
+				})
+				if lines := r.setCookies("sid"); r.StatusCode != http.StatusOK || len(lines) > 0 || c.jar(c.client)["sid"] != jar {
+					t.Errorf("status %d, Set-Cookie = %q; want 200 and none", r.StatusCode, lines)
+				}
+				if got := fmt.Sprint(c.st.text(t)); got != want {
+					t.Errorf("the store holds %v, want %v as before", got, want)
+				}
+			})
+		})
+	}
+}
+
+// SPEC 3.8: of one cookie, of several, of all, and of one that has no session yet.
+func TestRenewReachesTheCookiesNamed(t *testing.T) {
+	onStores(t, func(c *sessplus.Config) { c.Fields = sessplus.Include("a") }, func(t *testing.T, c *sidSite) {
+		names := []string{"sid", "lazy", "new", "sealed"}
+		c.site = newSite(t, newManager(t, nil, c.cfg,
+			sessplus.Config{CookieName: "lazy", Fields: sessplus.Include("b"), Backend: c.st, Lazy: true},
+			sessplus.Config{CookieName: "new", Fields: sessplus.Include("c"), Backend: c.st.Backend},
+			sessplus.Config{CookieName: "sealed", Fields: sessplus.Include("d")}))
+		c.with(func(s *sessplus.Session) { s.Set("a", "1"); s.Set("b", "2"); s.Set("d", "4") })
+		for _, renew := range [][]string{{"sid"}, {"lazy"}, {"sid", "lazy"}, {"sealed"}, {"new"}, {}, {"sid", "sid"}} {
+			before := c.jar(c.client)
+			c.ok(c.with(func(s *sessplus.Session) { s.Renew(renew...) }))
+			after := c.jar(c.client)
+			for _, name := range names {
+				named := len(renew) == 0 || strings.Contains(fmt.Sprint(renew), name)
+				if want := named && name != "new"; (before[name] != after[name]) != want {
+					t.Errorf("Renew(%q): cookie %q changed = %v, want %v", renew, name, !want, want)
+				}
+			}
+			c.wantFields(map[string]any{"a": "1", "b": "2", "d": "4"})
+		}
+		c.ok(c.with(func(s *sessplus.Session) { s.Renew(); s.Set("c", "3"); s.Renew("new") }))
+		c.wantFields(map[string]any{"a": "1", "b": "2", "c": "3", "d": "4"})
+	})
+}
+
+// SPEC 3.8, 5.5: a new id needs a header.
+func TestRenewAfterTheHeaders(t *testing.T) {
+	onStores(t, func(*sessplus.Config) {}, func(t *testing.T, c *sidSite) {
+		c.start()
+		c.visit(func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusOK)
+			s := sessplus.Get(r)
+			s.Renew()
+			if err := s.Save(); !errors.Is(err, sessplus.ErrHeadersSent) {
+				t.Errorf("Save() = %v, want %v", err, sessplus.ErrHeadersSent)
+			}
+		})
+		c.wantFields(map[string]any{"a": "1"})
+	})
+}
+
+// SPEC 3.11: of two that renew at once one wins, and the other, which has nothing to lose, leaves no record behind.
+func TestOneOfTwoRenewalsWins(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		s := &recorder{Backend: b}
+		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: s}))
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+		renew := func(s *sessplus.Session) { s.Renew() }
+		one, two := c.begin(c.client, renew), c.begin(c.client, renew)
+		close(one.goOn)
+		close(two.goOn)
+		statuses := []int{(<-one.answer).StatusCode, (<-two.answer).StatusCode}
+		slices.Sort(statuses)
+		if want := []int{200, 200}; !slices.Equal(statuses, want) {
+			t.Errorf("statuses = %v, want %v", statuses, want)
+		}
+		if alive := s.alive(t); len(alive) != 1 {
+			t.Errorf("%d records are left, want 1", len(alive))
+		}
+		c.mustAsk(c.client, func(s *sessplus.Session) {
+			if got := s.Get("user"); got != "ann" {
+				t.Errorf("user = %v, want ann", got)
+			}
+		})
+	})
+}
+
+// SPEC 4.1, 4.2: what is acknowledged while another request renews is in the renewed session.
+func TestRenewalLosesNoAcknowledgedChange(t *testing.T) {
+	const rounds, n = 5, 6
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: time.Minute}, sessplus.Config{CookieName: "s", Backend: b}))
+		for range rounds {
+			visitor := c.visitor()
+			c.mustAsk(visitor, func(s *sessplus.Session) { s.Set("user", "ann") })
+			var slow []*slowRequest
+			for i := range n {
+				slow = append(slow, c.begin(visitor, func(s *sessplus.Session) { s.Set(fmt.Sprint("f", i), i) }))
+			}
+			renewal := c.begin(visitor, func(s *sessplus.Session) { s.Renew() })
+			for _, r := range append(slow, renewal) {
+				close(r.goOn)
+			}
+			if answer := <-renewal.answer; answer.StatusCode != 200 {
+				t.Fatalf("the renewal's status = %d, want 200", answer.StatusCode)
+			}
+			for i, r := range slow {
+				answer := <-r.answer
+				c.mustAsk(visitor, func(s *sessplus.Session) {
+					if has := s.Has(fmt.Sprint("f", i)); has != (answer.StatusCode == 200) {
+						t.Errorf("a change answered with %d is there: %v", answer.StatusCode, has)
+					}
+				})
+			}
+		}
+	})
 }

@@ -233,7 +233,7 @@ func TestWhatIsNoUseMovesNothing(t *testing.T) {
 
 // SPEC 3.2, 3.12: what a rotation leaves in the store does not tell the new id.
 func TestRotationLeavesNoIDInTheStore(t *testing.T) {
-	spec3OnStores(t, func(c *sessplus.Config) { c.RotateEvery = 20 * time.Millisecond }, func(t *testing.T, c *spec3Case) {
+	onStores(t, func(c *sessplus.Config) { c.RotateEvery = 20 * time.Millisecond }, func(t *testing.T, c *sidSite) {
 		if c.st.rdb == nil {
 			t.Skip("only the text of a hash is looked at")
 		}
@@ -265,25 +265,24 @@ func TestRotationThatFailsLeavesTheSession(t *testing.T) {
 		for _, step := range []string{"take", "create", "end"} {
 			for _, lost := range []bool{false, true} {
 				t.Run(fmt.Sprint(step, " lost ", lost), func(t *testing.T) {
-					before := &s5Backend{Backend: b}
-					after := &afterBackend{Backend: before}
-					c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: after, RotateEvery: 100 * time.Millisecond}))
+					failing := &recorder{Backend: b}
+					c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: failing, RotateEvery: 100 * time.Millisecond}))
 					c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 					old := c.withCookies(c.jar(c.client))
 					time.Sleep(110 * time.Millisecond)
 					if lost {
-						after.after = func(op string) error {
+						failing.setAfter(func(op string) error {
 							if op == step {
-								after.after = nil
-								return errS5Down
+								failing.setAfter(nil)
+								return errDown
 							}
 							return nil
-						}
+						})
 					} else {
-						before.setHook(func(_ context.Context, op string) error {
+						failing.setHook(func(_ context.Context, op string) error {
 							if op == step {
-								before.setHook(nil)
-								return errS5Down
+								failing.setHook(nil)
+								return errDown
 							}
 							return nil
 						})
@@ -308,7 +307,7 @@ func TestRotationThatFailsLeavesTheSession(t *testing.T) {
 // SPEC 4.7: a Destroy in another goroutine while the id rotates.
 func TestDestroyBesideARotation(t *testing.T) {
 	for _, step := range []string{"take", "create", "end"} {
-		b := &s5Backend{Backend: sessplus.Memory()}
+		b := &recorder{Backend: sessplus.Memory()}
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, RotateEvery: time.Millisecond}))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 		old := c.withCookies(c.jar(c.client))
@@ -385,7 +384,7 @@ func TestEarlySaveDoesNotUndoALogin(t *testing.T) {
 
 // SPEC 6.6: a change of a bound cookie while another request ends the session's record, which is not known to end yet.
 func TestBoundCookieWaitsForARecordThatIsTaken(t *testing.T) {
-	f := &s5Backend{Backend: sessplus.Memory()}
+	f := &recorder{Backend: sessplus.Memory()}
 	c := newCrowd(t, newManager(t, nil,
 		sessplus.Config{CookieName: "s", Backend: f, RotateEvery: 200 * time.Millisecond, IdleTimeout: time.Second, Fields: sessplus.Include("user")},
 		sessplus.Config{CookieName: "b", BoundTo: "s", Fields: sessplus.Auto()}))

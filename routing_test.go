@@ -1,7 +1,11 @@
 package sessplus_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -87,6 +91,118 @@ func TestTheErrorForAFieldWithoutOwnerNamesTheCookies(t *testing.T) {
 			s.Set("user_id", 1)
 			if err := s.Err(); err != nil {
 				t.Errorf("a field with an owner: %v", err)
+			}
+		})
+	})
+}
+
+// SPEC 1.1
+func TestFieldsGoToTheirOwners(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		configs := []sessplus.Config{
+			{CookieName: "inc", Fields: sessplus.Include("a")},
+			{CookieName: "exc", Fields: sessplus.Exclude("a", "b"), Backend: b},
+			{CookieName: "auto", Fields: sessplus.Auto()},
+			{CookieName: "all", Backend: b},
+			{CookieName: "auto2", Fields: sessplus.Auto(), Backend: b},
+		}
+		s := newSite(t, newManager(t, nil, configs...))
+		stored := func(want map[string]string) {
+			t.Helper()
+			for _, c := range configs {
+				c.Fields = sessplus.Fields{}
+				got := ""
+				for name := range s.through(c).fields() {
+					got += name
+				}
+				if got = sorted(got); got != want[c.CookieName] {
+					t.Errorf("cookie %q holds the fields %q, want %q", c.CookieName, got, want[c.CookieName])
+				}
+			}
+		}
+		s.with(func(s *sessplus.Session) {
+			for _, name := range []string{"a", "b", "c"} {
+				s.Set(name, 1)
+			}
+		})
+		stored(map[string]string{"inc": "a", "exc": "c", "auto": "bc", "all": "abc", "auto2": "bc"})
+		s.with(func(s *sessplus.Session) { s.Delete("c") })
+		stored(map[string]string{"inc": "a", "auto": "b", "all": "ab", "auto2": "b"})
+		s.with(func(s *sessplus.Session) { s.Pop("a") })
+		stored(map[string]string{"auto": "b", "all": "b", "auto2": "b"})
+		s.with(func(s *sessplus.Session) { s.Clear() })
+		stored(nil)
+	})
+}
+
+func sorted(s string) string {
+	b := []byte(s)
+	slices.Sort(b)
+	return string(b)
+}
+
+// SPEC 1.1
+func TestOfSeveralOwnersTheLastIsRead(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		configs := []sessplus.Config{{CookieName: "one", Backend: b}, {CookieName: "two"}, {CookieName: "three", Backend: b}}
+		s := newSite(t, newManager(t, nil, configs...))
+		for _, c := range configs {
+			s.through(c).with(func(s *sessplus.Session) { s.Set("f", c.CookieName) })
+		}
+		for i := len(configs) - 1; i >= 0; i-- {
+			want := configs[i].CookieName
+			s.with(func(s *sessplus.Session) {
+				if got := s.Get("f"); got != want {
+					t.Errorf("Get = %v, want that of the last owner, %q", got, want)
+				}
+				if got := s.Fields(); !slices.Equal(got, []string{"f"}) {
+					t.Errorf("Fields = %q, want each name once", got)
+				}
+			})
+			s.through(configs[i]).with(func(s *sessplus.Session) { s.Delete("f") })
+		}
+	})
+}
+
+// SPEC 1.2
+func TestAFieldWithoutOwnerFailsTheCommit(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, b sessplus.Backend) {
+		var failed error
+		saved := 0
+		m := newManager(t, &sessplus.Options{
+			ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+				failed = err
+				w.WriteHeader(http.StatusTeapot)
+			},
+			OnEvent: func(_ context.Context, e sessplus.Event) {
+				if e.Kind != sessplus.EventError {
+					saved++
+				}
+			},
+		}, sessplus.Config{CookieName: "s", Fields: sessplus.Include("mine"), Backend: b})
+		s := newSite(t, m)
+		res := s.with(func(s *sessplus.Session) {
+			s.Set("mine", 1)
+			s.Set("nobody's", 2)
+			s.Set("mine", 3)
+			if err := s.Err(); !errors.Is(err, sessplus.ErrNoOwner) {
+				t.Errorf("Err = %v, want ErrNoOwner", err)
+			}
+			if err := s.Save(); !errors.Is(err, sessplus.ErrNoOwner) {
+				t.Errorf("Save = %v, want ErrNoOwner", err)
+			}
+		})
+		if !errors.Is(failed, sessplus.ErrNoOwner) || !strings.Contains(fmt.Sprint(failed), `"nobody's"`) {
+			t.Errorf("the ErrorHandler got %v, want ErrNoOwner with the name of the field", failed)
+		}
+		if res.StatusCode != http.StatusTeapot || len(res.Header["Set-Cookie"]) > 0 || saved > 0 {
+			t.Errorf("status %d, Set-Cookie %q, %d events, want the ErrorHandler's answer and nothing saved",
+				res.StatusCode, res.Header["Set-Cookie"], saved)
+		}
+		s.with(func(s *sessplus.Session) {
+			s.Delete("nobody's")
+			if v := s.Get("nobody's"); v != nil || s.Has("nobody's") || s.Err() != nil {
+				t.Errorf("Get = %v, Err = %v: to read or delete what nobody owns is no error", v, s.Err())
 			}
 		})
 	})

@@ -75,7 +75,7 @@ func TestCookieOfASaveIsPutBack(t *testing.T) {
 		m := newManager(t, nil,
 			sessplus.Config{CookieName: "sid", Backend: b, Fields: sessplus.Include("a", "b")},
 			sessplus.Config{CookieName: "sealed", Fields: sessplus.Include("c"), MaxAge: time.Hour})
-		s := s5Site(t, "HTTP/1.1", func(h http.Handler) http.Handler { return answersPanics(m.Handler(h)) })
+		s := newSiteOn(t, "HTTP/1.1", func(h http.Handler) http.Handler { return answersPanics(m.Handler(h)) })
 		for name, clears := range between {
 			for _, saves := range []int{1, 2} {
 				visit := func(f func(*sessplus.Session)) *reply {
@@ -119,14 +119,14 @@ func TestCookieOfASaveIsPutBack(t *testing.T) {
 
 // SPEC 5.10: also an ErrorHandler may clear the header, and the logout goes out.
 func TestErrorHandlerThatClearsTheHeader(t *testing.T) {
-	b := &s5Backend{Backend: sessplus.Memory()}
+	b := &recorder{Backend: sessplus.Memory()}
 	opts := &sessplus.Options{ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
 		clear(w.Header())
 		http.Error(w, "down", http.StatusServiceUnavailable)
 	}}
 	s := newSite(t, newManager(t, opts, sessplus.Config{CookieName: "sid", Backend: b}))
 	s.with(func(s *sessplus.Session) { s.Set("n", 1) })
-	b.setHook(s5Down("load"))
+	b.setHook(downBut("load"))
 	res := s.with(func(s *sessplus.Session) { s.Destroy() })
 	if res.StatusCode != 503 || len(res.setCookies("sid")) != 1 {
 		t.Errorf("status %d, Set-Cookie %q, want 503 and a deletion", res.StatusCode, res.setCookies("sid"))

@@ -29,7 +29,7 @@ func TestSecureRequestTellsSecureAuto(t *testing.T) {
 	} {
 		for _, b := range []sessplus.Backend{sessplus.Memory(), nil} {
 			m := newManager(t, &sessplus.Options{SecureRequest: c.ask}, sessplus.Config{CookieName: "k", Backend: b, Secure: c.mode})
-			s := s5Site(t, map[bool]string{true: "HTTP/2", false: "HTTP/1.1"}[c.tls], m.Handler)
+			s := newSiteOn(t, map[bool]string{true: "HTTP/2", false: "HTTP/1.1"}[c.tls], m.Handler)
 			var cookies []*http.Cookie
 			for _, f := range []func(*sessplus.Session){func(s *sessplus.Session) { s.Set("n", 1) }, func(s *sessplus.Session) { s.Destroy() }} {
 				req, _ := http.NewRequest("GET", s.URL, nil)

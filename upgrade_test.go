@@ -70,7 +70,7 @@ func TestUpgradeWithoutTheCookieIsLogged(t *testing.T) {
 			m := newManager(t, j.options(0),
 				sessplus.Config{CookieName: "sid", Backend: sessplus.Memory(), Fields: sessplus.Include("n")},
 				sessplus.Config{CookieName: "other", Fields: sessplus.Include("m")})
-			s := s5Site(t, "HTTP/1.1", func(h http.Handler) http.Handler { return s5Notify(ended)(m.Handler(h)) })
+			s := newSiteOn(t, "HTTP/1.1", func(h http.Handler) http.Handler { return notifyEnd(ended)(m.Handler(h)) })
 			for _, want := range c.want {
 				s.do <- func(w http.ResponseWriter, r *http.Request) {
 					c.use(sessplus.Get(r))

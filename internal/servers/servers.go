@@ -23,8 +23,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// skip ends the test for want of a server.
-func skip(t testing.TB, reason string) {
+// Skip ends the test for want of a server.
+func Skip(t testing.TB, reason string) {
 	t.Helper()
 	if os.Getenv("SESSPLUS_REQUIRE_SERVERS") != "" {
 		t.Fatal(reason)
@@ -92,6 +92,13 @@ func (p *Process) Kill() {
 	running.Delete(p)
 }
 
+// Stop lets the process end by itself, as a deployment does, and waits until it is gone.
+func (p *Process) Stop() {
+	p.signal(syscall.SIGTERM)
+	<-p.done
+	running.Delete(p)
+}
+
 // Pause stops the process without closing its connections: it accepts, and never answers.
 func (p *Process) Pause() {
 	p.signal(syscall.SIGSTOP)
@@ -153,7 +160,7 @@ func NewRedis(t testing.TB, args ...string) *RedisServer {
 func startRedis(t testing.TB, args []string) *RedisServer {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
-		skip(t, "needs redis-server: apt-get install redis-server")
+		Skip(t, "needs redis-server: apt-get install redis-server")
 	}
 	port := FreePort(t)
 	s := &RedisServer{Addr: fmt.Sprintf("127.0.0.1:%d", port)}
@@ -242,7 +249,7 @@ func startFirestore(t testing.TB) (*Process, string) {
 	t.Helper()
 	program, err := emulator()
 	if err != nil {
-		skip(t, err.Error())
+		Skip(t, err.Error())
 	}
 	addr := fmt.Sprintf("127.0.0.1:%d", FreePort(t))
 	_, port, _ := net.SplitHostPort(addr)

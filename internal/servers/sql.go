@@ -36,7 +36,7 @@ func StartPostgres(t testing.TB, dir string, settings ...string) *SQLServer {
 	t.Helper()
 	bin := postgresBin()
 	if bin == "" {
-		skip(t, "needs PostgreSQL: apt-get install postgresql, or the DSN of a server in SESSPLUS_POSTGRES")
+		Skip(t, "needs PostgreSQL: apt-get install postgresql, or the DSN of a server in SESSPLUS_POSTGRES")
 	}
 	data := filepath.Join(dir, "postgres")
 	if err := os.Mkdir(data, 0o700); err != nil {
@@ -84,7 +84,7 @@ func unprivileged(t testing.TB, dir string) []string {
 		u, err = user.Lookup("nobody")
 	}
 	if err != nil {
-		skip(t, "PostgreSQL does not run as root, and there is no user postgres or nobody")
+		Skip(t, "PostgreSQL does not run as root, and there is no user postgres or nobody")
 	}
 	uid, _ := strconv.Atoi(u.Uid)
 	gid, _ := strconv.Atoi(u.Gid)
@@ -117,7 +117,7 @@ func StartMariaDB(t testing.TB, dir string, args ...string) *SQLServer {
 		server = "/usr/sbin/mariadbd"
 	}
 	if _, err := os.Stat(server); err != nil {
-		skip(t, "needs MariaDB: apt-get install mariadb-server, or the DSN of a server in SESSPLUS_MYSQL")
+		Skip(t, "needs MariaDB: apt-get install mariadb-server, or the DSN of a server in SESSPLUS_MYSQL")
 	}
 	data := filepath.Join(dir, "mariadb")
 	u, err := user.Current()

@@ -34,6 +34,11 @@ if missing mariadbd && [ ! -x /usr/sbin/mariadbd ]; then
 	install mariadb-server || echo "MariaDB is missing: apt-get install mariadb-server"
 fi
 
+if missing nginx && [ ! -x /usr/sbin/nginx ]; then
+	echo "installing nginx"
+	install nginx-light || echo "nginx is missing: apt-get install nginx-light"
+fi
+
 if missing chromium && missing chromium-browser && missing google-chrome; then
 	echo "installing chromium"
 	install chromium || echo "a browser is missing: apt-get install chromium"

@@ -1,0 +1,141 @@
+// Command rollout is one process of a login site that runs as several behind a reverse proxy. docs/runbook.md says how
+// such a site is operated without logging anybody out, and the tests here try it: keys, configs, restarts, a failover.
+//
+//	SECRETS=$(openssl rand -hex 32) REDIS=127.0.0.1:6379 go run ./examples/rollout
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessplus/sessplus"
+)
+
+const (
+	User   sessplus.Field[string] = "user"
+	Clicks sessplus.Field[int]    = "clicks"
+	Theme  sessplus.Field[string] = "theme"
+	Token  sessplus.Field[string] = "csrf_token"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Getenv); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// run serves until ctx is done, and then finishes the requests that it has.
+func run(ctx context.Context, env func(string) string) error {
+	mgr, err := sessplus.New(configs(connect(env), env("RELEASE")), &sessplus.Options{
+		Keys:    keys(env("SECRETS")),
+		Timeout: 2 * time.Second,
+		// The proxy is the only one who can reach this process, and sets the header itself.
+		SecureRequest: func(r *http.Request) bool { return r.Header.Get("X-Forwarded-Proto") == "https" },
+	})
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{
+		Addr: cmp.Or(env("ADDR"), "127.0.0.1:8080"), Handler: mgr.Handler(site()), ReadHeaderTimeout: 5 * time.Second,
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- srv.ListenAndServe() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return srv.Shutdown(grace)
+}
+
+// connect returns the client of the Redis at REDIS, or of the one that the sentinels at SENTINELS name.
+func connect(env func(string) string) redis.UniversalClient {
+	if sentinels := env("SENTINELS"); sentinels != "" {
+		return redis.NewFailoverClient(&redis.FailoverOptions{
+			MasterName: cmp.Or(env("MASTER"), "sessions"), SentinelAddrs: strings.Split(sentinels, ","),
+		})
+	}
+	return redis.NewClient(&redis.Options{Addr: env("REDIS")})
+}
+
+// keys makes a pair of each secret, the newest of which comes first.
+func keys(secrets string) (pairs []sessplus.KeyPair) {
+	for secret := range strings.SplitSeq(secrets, ",") {
+		pairs = append(pairs, sessplus.DeriveKeyPair([]byte(secret)))
+	}
+	return pairs
+}
+
+// configs are those of a release. The second one shortens the idle timeout, and moves the theme out of the secure cookie.
+func configs(rdb redis.UniversalClient, release string) []sessplus.Config {
+	form := sessplus.Config{CookieName: "form", Fields: sessplus.Include("csrf_token"), MaxAge: time.Hour}
+	prefs := sessplus.Config{CookieName: "prefs", Fields: sessplus.Include("theme"), MaxAge: 365 * 24 * time.Hour}
+	login := sessplus.Config{
+		CookieName: "login", Backend: sessplus.Redis(rdb), Fields: sessplus.Include("user", "clicks"), SignID: true,
+		IdleTimeout: 8 * time.Hour,
+	}
+	if release == "2" {
+		login.IdleTimeout = time.Hour
+	}
+	return []sessplus.Config{form, prefs, login}
+}
+
+// site is the program: a visitor logs in, and counts clicks.
+func site() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /token", func(w http.ResponseWriter, r *http.Request) {
+		s := sessplus.Get(r)
+		if Token.Get(s) == "" {
+			Token.Set(s, rand.Text())
+		}
+		io.WriteString(w, Token.Get(s))
+	})
+	mux.HandleFunc("POST /login", checked(func(w http.ResponseWriter, r *http.Request) {
+		s := sessplus.Get(r)
+		s.Renew("login")
+		User.Set(s, r.FormValue("user"))
+		Theme.Set(s, r.FormValue("theme"))
+	}))
+	mux.HandleFunc("POST /click", checked(func(w http.ResponseWriter, r *http.Request) {
+		n, err := Clicks.Update(sessplus.Get(r), func(n int) int { return n + 1 })
+		if errors.Is(err, sessplus.ErrUnavailable) {
+			http.Error(w, "try again", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprint(w, n)
+	}))
+	mux.HandleFunc("GET /me", func(w http.ResponseWriter, r *http.Request) {
+		s := sessplus.Get(r)
+		fmt.Fprintf(w, "%s %s %d", User.Get(s), Theme.Get(s), Clicks.Get(s))
+	})
+	mux.HandleFunc("POST /logout", checked(func(w http.ResponseWriter, r *http.Request) { sessplus.Get(r).Destroy() }))
+	return mux
+}
+
+// checked passes on what comes with the token of the form.
+func checked(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if token := Token.Get(sessplus.Get(r)); token == "" || token != r.FormValue("csrf_token") {
+			http.Error(w, "the form is too old; reload the page", http.StatusForbidden)
+			return
+		}
+		next(w, r)
+	}
+}
