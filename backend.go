@@ -136,6 +136,8 @@ type Record struct {
 	// [Config.IndexBy].
 	Owner, Device string
 
+	legacy *legacy // of the content of a secure cookie, if it was imported
+
 	owned time.Time // since when Redis has it under its Owner
 
 	// Mark says that the record is taken or has ended. Only the backend uses it: it stores what [Ending.Apply] makes

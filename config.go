@@ -64,6 +64,19 @@ type Config struct {
 	// Revoke, RevokeAll and Edit. It requires a server-side backend that is an [Indexer]. "": none.
 	IndexBy string
 
+	// Import finds sessions that visitors have from before: of another library (package adopt), or of this one as it was
+	// configured then ([Former]). The importers are asked in turn, before the handler, or for a Lazy cookie at its first
+	// use, when a request brings a cookie that is no session of ours. See [Importer]. It needs Keys, the same on every
+	// machine.
+	Import []Importer
+
+	// Adopt names cookies of this Manager that owned fields of this one before a deployment changed the configs. What they
+	// have stored of these fields is read as if this cookie had stored it, is written to it with the next save of either,
+	// and then removed there. A cookie that is named is loaded with this one, also if it is Lazy. While processes with the
+	// old configs run beside those with the new ones, or to be able to go back, both must have an Adopt for each other's
+	// cookie: deploy the old configs with it first.
+	Adopt []string
+
 	Lazy     bool // load at the first use of one of its fields, not before the handler
 	Optional bool // while the backend is down these fields are absent, and the request is served
 
@@ -146,14 +159,18 @@ const (
 // A Manager gives each request one session out of several cookies and backends. It is safe for concurrent use, starts
 // no goroutines and needs no Close.
 type Manager struct {
-	cookies []*cookie
-	routes  routes
-	names   map[string]slot // where a cookie of a request belongs
-	single  *cookie         // of Options.SingleCookie, else nil
-	every   []int           // all cookies
-	eager   []int           // those that are loaded before the handler
-	ages    bool            // one of them does
-	indexes bool            // one of them has an IndexBy
+	cookies      []*cookie
+	routes       routes
+	names        map[string]slot   // where a cookie of a request belongs
+	formers      map[string][]int  // which cookies have importers for it, beside their own
+	formerChunks map[string][]slot // where chunks of former secure cookies belong
+	single       *cookie           // of Options.SingleCookie, else nil
+	every        []int             // all cookies
+	eager        []int             // those that are loaded before the handler
+	ages         bool              // one of them does
+	indexes      bool              // one of them has an IndexBy
+	feeds        bool              // one of them may have what belongs to another
+	adopting     bool              // one of them has an Adopt
 
 	codec   Codec
 	onError func(w http.ResponseWriter, r *http.Request, err error)
@@ -164,6 +181,7 @@ type Manager struct {
 
 	rejected    rejections // what the log has said of them
 	foreign     namesTold
+	dropped     namesTold   // of imported sessions
 	takenOver   atomic.Bool // it was said what to check of connections that are taken over
 	begunBefore atomic.Bool // it was said that a response began before its session was saved
 }
@@ -218,10 +236,11 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 	}
 	for i, c := range m.cookies {
 		m.every = append(m.every, i)
-		if c.sealer == nil && !c.Lazy { // a secure cookie is opened at its first use
+		if c.sealer == nil && !c.Lazy || c.sealer != nil && c.imports != nil { // others are opened at their first use
 			m.eager = append(m.eager, i)
 		}
 		c.codec = m.codec
+		c.imports.bind(m, slices.Concat(opts.Keys, configs[i].Keys))
 		m.ages, m.indexes = m.ages || c.ages(), m.indexes || c.IndexBy != ""
 		if j := slices.IndexFunc(m.cookies, func(o *cookie) bool { return o.CookieName == c.BoundTo }); j >= 0 {
 			c.boundTo = m.cookies[j]
@@ -234,6 +253,12 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 		m.names = slots([]*cookie{m.single})
 	} else {
 		m.names = slots(m.cookies)
+	}
+	m.formers, m.formerChunks = formers(m.cookies), formerChunks(m.cookies)
+	for _, c := range m.cookies {
+		c.link(m.cookies)
+		m.adopting = m.adopting || len(c.adopts) > 0
+		m.feeds = m.feeds || len(c.adopts) > 0 || len(m.cookies) > 1 && c.imports != nil
 	}
 	return m, nil
 }

@@ -13,13 +13,15 @@ import (
 type cookie struct {
 	Config
 	index   int
-	batch   batcher // of a backend that makes several calls in one round trip, else nil
-	sealer  *sealer // of a secure cookie, else nil
-	signer  *signer // with SignID, else nil
-	boundTo *cookie // with BoundTo, else nil
-	codec   Codec   // of the Manager
-	store   string  // the name of its backend
-	packed  bool    // its value rides in Options.SingleCookie
+	batch   batcher  // of a backend that makes several calls in one round trip, else nil
+	sealer  *sealer  // of a secure cookie, else nil
+	signer  *signer  // with SignID, else nil
+	imports *imports // with Import, else nil
+	adopts  []int    // the cookies that Adopt names
+	boundTo *cookie  // with BoundTo, else nil
+	codec   Codec    // of the Manager
+	store   string   // the name of its backend
+	packed  bool     // its value rides in Options.SingleCookie
 
 	scope, hostScope, flags, secureFlags string // attributes of the Set-Cookie lines for it
 
@@ -53,6 +55,11 @@ func (c *cookie) expiry(created, now time.Time, permanent bool) time.Time {
 // one.
 func (c *cookie) moves(r *Record, now time.Time, permanent bool) (end time.Time, due, earlier bool) {
 	end = c.expiry(r.Created, now, permanent)
+	if r.Origin != "" {
+		if until := r.until(); !until.IsZero() && until.Before(end) {
+			end = until // what was imported keeps the end that it had
+		}
+	}
 	slack := time.Second // an end that Lifetime sets is the same each time
 	if c.IdleTimeout > 0 && (c.IdleTimeout/10 < slack || end.Equal(now.Add(c.IdleTimeout))) {
 		slack = c.IdleTimeout / 10
@@ -92,6 +99,8 @@ func newCookie(index int, c Config, keys []KeyPair) *cookie {
 	if c.Keys != nil {
 		keys = c.Keys
 	}
+	past := newImports(&c, keys)
+	c.Import, c.Adopt = nil, slices.Clone(c.Adopt)
 	c.Keys = nil // what the Manager keeps of them are codecs
 	setDefault(&c.Path, "/")
 	setDefault(&c.SameSite, http.SameSiteLaxMode)
@@ -100,7 +109,7 @@ func newCookie(index int, c Config, keys []KeyPair) *cookie {
 	setDefault(&c.KeyPrefix, defaultKeyPrefix)
 	setDefault(&c.MaxChunks, 1)
 	c.Fields.names = slices.Clone(c.Fields.names)
-	k := &cookie{Config: c, index: index, store: backendName(c.Backend)}
+	k := &cookie{Config: c, index: index, store: backendName(c.Backend), imports: past}
 	k.prepareLines()
 	if c.Backend == SecureCookie() {
 		k.sealer = newSealer(keys)
@@ -155,9 +164,18 @@ func slots(cookies []*cookie) map[string]slot {
 	return m
 }
 
-// readCookies hands each cookie of the request that has a slot to put, in the order of the header. It reads the Cookie
-// header as RFC 6265 section 4.2.1 writes it, and passes over what it does not understand.
+// readCookies hands each cookie of the request that has a slot to put.
 func (m *Manager) readCookies(r *http.Request, put func(s slot, value string)) {
+	eachCookie(r, func(name, value string) {
+		if s, ok := m.names[name]; ok {
+			put(s, value)
+		}
+	})
+}
+
+// eachCookie hands each cookie of the request to f, in the order of the header. It reads the Cookie header as RFC 6265
+// section 4.2.1 writes it, and passes over what it does not understand.
+func eachCookie(r *http.Request, f func(name, value string)) {
 	for _, line := range r.Header["Cookie"] {
 		for line != "" {
 			var pair string
@@ -166,12 +184,10 @@ func (m *Manager) readCookies(r *http.Request, put func(s slot, value string)) {
 			if !found {
 				continue
 			}
-			if s, ok := m.names[textproto.TrimString(name)]; ok {
-				if n := len(value); n > 1 && value[0] == '"' && value[n-1] == '"' {
-					value = value[1 : n-1]
-				}
-				put(s, value)
+			if n := len(value); n > 1 && value[0] == '"' && value[n-1] == '"' {
+				value = value[1 : n-1]
 			}
+			f(textproto.TrimString(name), value)
 		}
 	}
 }
@@ -217,7 +233,11 @@ func (p *part) bring(c candidate) {
 
 // malformed notes a value that cannot be of this cookie. No more are noted than are tried.
 func (p *part) malformed(c candidate) bool {
-	switch p.form(c) {
+	err := p.form(c)
+	if err != nil && c.chunk == 0 && p.stray(p.CookieName, c.text, err) {
+		return true
+	}
+	switch err {
 	case nil:
 		return false
 	case errSplit:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // Errors that a program can act on, for [errors.Is].
@@ -39,10 +40,11 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
+	reason := strings.ReplaceAll(e.Err.Error(), "sessplus: ", "") // said once, whatever is wrapped
 	if e.Cookie == "" {
-		return "sessplus: " + e.Op + ": " + e.Err.Error()
+		return "sessplus: " + e.Op + ": " + reason
 	}
-	return "sessplus: cookie " + strconv.Quote(e.Cookie) + ": " + e.Op + ": " + e.Err.Error()
+	return "sessplus: cookie " + strconv.Quote(e.Cookie) + ": " + e.Op + ": " + reason
 }
 
 // Unwrap returns Err.

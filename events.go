@@ -1,7 +1,6 @@
 package sessplus
 
 import (
-	"context"
 	"errors"
 	"time"
 )
@@ -35,6 +34,7 @@ const (
 	EventRenew   EventKind = "renew"   // a session got a new id because the program called Renew
 	EventRotate  EventKind = "rotate"  // a session got a new id because of its age
 	EventDestroy EventKind = "destroy" // a session was ended
+	EventImport  EventKind = "import"  // a session from before was taken over; Duration is that of its importer
 	EventReject  EventKind = "reject"  // a cookie was rejected; the log has only some of these
 	EventError   EventKind = "error"   // a call failed, or a change was not saved, for example because the session had ended
 )
@@ -134,7 +134,7 @@ func (s *Session) tell(c *cookie, e Event, made *call) {
 			e.Start = time.Unix(0, made.began)
 		}
 	}
-	s.m.onEvent(context.WithoutCancel(s.ctx), e)
+	s.m.onEvent(eventContext{s.session}, e)
 }
 
 // kind returns the event of a successful call, as far as the call alone determines it.

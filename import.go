@@ -1,7 +1,9 @@
 package sessplus
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 )
 
@@ -32,4 +34,44 @@ type Imported struct {
 	// Forget removes the old session, so that its cookie becomes worthless. It is called concurrently. Forgetting a
 	// session that is gone is not an error. nil means that there is nothing to remove, or that the session stays.
 	Forget func(ctx context.Context) error
+}
+
+// FromCookie lets an importer read another cookie than the one of the config. Its visitors' old cookie is expired by the
+// response that sets the new one.
+func FromCookie(name string, i Importer) Importer { return fromCookie{i, name} }
+
+// fromCookie is an importer that reads the cookie of that name. So is any other with a method CookieName.
+type fromCookie struct {
+	Importer
+	name string
+}
+
+// CookieName returns the name of the cookie that the importer is asked about.
+func (f fromCookie) CookieName() string { return f.name }
+
+// readsCookie is the name of the cookie that the importer reads, in a config for another one or the same.
+func readsCookie(i Importer, own string) string {
+	if i, ok := i.(interface{ CookieName() string }); ok {
+		return cmp.Or(i.CookieName(), own)
+	}
+	return own
+}
+
+// imports finds the mistakes of Config.Import.
+func (v *validation) imports(c *Config) {
+	for i, importer := range c.Import {
+		if isNil(importer) {
+			v.add("Import", nil, "importer %d is nil; leave it out", i)
+			continue
+		}
+		if f, ok := importer.(*former); ok {
+			b := f.bind(&Manager{codec: jsonCodec{}}, slices.Concat(v.opts.Keys, c.Keys))
+			v.check(b.err != nil, "Import", nil, "the config of importer %d, a former one, has mistakes: %v", i, b.err)
+		}
+		name := readsCookie(importer, c.CookieName)
+		v.check(!isToken(name), "Import", name, "is not the name of a cookie, which importer %d is to read", i)
+	}
+	if len(c.Import) > 0 && !c.isSecureCookie() && v.noKeys(c) {
+		v.add("Import", nil, "needs a pair of keys "+pairHint+"; the ids of imported sessions are derived with it")
+	}
 }

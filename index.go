@@ -200,6 +200,7 @@ func tail(key string) string { return key[strings.LastIndexByte(key, ':')+1:] }
 // first is the tail of the key that the record had before it was rotated.
 func (r *Record) first(key string) string {
 	if _, first, rotated := strings.Cut(r.Origin, "."); rotated {
+		first, _, _ = strings.Cut(first, ".")
 		return first
 	}
 	return tail(key)

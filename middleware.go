@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"github.com/sessplus/sessplus/internal/inspection"
 )
 
 // Handler is the middleware. It loads the sessions of a request, calls next with a request whose context holds them,
@@ -146,6 +148,9 @@ func (c *sessionContext) Err() error                  { return c.s.ctx.Err() }
 func (c *sessionContext) Value(key any) any {
 	if key == (contextKey{}) {
 		return c.s
+	}
+	if key == (inspection.Key{Session: c.s}) {
+		return inspector{c.s}
 	}
 	return c.s.ctx.Value(key)
 }

@@ -35,6 +35,7 @@ import (
 //	use_signer                  bool          SignID; default false
 //	index_by                    text          IndexBy; default none
 //	bound_to                    text          BoundTo; default none
+//	adopt                       array         Adopt: names of cookies; default none
 //	lazy                        bool          Lazy; default false
 //	optional                    bool          Optional; default false
 //	drop_if_gone                bool          DropIfGone; default false
@@ -138,6 +139,7 @@ func configProperties(backends map[string]Backend) map[string]setter {
 		"use_signer":                 property(flag, func(c *Config) *bool { return &c.SignID }),
 		"index_by":                   property(text, func(c *Config) *string { return &c.IndexBy }),
 		"bound_to":                   property(text, func(c *Config) *string { return &c.BoundTo }),
+		"adopt":                      property(decode[[]string]("an array of the names of cookies"), func(c *Config) *[]string { return &c.Adopt }),
 		"lazy":                       property(flag, func(c *Config) *bool { return &c.Lazy }),
 		"optional":                   property(flag, func(c *Config) *bool { return &c.Optional }),
 		"drop_if_gone":               property(flag, func(c *Config) *bool { return &c.DropIfGone }),

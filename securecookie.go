@@ -1,6 +1,7 @@
 package sessplus
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -144,7 +145,7 @@ func writtenAt(text string) (t time.Time, ok bool) {
 
 // The content of a secure cookie, before securecookie seals it:
 //
-//	version 1 | flags | when it was written | 32 bytes that name the bound session, if flagged | for each field: name, value
+//	version 1 | flags | when it was written | 32 bytes of the bound session, if flagged | for each field: name, value
 //
 // The time is 48 bits of Unix milliseconds, because a securecookie's own date has whole seconds only. A name or value
 // is its length as a uvarint and then its bytes.
@@ -351,6 +352,7 @@ func (c *cookie) unseal(first string, all []candidate, bound []byte, now time.Ti
 	r = &opened.Record
 	*r = Record{Created: written, Saved: written, Permanent: content.permanent, Fields: content.fields}
 	r.Expires = written.Add(c.contentAge(r.Permanent))
+	r.inherit()
 	switch {
 	case written.After(now.Add(maxClockSkew)):
 		return nil, false, errFuture
@@ -373,15 +375,14 @@ func (c *cookie) seal(content *sealedContent, values []string) ([]string, error)
 	}
 	chunks := split(c.CookieName, text, c.MaxChunks, values)
 	if chunks == nil {
-		largest := content.fields[0]
-		for _, f := range content.fields {
-			if len(f.Value) > len(largest.Value) {
-				largest = f
-			}
-		}
-		return nil, tooLargeError(largest.Name, len(c.CookieName)+len(text))
+		return nil, tooLargeError(largest(content.fields).Name, len(c.CookieName)+len(text))
 	}
 	return chunks, nil
+}
+
+// largest returns the field with the largest value.
+func largest(fields []RawField) RawField {
+	return slices.MaxFunc(fields, func(a, b RawField) int { return cmp.Compare(len(a.Value), len(b.Value)) })
 }
 
 // tooLargeError tells of a cookie of which the field is the largest.

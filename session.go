@@ -70,10 +70,10 @@ type Session struct {
 
 // A session is the state behind a Session.
 type session struct {
-	m   *Manager
-	ctx context.Context     // the request's
-	w   http.ResponseWriter // the one below the middleware
-	uri string              // what the browser asked for
+	m       *Manager
+	ctx     context.Context     // the request's
+	w       http.ResponseWriter // the one below the middleware
+	request *http.Request       // what the session was made for; nil outside of any
 
 	agent string // the User-Agent, if some config has an IndexBy
 
@@ -111,6 +111,12 @@ type part struct {
 
 	ended []ended // records to end
 
+	*arrivals // from before, nil for none
+
+	expelled []string // fields to be removed, which belong to another cookie now
+	moving   bool     // this commit saves what others have stored for the cookie
+	movedOut bool     // what belongs to another cookie is to go, and so the secure cookie is to be sent
+
 	epoch   int32 // counts calls of Destroy, so that a commit in progress notices one
 	state   partState
 	refused uint8 // how many of the cookies that came were malformed, and have not been reported yet
@@ -136,10 +142,12 @@ type content struct {
 	name    sessionName // of the session the client has; zero if there is none, and for a secure cookie
 	rec     *Record     // as it was last seen; nil if there is no session
 	entries entries
-	foreign []string // stored fields that this cookie does not own; the next save removes them
+	foreign []string   // stored fields that this cookie does not own; the next save removes them
+	leaving []RawField // stored fields that another cookie is to take over
 
-	permanent bool // what the program has asked for
-	doubt     bool // the flag in the store may differ from rec's, because a save has failed
+	trial     trial // what a developer makes happen to it
+	permanent bool  // what the program has asked for
+	doubt     bool  // the flag in the store may differ from rec's, because a save has failed
 	renew     bool
 	emptied   bool // by this request after the headers were sent, so the browser still has the cookie
 	refilled  bool // an Update has added a field to an emptied session, so the browser needs the cookie again
@@ -480,6 +488,8 @@ func (s *Session) each(cookies []string, op string, load bool, f func(p *part)) 
 			s.withBound(&s.parts[i], func(p *part) { due = append(due, p.index) })
 		}
 		s.useAll(due)
+	} else {
+		s.useAll(slices.DeleteFunc(slices.Clone(parts), func(i int) bool { return !s.parts[i].comes() && len(s.parts[i].adopts) == 0 }))
 	}
 	for _, i := range parts {
 		p := &s.parts[i]
@@ -537,6 +547,8 @@ func (s *Session) destroy(p *part) {
 			}
 		}
 	}
+	p.abandon()
+	s.disown(p)
 	p.state, p.content = loaded, content{}
 	if p.due = tellNothing; p.held {
 		p.due = tellDrop

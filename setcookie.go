@@ -54,9 +54,9 @@ func (s *Session) keepLines(v *save, now time.Time, failed bool) {
 	age := p.maxAge(p.permanent)
 	if tells == tellSet && p.sealer == nil {
 		v.values = append(v.value[:0], p.cookieText(p.name))
-		if age > 0 {
-			age = max(min(age, p.rec.Expires.Sub(now)), time.Second)
-		}
+	}
+	if tells == tellSet && age > 0 {
+		age = max(min(age, p.rec.Expires.Sub(now)), time.Second)
 	}
 	p.lines = v.line[:0]
 	if s.bundle != nil {
@@ -68,7 +68,7 @@ func (s *Session) keepLines(v *save, now time.Time, failed bool) {
 			}
 		}
 		if tells != takeBack {
-			p.lines = p.withDrops(p.lines, p.came, p.twice, now, s.tls)
+			p.lines = p.dropOld(p.withDrops(p.lines, p.came, p.twice, now, s.tls), now, s.tls)
 		}
 	}
 	if tells != takeBack {

@@ -85,10 +85,8 @@ func (s *Session) unpack(r *http.Request, now time.Time) {
 			continue
 		}
 		for item := range strings.SplitSeq(text, "/") {
-			name, rest, _ := strings.Cut(item, ":")
-			text, ends, _ := strings.Cut(rest, ":")
-			end, _ := strconv.ParseInt(ends, 10, 64)
-			p := s.part(unpackedName.Replace(name))
+			name, text, end := unpackItem(item)
+			p := s.part(name)
 			if p == nil || text == "" || end != 0 && end <= now.Unix() {
 				continue
 			}
@@ -98,6 +96,14 @@ func (s *Session) unpack(r *http.Request, now time.Time) {
 			p.bring(candidate{text, 0})
 		}
 	}
+}
+
+// unpackItem takes apart what a bundle has of one config.
+func unpackItem(item string) (name, text string, end int64) {
+	name, rest, _ := strings.Cut(item, ":")
+	text, ends, _ := strings.Cut(rest, ":")
+	end, _ = strconv.ParseInt(ends, 10, 64)
+	return unpackedName.Replace(name), text, end
 }
 
 // plan makes sure that the bundle can be written, if one of the saves asks for it: the sessions in it that this commit
@@ -230,7 +236,11 @@ func (b *bundle) lines(s *Session, now time.Time) (lines []string) {
 			lines = append(lines, b.setCookie(chunkName(b.CookieName, i), value, age, now, s.tls))
 		}
 	}
-	return b.withDrops(lines, b.came, b.twice, now, s.tls)
+	lines = b.withDrops(lines, b.came, b.twice, now, s.tls)
+	for i := range s.parts {
+		lines = s.parts[i].dropOld(lines, now, s.tls)
+	}
+	return lines
 }
 
 // unboundedAge is how long the value of a cookie may be of use that goes when the browser closes, if it does not close.

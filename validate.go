@@ -60,6 +60,8 @@ func (v *validation) all() []error {
 		}
 		v.name(i, c)
 		v.fields(c)
+		v.imports(c)
+		v.adoptions(c)
 		v.attributes(c)
 		v.domain(c)
 		v.lifetimes(c)

@@ -1,5 +1,6 @@
-// Htmx is a page of which htmx replaces parts: notes that are kept in the session. It shows what sessions need there:
-// a fragment that asks too late sends the whole page to the login, an outage is told and swaps nothing, and a poll is no use.
+// Htmx is a page of which htmx replaces parts: notes that are kept in the session. It shows what sessions need there: a
+// fragment that asks too late sends the whole page to the login, an outage is told and swaps nothing, and a poll is no
+// use.
 //
 //	go run ./examples/htmx
 //

@@ -60,8 +60,8 @@ func logOut(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, "/", http.StatusSeeOther)
 }
 
-// fragment makes a handler of what answers with the list of notes. To whom is not logged in any more it sends no list and no
-// login page, which htmx would put where the list is, but the whole browser to the login.
+// fragment makes a handler of what answers with the list of notes. To whom is not logged in any more it sends no list
+// and no login page, which htmx would put where the list is, but the whole browser to the login.
 func fragment(change func(r *http.Request, s *sessplus.Session) ([]string, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s := sessplus.Get(r)
@@ -107,8 +107,8 @@ func remove(r *http.Request, s *sessplus.Session) ([]string, error) {
 
 func toLogin(w http.ResponseWriter) { w.Header().Set("HX-Redirect", "/") }
 
-// fail answers in place of a page or of a fragment. htmx swaps nothing in for a status of 400 and more; the page has a line
-// of script that shows the text.
+// fail answers in place of a page or of a fragment. htmx swaps nothing in for a status of 400 and more; the page has a
+// line of script that shows the text.
 func fail(w http.ResponseWriter, r *http.Request, err error) {
 	isFragment := r.Header.Get("HX-Request") != ""
 	switch {

@@ -3,8 +3,8 @@
 //
 //	cd examples/live && go run .
 //
-// Open http://127.0.0.1:8080 in two tabs and log out in one: the other one is told at once. REDIS_URL keeps the sessions in
-// Redis, for several processes:
+// Open http://127.0.0.1:8080 in two tabs and log out in one: the other one is told at once. REDIS_URL keeps the
+// sessions in Redis, for several processes:
 //
 //	REDIS_URL=redis://127.0.0.1:6379/0 go run .
 package main

@@ -94,7 +94,8 @@ func (a *site) events(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// stillLoggedIn asks the backend anew. An outage is no logout: the connection goes on, and is looked after the next time.
+// stillLoggedIn asks the backend anew. An outage is no logout: the connection goes on, and is looked after the next
+// time.
 func stillLoggedIn(s *sessplus.Session) bool {
 	err := s.Reload()
 	s.SkipTouch()

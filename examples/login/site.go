@@ -63,8 +63,8 @@ func (a *site) handler() http.Handler {
 	return a.sessions.Handler(http.MaxBytesHandler(mux, 64<<10))
 }
 
-// form makes a handler of what a form does. It checks the form's token, and sends the browser back to the page, which shows
-// once what was done.
+// form makes a handler of what a form does. It checks the form's token, and sends the browser back to the page, which
+// shows once what was done.
 func form(do func(r *http.Request, s *sessplus.Session) (done string, err error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s := sessplus.Get(r)
@@ -113,7 +113,8 @@ func (a *site) logOutAll(r *http.Request, s *sessplus.Session) (string, error) {
 	return fmt.Sprintf("You are logged out of %d session(s).", n), nil
 }
 
-// changePassword ends what may be in the hands of whoever knew the old one: the user's other sessions, and the id of this.
+// changePassword ends what may be in the hands of whoever knew the old one: the user's other sessions, and the id of
+// this.
 func (a *site) changePassword(r *http.Request, s *sessplus.Session) (string, error) {
 	user := userName.Get(s)
 	if user == "" {
