@@ -94,7 +94,11 @@ func TestEvents(t *testing.T) {
 	defer cancel()
 	b := newBrowser(t)
 	b.post("/login", url.Values{"name": {"ann"}})
-	res, err := b.Get(b.url + "/events")
+	req, err := http.NewRequestWithContext(ctx, "GET", b.url+"/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := b.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
