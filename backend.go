@@ -39,7 +39,7 @@ type Backend interface {
 	Create(ctx context.Context, key string, r *Record) error
 
 	// Update changes the record of the key as c says, and nothing else of it. The error is as that of Load if there is
-	// none, [ErrTaken] if somebody is about to end it, and [ErrConflict] if it does not meet c.Match; in these cases
+	// none, [ErrTaken] if somebody is about to end it, and [ErrConflict] if it does not meet c.Match or c.DeviceKey; in these cases
 	// nothing is changed. [Change.Apply] is the rule as code.
 	Update(ctx context.Context, key string, c *Change) (Result, error)
 
@@ -110,6 +110,10 @@ type Record struct {
 	// the User-Agent that made the session, valid UTF-8 of at most 256 bytes, or "". Without [Config.IndexBy] both are "".
 	Owner, Device string
 
+	// DeviceKey is the key that the session is bound to, and more: printable ASCII without spaces, at most 1,024 bytes, or ""
+	// for none. Without [Config.DeviceBound] it is "". Only a [DeviceKeeper] has to keep it.
+	DeviceKey string
+
 	owned time.Time // since when Redis has it under its Owner
 
 	// Mark is for the backend's own use: who takes the record, or that it has ended. nil for most, and for a record that
@@ -136,6 +140,10 @@ type Change struct {
 
 	Permanent *bool   // if not nil, replaces the record's flag
 	Owner     *string // if not nil, replaces the record's Owner
+
+	// DeviceKey, if it is not "", is the record's from now on. If the record has another one already, the change is an
+	// [ErrConflict].
+	DeviceKey string
 
 	// Expires is the record's new expiry, unless the stored one holds:
 	//
@@ -289,13 +297,16 @@ type Result struct {
 	Version  string    // the new Record.Version, if the backend uses it and the record was as Seen; else ""
 }
 
-// replace gives r the flag and the owner that the change says.
+// replace gives r the flag, the owner and the key that the change says.
 func (c *Change) replace(r *Record) {
 	if c.Permanent != nil {
 		r.Permanent = *c.Permanent
 	}
 	if c.Owner != nil {
 		r.Owner, r.owned = *c.Owner, c.Now
+	}
+	if c.DeviceKey != "" {
+		r.DeviceKey = c.DeviceKey
 	}
 }
 
@@ -329,6 +340,9 @@ func (c *Change) Apply(r *Record) (Result, error) {
 		if (i < 0) != (want.Value == nil) || i >= 0 && !bytes.Equal(r.Fields[i].Value, want.Value) {
 			return Result{}, ErrConflict
 		}
+	}
+	if c.DeviceKey != "" && r.DeviceKey != "" && c.DeviceKey != r.DeviceKey {
+		return Result{}, ErrConflict
 	}
 	r.Mark = nil // it has lapsed
 	exact := c.Exact && c.Seen != nil && c.Seen.Permanent == r.Permanent && c.Seen.Expires.UnixMilli() == r.Expires.UnixMilli()

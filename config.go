@@ -47,6 +47,12 @@ type Config struct {
 	Keys        []KeyPair     // newest first; nil: Options.Keys
 	BoundTo     string        // the server-side cookie without whose session the content of this secure cookie is void
 
+	// DeviceBound binds sessions to a key that cannot leave the visitor's device, in browsers that can do it (Device Bound
+	// Session Credentials), and is how long a proof of that key is good for: 4 minutes or more, 10 are usual. 0: off.
+	// Only for a server-side backend that is a [DeviceKeeper], with Keys, a cookie that is Secure, without Domain, and for
+	// the Path "/". EXPERIMENTAL: see docs/device.md.
+	DeviceBound time.Duration
+
 	// IndexBy is a field of this session that names its user, by text, a number or a bool, for [Manager.Sessions], Revoke,
 	// RevokeAll and Edit. Only for a server-side backend that is an [Indexer]. "": none.
 	IndexBy string
@@ -99,6 +105,11 @@ type Options struct {
 	// which is the first login of a visitor, the browser keeps the later one: change little beside a login.
 	SingleCookie string
 
+	// DevicePath is where [Manager.Handler] answers browsers that register a device's key, or prove that they have it, for
+	// configs with DeviceBound. "": "/.sessplus/device". Nothing in front of the Handler may limit, redirect or refuse
+	// requests below it: see docs/device.md.
+	DevicePath string
+
 	// SecureRequest reports whether a request came over TLS, for [SecureAuto]: behind a trusted proxy that says so in a header
 	// which visitors cannot set. It is asked once per request, concurrently. nil: r.TLS != nil.
 	SecureRequest func(r *http.Request) bool
@@ -130,6 +141,8 @@ type Manager struct {
 	eager   []int           // those that are loaded before the handler
 	ages    bool            // one of them does
 	indexes bool            // one of them has an IndexBy
+
+	endpoints map[string]deviceEndpoint // by their paths; nil without DeviceBound
 
 	codec   Codec
 	onError func(w http.ResponseWriter, r *http.Request, err error)
@@ -190,7 +203,7 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 		m.timeout = defaultTimeout
 	}
 	for i, c := range configs {
-		m.cookies = append(m.cookies, newCookie(i, c, opts.Keys))
+		m.cookies = append(m.cookies, newCookie(i, c, opts))
 	}
 	for i, c := range m.cookies {
 		m.every = append(m.every, i)
@@ -203,7 +216,7 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 			c.boundTo = m.cookies[j]
 		}
 	}
-	m.routes = newRoutes(m.cookies)
+	m.routes, m.endpoints = newRoutes(m.cookies), deviceEndpoints(m.cookies)
 	m.warnOfEveryField()
 	if opts.SingleCookie != "" {
 		m.single = newSingleCookie(opts.SingleCookie, m.cookies) // and packs them into it

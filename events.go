@@ -19,7 +19,7 @@ type Event struct {
 	Duration time.Duration // of the backend call, with those that shared its round trip; 0 where there was none
 	Fields   int           // read, or set and deleted
 	Bytes    int           // of their names and values, encoded
-	Reason   string        // of EventReject: malformed, forged, expired, future, foreign, version, unbound or split
+	Reason   string        // of EventReject: malformed, forged, expired, future, foreign, version, unbound or split; of EventUnproven see there
 	Err      error         // of EventError
 }
 
@@ -27,16 +27,19 @@ type Event struct {
 type EventKind string
 
 const (
-	EventLoad    EventKind = "load"    // a session was found
-	EventMiss    EventKind = "miss"    // a well-formed cookie names no session
-	EventCreate  EventKind = "create"  // a new session was saved
-	EventSave    EventKind = "save"    // changes were saved
-	EventTouch   EventKind = "touch"   // the end of a session was moved, or the backend was asked if it still lives
-	EventRenew   EventKind = "renew"   // a session got a new id, because the program asked for it
-	EventRotate  EventKind = "rotate"  // a session got a new id, because of its age
-	EventDestroy EventKind = "destroy" // a session was removed
-	EventReject  EventKind = "reject"  // a cookie was refused; each one is told, where the log sums them up
-	EventError   EventKind = "error"   // a call failed, or something was not saved, as when the session had ended
+	EventLoad     EventKind = "load"     // a session was found
+	EventMiss     EventKind = "miss"     // a well-formed cookie names no session
+	EventCreate   EventKind = "create"   // a new session was saved
+	EventSave     EventKind = "save"     // changes were saved
+	EventTouch    EventKind = "touch"    // the end of a session was moved, or the backend was asked if it still lives
+	EventRenew    EventKind = "renew"    // a session got a new id, because the program asked for it
+	EventRotate   EventKind = "rotate"   // a session got a new id, because of its age
+	EventDestroy  EventKind = "destroy"  // a session was removed
+	EventBind     EventKind = "bind"     // a device's key was registered for a session, with DeviceBound
+	EventProve    EventKind = "prove"    // a device has proven that it has the session's key
+	EventUnproven EventKind = "unproven" // a bound session was asked for without that proof, and read as absent; or what was to prove it did not
+	EventReject   EventKind = "reject"   // a cookie was refused; each one is told, where the log sums them up
+	EventError    EventKind = "error"    // a call failed, or something was not saved, as when the session had ended
 )
 
 // Outcome sums the event up in one of a few words, whatever an error says, for labels of metrics: "ok"; "miss"; and of an

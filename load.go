@@ -21,6 +21,9 @@ func (s *Session) start(m *Manager, w http.ResponseWriter, r *http.Request) {
 	}
 	for i, c := range m.cookies {
 		s.parts[i].cookie = c
+		if c.device != nil {
+			s.parts[i].proof = &proof{skipped: r.Header.Get("Secure-Session-Skipped")}
+		}
 	}
 	if m.single != nil {
 		s.unpack(r, time.Now())
@@ -196,6 +199,9 @@ func (p *part) answered(s *Session, c *call, now time.Time) {
 			s.warn("sessplus: a session could not be loaded, and its fields are absent", "cookie", p.CookieName, "error", p.err)
 		}
 	case !p.alive(c.record, now):
+	case !s.admits(c, now):
+		p.gone, p.replaced = true, true
+		return
 	default:
 		p.gone = false
 		p.moved(c)
@@ -218,12 +224,15 @@ func (p *part) rename(name sessionName, now time.Time) {
 }
 
 // binding names the part's session inside the content of a cookie that is bound to it. A rotation keeps it.
-func (p *part) binding() []byte {
-	text, _, _ := strings.Cut(p.rec.Origin, ".")
+func (p *part) binding() []byte { return p.rec.binding(p.name.id) }
+
+// binding is that of a record whose id is now id.
+func (r *Record) binding(id string) []byte {
+	text, _, _ := strings.Cut(r.Origin, ".")
 	if b, err := hex.DecodeString(text); err == nil && len(b) > 0 {
 		return b
 	}
-	return binding(p.name.id)
+	return binding(id)
 }
 
 // origin is what a record says of its session, once that is rotated: its binding, and the tail of its first key.

@@ -103,7 +103,8 @@ type part struct {
 	first [1]candidate // what holds texts while there is one
 
 	browser
-	content // of the session, as this request has it
+	proof   *proof // with DeviceBound, else nil
+	content        // of the session, as this request has it
 
 	ended []ended // records to end
 
