@@ -3,6 +3,8 @@ package sessplus
 import (
 	"encoding/json"
 	"errors"
+	"html"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -222,6 +224,9 @@ func (a *deviceAnswer) grant(thumbprint string) {
 	good := min(p.DeviceBound, p.ends(p.rec).Sub(a.now))
 	value := d.pledge(forBound, p.rec.subject(p.name.id, thumbprint), a.now.Add(good), nil)
 	a.s.w.Header().Add("Set-Cookie", d.bound.setCookie(d.bound.CookieName, value, max(good, time.Second), a.now, true))
+	if name := d.reload.CookieName; hasCookie(a.r, name) {
+		a.s.w.Header().Add("Set-Cookie", d.reload.setCookie(name, "", -1, a.now, true))
+	}
 	a.answer(map[string]any{
 		"session_identifier": thumbprint,
 		"refresh_url":        d.refresh,
@@ -257,10 +262,8 @@ func (s *Session) reloadForProof(w http.ResponseWriter, r *http.Request) bool {
 		if p.device == nil || len(p.texts) == 0 {
 			continue
 		}
-		if s.use(i); p.rec == nil && p.proof.unproven {
-			if _, err := r.Cookie(p.device.reload.CookieName); err != nil {
-				due = append(due, p)
-			}
+		if s.use(i); p.rec == nil && p.proof.unproven && !hasCookie(r, p.device.reload.CookieName) {
+			due = append(due, p)
 		}
 	}
 	s.mu.Unlock()
@@ -275,8 +278,20 @@ func (s *Session) reloadForProof(w http.ResponseWriter, r *http.Request) bool {
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Refresh", "0")
-	w.Write([]byte("<!DOCTYPE html>\n<title>One moment</title>\n"))
+	io.WriteString(w, "<!DOCTYPE html>\n<title>One moment</title>\n<meta http-equiv=\"refresh\" content=\"0; url="+html.EscapeString(sameAddress(s.uri))+"\">\n")
 	return true
+}
+
+func hasCookie(r *http.Request, name string) bool {
+	_, err := r.Cookie(name)
+	return err == nil
+}
+
+// sameAddress is the address of a page relative to itself, without a fragment: with one, Chromium would not load it again
+// for the header alone.
+func sameAddress(uri string) string {
+	path, _, _ := strings.Cut(uri, "?")
+	return "./" + uri[strings.LastIndexByte(path, '/')+1:] // never another host's, as "//host" would be
 }
 
 // comesFromElsewhere reports whether a person has followed a link on another site, or on another host of this one.

@@ -13,13 +13,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/sessplus/sessplus"
+	"github.com/sessplus/sessplus/internal/aged"
 )
 
 func init() { promises = append(promises, devicePromises...) }
@@ -110,25 +110,6 @@ func keeping(test func(e *env)) func(e *env) {
 	}
 }
 
-// longAgo makes all keys look as if they had been registered an hour ago, when no request is under way any more that could
-// not know of them.
-type longAgo struct{ sessplus.Backend }
-
-func (longAgo) KeepsDeviceKeys() {}
-
-func (b longAgo) Load(ctx context.Context, key string) (*sessplus.Record, error) {
-	r, err := b.Backend.Load(ctx, key)
-	if err == nil {
-		if part := strings.Split(r.DeviceKey, "."); len(part) == 3 {
-			part[1] = strconv.FormatInt(time.Now().Add(-time.Hour).UnixMilli(), 10)
-			aged := *r
-			aged.DeviceKey = strings.Join(part, ".")
-			return &aged, nil
-		}
-	}
-	return r, err
-}
-
 // A boundSite is a program with bound sessions.
 type boundSite struct {
 	*env
@@ -150,7 +131,7 @@ func (s *boundSite) takeProofs() map[string]string {
 func newBoundSite(e *env) *boundSite {
 	s := &boundSite{env: e, proofs: make(map[string]string)}
 	m, err := sessplus.New([]sessplus.Config{{
-		CookieName: "s", Backend: longAgo{e.Backend}, DeviceBound: 10 * time.Minute, KeyPrefix: e.key + ":", Secure: sessplus.SecureAlways,
+		CookieName: "s", Backend: aged.Keys{Backend: e.Backend}, DeviceBound: 10 * time.Minute, KeyPrefix: e.key + ":", Secure: sessplus.SecureAlways,
 	}}, &sessplus.Options{
 		Keys: []sessplus.KeyPair{sessplus.GenerateKeyPair()}, Logger: slog.New(slog.DiscardHandler),
 		OnEvent: func(_ context.Context, event sessplus.Event) {
