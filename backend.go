@@ -65,8 +65,8 @@ type Backend interface {
 	Create(ctx context.Context, key string, r *Record) error
 
 	// Update applies c to the record, and changes nothing else in it. The errors are those of Load, [ErrTaken] if
-	// somebody else is about to end the record, and [ErrConflict] if it does not meet c.Match; the record is then
-	// unchanged. [Change.Apply] defines the rule in Go.
+	// somebody else is about to end the record, and [ErrConflict] if it does not meet c.Match or c.DeviceKey; the
+	// record is then unchanged. [Change.Apply] defines the rule in Go.
 	Update(ctx context.Context, key string, c *Change) (Result, error)
 
 	// End makes the step e. After StepTake it returns the record; after the other steps the result is ignored. The
@@ -138,6 +138,10 @@ type Record struct {
 
 	legacy *legacy // of the content of a secure cookie, if it was imported
 
+	// DeviceKey is the key that the session is bound to, with what belongs to it: printable ASCII without spaces, at most
+	// 1,024 bytes. It is "" if there is none, and without [Config.DeviceBound]. Only a [DeviceKeeper] must store it.
+	DeviceKey string
+
 	owned time.Time // since when Redis has it under its Owner
 
 	// Mark says that the record is taken or has ended. Only the backend uses it: it stores what [Ending.Apply] makes
@@ -169,6 +173,10 @@ type Change struct {
 
 	Permanent *bool   // if not nil, replaces the record's flag
 	Owner     *string // if not nil, replaces the record's Owner
+
+	// DeviceKey, unless it is "", becomes the record's. If the record already has another one, the change is an
+	// [ErrConflict].
+	DeviceKey string
 
 	// Expires is the new expiry, subject to these rules:
 	//
@@ -326,13 +334,16 @@ type Result struct {
 	Version string    // the new Record.Version, if the backend uses it and the record was as in Seen; otherwise ""
 }
 
-// replace sets the flag and the owner of r, if the change does.
+// replace sets the flag, the owner and the key of r, if the change does.
 func (c *Change) replace(r *Record) {
 	if c.Permanent != nil {
 		r.Permanent = *c.Permanent
 	}
 	if c.Owner != nil {
 		r.Owner, r.owned = *c.Owner, c.Now
+	}
+	if c.DeviceKey != "" {
+		r.DeviceKey = c.DeviceKey
 	}
 }
 
@@ -366,6 +377,9 @@ func (c *Change) Apply(r *Record) (Result, error) {
 		if (i < 0) != (want.Value == nil) || i >= 0 && !bytes.Equal(r.Fields[i].Value, want.Value) {
 			return Result{}, ErrConflict
 		}
+	}
+	if c.DeviceKey != "" && r.DeviceKey != "" && c.DeviceKey != r.DeviceKey {
+		return Result{}, ErrConflict
 	}
 	r.Mark = nil // it has lapsed
 	exact := c.Exact && c.Seen != nil && c.Seen.Permanent == r.Permanent && c.Seen.Expires.UnixMilli() == r.Expires.UnixMilli()

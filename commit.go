@@ -69,6 +69,7 @@ func (s *Session) conclude(saves []*save, err error, now time.Time, last bool) (
 	if !s.sent {
 		for _, v := range saves {
 			s.keepLines(v, now, fatal != nil)
+			s.keepOffer(v, fatal != nil)
 		}
 		if b := s.bundle; b != nil && b.changed {
 			s.parts[0].lines = b.lines(s, now)
@@ -114,6 +115,7 @@ func (s *Session) writeHeader(h http.Header) {
 	if sets {
 		s.noteUse(h)
 	}
+	s.offerRegistrations(h)
 	s.open = s.open && s.uses == 0 && !personal(h)
 	public := sets && s.noteSetCookie(h)
 	if sets {

@@ -60,6 +60,12 @@ type Config struct {
 	Keys      []KeyPair // newest first; nil: Options.Keys
 	BoundTo   string    // the server-side cookie without whose session the content of this secure cookie is void
 
+	// DeviceBound binds sessions to a key that cannot leave the visitor's device, in browsers that support Device Bound
+	// Session Credentials, and is how long a proof of that key is good for: at least 4 minutes, usually 10. 0 means off.
+	// It requires a server-side backend that is a [DeviceKeeper], Keys, and a Secure cookie without Domain and with the
+	// Path "/". EXPERIMENTAL: see docs/device.md.
+	DeviceBound time.Duration
+
 	// IndexBy is a field of this session that identifies its user by a string, number or bool, for [Manager.Sessions],
 	// Revoke, RevokeAll and Edit. It requires a server-side backend that is an [Indexer]. "": none.
 	IndexBy string
@@ -136,6 +142,11 @@ type Options struct {
 	// login.
 	SingleCookie string
 
+	// DevicePath is where [Manager.Handler] answers browsers that register a device's key, or prove that they have it, for
+	// configs with DeviceBound. "" means "/.sessplus/device". Nothing in front of the Handler may limit, redirect or
+	// refuse requests below it: see docs/device.md.
+	DevicePath string
+
 	// SecureRequest reports whether a request came over TLS, for [SecureAuto] behind a trusted proxy that says so in a
 	// header that visitors cannot set. It is called once per request, concurrently. nil means r.TLS != nil.
 	SecureRequest func(r *http.Request) bool
@@ -171,6 +182,8 @@ type Manager struct {
 	indexes      bool              // one of them has an IndexBy
 	feeds        bool              // one of them may have what belongs to another
 	adopting     bool              // one of them has an Adopt
+
+	endpoints map[string]deviceEndpoint // by their paths; nil without DeviceBound
 
 	codec   Codec
 	onError func(w http.ResponseWriter, r *http.Request, err error)
@@ -232,7 +245,7 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 		m.timeout = defaultTimeout
 	}
 	for i, c := range configs {
-		m.cookies = append(m.cookies, newCookie(i, c, opts.Keys))
+		m.cookies = append(m.cookies, newCookie(i, c, opts))
 	}
 	for i, c := range m.cookies {
 		m.every = append(m.every, i)
@@ -246,7 +259,7 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 			c.boundTo = m.cookies[j]
 		}
 	}
-	m.routes = newRoutes(m.cookies)
+	m.routes, m.endpoints = newRoutes(m.cookies), deviceEndpoints(m.cookies)
 	m.warnOfEveryField()
 	if opts.SingleCookie != "" {
 		m.single = newSingleCookie(opts.SingleCookie, m.cookies) // and packs them into it

@@ -19,6 +19,7 @@ type cookie struct {
 	imports *imports // with Import, else nil
 	adopts  []int    // the cookies that Adopt names
 	boundTo *cookie  // with BoundTo, else nil
+	device  *dbsc    // with DeviceBound, else nil
 	codec   Codec    // of the Manager
 	store   string   // the name of its backend
 	packed  bool     // its value rides in Options.SingleCookie
@@ -92,10 +93,11 @@ func (c *cookie) contentAge(permanent bool) time.Duration {
 }
 
 // newCookie completes a config that is valid.
-func newCookie(index int, c Config, keys []KeyPair) *cookie {
+func newCookie(index int, c Config, opts *Options) *cookie {
 	if c.Backend == nil {
 		c.Backend = SecureCookie()
 	}
+	keys := opts.Keys
 	if c.Keys != nil {
 		keys = c.Keys
 	}
@@ -117,6 +119,9 @@ func newCookie(index int, c Config, keys []KeyPair) *cookie {
 		k.batch, _ = c.Backend.(batcher)
 		if c.SignID {
 			k.signer = newSigner(keys)
+		}
+		if c.DeviceBound > 0 {
+			k.prepareDevice(keys, opts.DevicePath)
 		}
 	}
 	return k
@@ -145,12 +150,18 @@ type slot struct {
 	cookie, chunk int
 }
 
+// proofSlot stands for the chunk of a cookie that proves the device.
+const proofSlot = -1
+
 // slots finds the slot of every name that a request may bring.
 func slots(cookies []*cookie) map[string]slot {
 	m := make(map[string]slot)
 	for i, c := range cookies {
 		for n := range c.MaxChunks {
 			m[chunkName(c.CookieName, n)] = slot{i, n}
+		}
+		if c.device != nil {
+			m[c.device.bound.CookieName] = slot{i, proofSlot}
 		}
 	}
 	for i, c := range cookies {
@@ -195,6 +206,10 @@ func eachCookie(r *http.Request, f func(name, value string)) {
 // bring notes a value that came with the request. The form of the first one of its name is looked at when it is used;
 // of several, those that are malformed make no room scarce for the others.
 func (p *part) bring(c candidate) {
+	if c.chunk == proofSlot {
+		p.bringProof(c.text)
+		return
+	}
 	bit := uint32(1) << c.chunk
 	if c.chunk >= p.MaxChunks { // only to be expired, if it is one
 		if looksLikeChunk(c.text) {

@@ -18,7 +18,7 @@ type Event struct {
 	Duration time.Duration // of the backend call, including those that shared its round trip; 0 if there was none
 	Fields   int           // how many were read, or set and deleted
 	Bytes    int           // of their names and encoded values
-	Reason   string        // of EventReject: malformed, forged, expired, future, foreign, version, unbound or split
+	Reason   string        // of EventReject: malformed, forged, expired, future, foreign, version, unbound or split; for EventUnproven see there
 	Err      error         // of EventError
 }
 
@@ -26,17 +26,20 @@ type Event struct {
 type EventKind string
 
 const (
-	EventLoad    EventKind = "load"    // a session was found
-	EventMiss    EventKind = "miss"    // a well-formed cookie names no session
-	EventCreate  EventKind = "create"  // a new session was saved
-	EventSave    EventKind = "save"    // changes were saved
-	EventTouch   EventKind = "touch"   // the expiry was moved, or the backend was asked if the session still exists
-	EventRenew   EventKind = "renew"   // a session got a new id because the program called Renew
-	EventRotate  EventKind = "rotate"  // a session got a new id because of its age
-	EventDestroy EventKind = "destroy" // a session was ended
-	EventImport  EventKind = "import"  // a session from before was taken over; Duration is that of its importer
-	EventReject  EventKind = "reject"  // a cookie was rejected; the log has only some of these
-	EventError   EventKind = "error"   // a call failed, or a change was not saved, for example because the session had ended
+	EventLoad     EventKind = "load"     // a session was found
+	EventMiss     EventKind = "miss"     // a well-formed cookie names no session
+	EventCreate   EventKind = "create"   // a new session was saved
+	EventSave     EventKind = "save"     // changes were saved
+	EventTouch    EventKind = "touch"    // the expiry was moved, or the backend was asked if the session still exists
+	EventRenew    EventKind = "renew"    // a session got a new id because the program called Renew
+	EventRotate   EventKind = "rotate"   // a session got a new id because of its age
+	EventDestroy  EventKind = "destroy"  // a session was ended
+	EventBind     EventKind = "bind"     // a device's key was registered for a session, with DeviceBound
+	EventProve    EventKind = "prove"    // a device has proven that it has the session's key
+	EventUnproven EventKind = "unproven" // a bound session came without that proof and reads as absent, or a proof failed
+	EventImport   EventKind = "import"   // a session from before was taken over; Duration is that of its importer
+	EventReject   EventKind = "reject"   // a cookie was rejected; the log has only some of these
+	EventError    EventKind = "error"    // a call failed, or a change was not saved, for example because the session had ended
 )
 
 // Outcome returns the result of the event as one of five words, for labels of metrics: "ok", "miss", and for an

@@ -48,6 +48,9 @@ func (b *firestoreBackend) problem() string {
 	return ""
 }
 
+// KeepsDeviceKeys implements [DeviceKeeper].
+func (b *firestoreBackend) KeepsDeviceKeys() {}
+
 // client tells which backends keep their records in one place.
 func (b *firestoreBackend) client() any { return *b }
 
@@ -66,6 +69,7 @@ const (
 	docMark      = "mark"       // that it is taken or has ended, see Mark
 	docOwner     = "owner"      // with IndexBy, and by the index of that one field
 	docDevice    = "device"     // with IndexBy
+	docDeviceKey = "device_key" // with DeviceBound, if it is bound
 )
 
 // firestoreName makes a field's name fit for a key of a map, which must not match __.*__, and which a path does not
@@ -191,6 +195,7 @@ func decodeFirestore(data map[string]any, updated time.Time) (*Record, error) {
 	r.Origin, _ = data[docOrigin].(string)
 	r.Owner, _ = data[docOwner].(string)
 	r.Device, _ = data[docDevice].(string)
+	r.DeviceKey, _ = data[docDeviceKey].(string)
 	r.Fields = make([]RawField, 0, len(fields))
 	for key, value := range fields {
 		name, ok := fieldName(key)
@@ -219,6 +224,9 @@ func encodeFirestore(r *Record) map[string]any {
 	}
 	if r.Device != "" {
 		doc[docDevice] = r.Device
+	}
+	if r.DeviceKey != "" {
+		doc[docDeviceKey] = r.DeviceKey
 	}
 	return doc
 }
@@ -262,6 +270,9 @@ func firestoreUpdates(c *Change, before, after *Record) []firestore.Update {
 	}
 	if after.Owner != before.Owner {
 		add(after.Owner, docOwner)
+	}
+	if after.DeviceKey != before.DeviceKey {
+		add(after.DeviceKey, docDeviceKey)
 	}
 	return list
 }

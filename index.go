@@ -22,6 +22,7 @@ type Info struct {
 	Expires   time.Time      // when it ends if it is not used again
 	Device    string         // the User-Agent that created it, at most 256 bytes; the client chose it, so escape it
 	Fields    map[string]any // this cookie's fields, as Session.Get returns them, without those that cannot be decoded
+	Bound     bool           // to a device's key, see Config.DeviceBound
 }
 
 // Sessions lists the live sessions of a user, most recently used first. user is the value of the [Config.IndexBy] field
@@ -53,7 +54,7 @@ func (m *Manager) Sessions(ctx context.Context, cookie, user string) ([]Info, er
 				fields[f.Name] = v
 			}
 		}
-		infos[i] = Info{r.handle(r.Key), r.Created, r.Saved, c.ends(r.Record), r.Device, fields}
+		infos[i] = Info{r.handle(r.Key), r.Created, r.Saved, c.ends(r.Record), r.Device, fields, r.DeviceKey != ""}
 	}
 	return infos, nil
 }
@@ -515,13 +516,14 @@ func (s *Session) file(v *save) {
 		return
 	}
 	owner, err := p.owner()
+	e, _ := p.entries.find(p.IndexBy)
+	v.named = owner != "" && e.saved == nil
 	switch {
 	case err != nil:
 		v.err, v.main, v.take = p.saveError(err), nil, nil
 	case v.creates():
 		v.main.record.Owner, v.main.record.Device = owner, device(s.agent)
 	case v.main.change != nil:
-		e, _ := p.entries.find(p.IndexBy)
 		if owner != p.rec.Owner && !e.dirty() { // unless another request changes the field meanwhile
 			v.main.change.Owner, v.main.change.Match = &owner, []RawField{{p.IndexBy, e.saved}}
 		} else {

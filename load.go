@@ -18,6 +18,9 @@ func (s *Session) start(m *Manager, w http.ResponseWriter, r *http.Request) {
 	}
 	for i, c := range m.cookies {
 		s.parts[i].cookie = c
+		if c.device != nil {
+			s.parts[i].proof = &proof{skipped: r.Header.Get("Secure-Session-Skipped")}
+		}
 	}
 	if m.single != nil {
 		s.unpack(r, time.Now())
@@ -231,6 +234,9 @@ func (p *part) answered(s *Session, c *call, now time.Time) {
 			s.warn("sessplus: a session could not be loaded, and its fields are absent", "cookie", p.CookieName, "error", p.err)
 		}
 	case !p.alive(c.record, now):
+	case !s.admits(c, now):
+		p.gone, p.replaced = true, true
+		return
 	default:
 		p.gone = false
 		p.moved(c)
@@ -256,12 +262,15 @@ func (p *part) rename(name sessionName, now time.Time) {
 }
 
 // binding identifies the part's session in the content of cookies that are bound to it. It survives rotations.
-func (p *part) binding() []byte {
-	text, _, _ := strings.Cut(p.rec.Origin, ".")
+func (p *part) binding() []byte { return p.rec.binding(p.name.id) }
+
+// binding is that of a record whose id is now id.
+func (r *Record) binding(id string) []byte {
+	text, _, _ := strings.Cut(r.Origin, ".")
 	if b, err := hex.DecodeString(text); err == nil && len(b) > 0 {
 		return b
 	}
-	return binding(p.name.id)
+	return binding(id)
 }
 
 // origin returns what the record of a rotated session retains of its first id: the binding, and the tail of the first

@@ -100,6 +100,9 @@ func (o *memoryOwners) with(owner string, f func(keys map[string]map[string]stru
 
 func (m *memory) String() string { return "memory" }
 
+// KeepsDeviceKeys implements [DeviceKeeper].
+func (m *memory) KeepsDeviceKeys() {}
+
 func (m *memory) client() any { return m }
 
 // doAll makes the calls one after the other, because none of them waits.

@@ -27,6 +27,9 @@ import (
 // w.Header()) of gorilla/websocket. If it may have been forgotten, a warning is logged.
 func (m *Manager) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if m.serveDevice(w, r) {
+			return
+		}
 		outer, _ := FromContext(r.Context())
 		s, inner := outer.of(m), r
 		var sw *writer
@@ -52,6 +55,10 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 		}()
 		if s.refused = s.loadEager(); s.refused != nil {
 			s.answerError(inner, s.refused)
+			panicked = false
+			return
+		}
+		if s.reloadForProof(w, r) {
 			panicked = false
 			return
 		}

@@ -31,6 +31,7 @@ import (
 //	session_permanent_lifetime  duration      PermanentLifetime; default 31 days
 //	idle_timeout                duration      IdleTimeout; default none
 //	rotate_every                duration      RotateEvery; default never
+//	device_bound                duration      DeviceBound; default off
 //	key_prefix                  text          KeyPrefix; default "session:"
 //	use_signer                  bool          SignID; default false
 //	index_by                    text          IndexBy; default none
@@ -135,6 +136,7 @@ func configProperties(backends map[string]Backend) map[string]setter {
 		"session_permanent_lifetime": property(parseDuration, func(c *Config) *time.Duration { return &c.PermanentLifetime }),
 		"idle_timeout":               property(parseDuration, func(c *Config) *time.Duration { return &c.IdleTimeout }),
 		"rotate_every":               property(parseDuration, func(c *Config) *time.Duration { return &c.RotateEvery }),
+		"device_bound":               property(parseDuration, func(c *Config) *time.Duration { return &c.DeviceBound }),
 		"key_prefix":                 property(text, func(c *Config) *string { return &c.KeyPrefix }),
 		"use_signer":                 property(flag, func(c *Config) *bool { return &c.SignID }),
 		"index_by":                   property(text, func(c *Config) *string { return &c.IndexBy }),

@@ -23,6 +23,7 @@ type save struct {
 
 	does    deed
 	renews  bool       // the program asked for it
+	named   bool       // the session names a user by IndexBy, and did not before
 	changed []RawField // the fields that this save makes equal in the store; nil values are deleted
 	written bool       // what there was to save is saved
 	undead  bool       // a record that was to end may be there still

@@ -72,6 +72,9 @@ type redisBackend struct {
 
 func (b *redisBackend) String() string { return "redis" }
 
+// KeepsDeviceKeys implements [DeviceKeeper].
+func (b *redisBackend) KeepsDeviceKeys() {}
+
 func (b *redisBackend) problem() string {
 	if isNil(b.original) {
 		return "the Redis client is nil"
@@ -91,7 +94,7 @@ func (b *redisBackend) client() any {
 //
 //	:record   "1 CREATED p" or "1 CREATED -": the format's version, the time of creation, and whether it is permanent;
 //	          once rotated, the time of that and the origin; with IndexBy "@SINCE:OWNER" and "#DEVICE", escaped as in
-//	          a URL
+//	          a URL; with DeviceBound "!KEY" if it is bound
 //	:expires  the time of expiry, which the key's PEXPIREAT repeats
 //	:saved    the time of the last save
 //	:mark     that it is taken or has ended, see Mark; of what was ended by nobody in particular all else is gone
@@ -169,7 +172,7 @@ func decodeRedis(hash map[string]string) (*Record, error) {
 // redisMore reads what follows the flag of permanence.
 func (r *Record) redisMore(text string) (ok bool) {
 	words := strings.Split(text, " ")
-	if first := words[0]; first != "" && first[0] != '@' && first[0] != '#' {
+	if first := words[0]; first != "" && !strings.Contains("@#!", first[:1]) {
 		if r.Rotated, ok = redisTime(first); !ok || len(words) < 2 || words[1] == "" {
 			return false
 		}
@@ -185,6 +188,8 @@ func (r *Record) redisMore(text string) (ok bool) {
 			r.Owner = owner
 		case strings.HasPrefix(w, "#"):
 			r.Device, _ = url.QueryUnescape(w[1:])
+		case strings.HasPrefix(w, "!"):
+			r.DeviceKey = w[1:]
 		default:
 			return false
 		}
@@ -231,6 +236,9 @@ func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 		if r.Device != "" {
 			head = append(append(head, " #"...), url.QueryEscape(r.Device)...)
 		}
+		if r.DeviceKey != "" {
+			head = append(append(head, " !"...), r.DeviceKey...)
+		}
 		args := append(redisArgs(redisCreate, c.key, 4+2*len(r.Fields)), time.Now().UnixMilli(), r.Expires.UnixMilli(),
 			string(head), r.Saved.UnixMilli())
 		return newQuiet(ctx, redisFields(args, r.Fields))
@@ -268,8 +276,8 @@ func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 	if sets+len(u.Delete) > 0 {
 		sets++ // the time of the save
 	}
-	args := redisArgs(redisUpdate, c.key, 9+2*len(u.Match)+2*sets+len(u.Delete))
-	args = append(args, u.Now.UnixMilli(), u.Now.Add(EmptyGrace).UnixMilli(), u.Expires.UnixMilli(), flag, exact, owner,
+	args := redisArgs(redisUpdate, c.key, 10+2*len(u.Match)+2*sets+len(u.Delete))
+	args = append(args, u.Now.UnixMilli(), u.Now.Add(EmptyGrace).UnixMilli(), u.Expires.UnixMilli(), flag, exact, owner, u.DeviceKey,
 		len(u.Match), sets, len(u.Delete))
 	for i := range u.Match {
 		args = append(args, (*nameArg)(&u.Match[i]), (*matchArg)(&u.Match[i]))
@@ -329,7 +337,7 @@ func (c *call) redisScript() *redisScript {
 		return redisCreate
 	case opUpdate:
 		u := c.change
-		if len(u.Match)+len(u.Delete) == 0 && u.Permanent == nil && u.Owner == nil && !u.Exact && len(u.Set) > 0 && len(u.Set) <= redisFew {
+		if len(u.Match)+len(u.Delete) == 0 && u.Permanent == nil && u.Owner == nil && u.DeviceKey == "" && !u.Exact && len(u.Set) > 0 && len(u.Set) <= redisFew {
 			return redisSet
 		}
 		return redisUpdate

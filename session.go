@@ -107,7 +107,8 @@ type part struct {
 	first [1]candidate // backs texts if there is only one
 
 	browser
-	content // of the session, as this request sees it
+	proof   *proof // with DeviceBound, else nil
+	content        // of the session, as this request sees it
 
 	ended []ended // records to end
 

@@ -70,6 +70,9 @@ func (s *Session) keepLines(v *save, now time.Time, failed bool) {
 		if tells != takeBack {
 			p.lines = p.dropOld(p.withDrops(p.lines, p.came, p.twice, now, s.tls), now, s.tls)
 		}
+		if tells == tellDrop {
+			p.lines = p.dropProof(p.lines, now)
+		}
 	}
 	if tells != takeBack {
 		p.due, p.held = tellNothing, tells == tellSet
@@ -139,9 +142,14 @@ func (c *cookie) dropHostOnly(name string, now time.Time, tls bool) string {
 	return c.line(c.hostScope, name, "", -1, now, tls)
 }
 
+// secureOver reports whether the cookie has the Secure attribute in a response that goes over TLS, or does not.
+func (c *cookie) secureOver(tls bool) bool {
+	return c.Secure == SecureAlways || c.Secure == SecureAuto && tls
+}
+
 func (c *cookie) line(scope, name, value string, age time.Duration, now time.Time, tls bool) string {
 	flags := c.flags
-	if c.Secure == SecureAlways || c.Secure == SecureAuto && tls {
+	if c.secureOver(tls) {
 		flags = c.secureFlags
 	}
 	life := make([]byte, 0, 64)

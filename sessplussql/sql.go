@@ -115,6 +115,9 @@ func New(db *sql.DB, d Dialect, o *Options) *Backend {
 // String returns the name of the dialect.
 func (b *Backend) String() string { return b.dialect.String() }
 
+// KeepsDeviceKeys implements [sessplus.DeviceKeeper].
+func (b *Backend) KeepsDeviceKeys() {}
+
 // Load implements [sessplus.Backend].
 func (b *Backend) Load(ctx context.Context, key string) (*sessplus.Record, error) {
 	var r *sessplus.Record

@@ -1008,6 +1008,7 @@ func history(e *env) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	base := e.key
 	_, indexes := e.Backend.(sessplus.Indexer)
+	_, keeps := e.Backend.(sessplus.DeviceKeeper)
 	owners := []string{base + "@ann", base + "@eve"}
 	var done []string // what led here
 	for round := range 6 {
@@ -1030,8 +1031,11 @@ func history(e *env) {
 				if indexes && rng.IntN(4) == 0 {
 					c.Owner = &[]string{"", owners[0], owners[1]}[rng.IntN(3)]
 				}
-				done = append(done, fmt.Sprintf("Update: set %s, delete %q, match %s, permanent %v, exact %v, owner %v", text(c.Set), c.Delete,
-					text(c.Match), c.Permanent != nil, c.Exact, c.Owner != nil))
+				if keeps && rng.IntN(8) == 0 {
+					c.DeviceKey = []string{"key.1", "key.2"}[rng.IntN(2)]
+				}
+				done = append(done, fmt.Sprintf("Update: set %s, delete %q, match %s, permanent %v, exact %v, owner %v, key %q", text(c.Set), c.Delete,
+					text(c.Match), c.Permanent != nil, c.Exact, c.Owner != nil, c.DeviceKey))
 				var result, wanted sessplus.Result
 				result, got = e.Update(e.ctx, e.key, c)
 				wanted, want = c.Apply(model)
@@ -1056,7 +1060,7 @@ func history(e *env) {
 			case dead && errors.As(err, new(*sessplus.EndedError)):
 			case dead || err != nil:
 				e.breach("seed %d, after %s\nLoad = %v, want an EndedError: %v", seed, strings.Join(done, "\n"), err, dead)
-			case text(r.Fields) != text(model.Fields) || !near(r.Expires, model.Expires) || !near(r.Saved, model.Saved) || r.Permanent != model.Permanent || r.Owner != model.Owner:
+			case text(r.Fields) != text(model.Fields) || !near(r.Expires, model.Expires) || !near(r.Saved, model.Saved) || r.Permanent != model.Permanent || r.Owner != model.Owner || r.DeviceKey != model.DeviceKey:
 				e.breach("seed %d, after %s\nLoad = %+v, want %+v", seed, strings.Join(done, "\n"), r, model)
 			default:
 				seen = r
