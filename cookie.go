@@ -19,6 +19,7 @@ type cookie struct {
 	imports *imports // with Import, else nil
 	adopts  []int    // the cookies that Adopt names
 	boundTo *cookie  // with BoundTo, else nil
+	device  *dbsc    // with DeviceBound, else nil
 	codec   Codec    // of the Manager
 	store   string   // the name of its backend
 	packed  bool     // its value rides in Options.SingleCookie
@@ -50,8 +51,9 @@ func (c *cookie) expiry(created, now time.Time, permanent bool) time.Time {
 	return end
 }
 
-// moves reports whether a use at that time is to set the end of the record: because it is a tenth of IdleTimeout ahead, or
-// because a deployment has changed what the end is. It returns the end, and whether it is earlier than the stored one.
+// moves reports whether a use at that time is to set the end of the record: because it is a tenth of IdleTimeout ahead,
+// or because a deployment has changed what the end is. It returns the end, and whether it is earlier than the stored
+// one.
 func (c *cookie) moves(r *Record, now time.Time, permanent bool) (end time.Time, due, earlier bool) {
 	end = c.expiry(r.Created, now, permanent)
 	if r.Origin != "" {
@@ -67,8 +69,8 @@ func (c *cookie) moves(r *Record, now time.Time, permanent bool) (end time.Time,
 	return end, ahead.Abs() >= slack, -ahead >= slack
 }
 
-// alive reports whether a record that a backend returned has not ended. Lifetime counts as it is configured now, so that
-// a shorter one also ends the sessions that there are already.
+// alive reports whether a record that a backend returned has not ended. Lifetime counts as it is configured now, so
+// that a shorter one also ends the sessions that there are already.
 func (c *cookie) alive(r *Record, now time.Time) bool {
 	life := c.lifetime(r.Permanent)
 	return r.Expires.After(now) && (life < 0 || r.Created.Add(life).After(now))
@@ -91,10 +93,11 @@ func (c *cookie) contentAge(permanent bool) time.Duration {
 }
 
 // newCookie completes a config that is valid.
-func newCookie(index int, c Config, keys []KeyPair) *cookie {
+func newCookie(index int, c Config, opts *Options) *cookie {
 	if c.Backend == nil {
 		c.Backend = SecureCookie()
 	}
+	keys := opts.Keys
 	if c.Keys != nil {
 		keys = c.Keys
 	}
@@ -117,6 +120,9 @@ func newCookie(index int, c Config, keys []KeyPair) *cookie {
 		if c.SignID {
 			k.signer = newSigner(keys)
 		}
+		if c.DeviceBound > 0 {
+			k.prepareDevice(keys, opts.DevicePath)
+		}
 	}
 	return k
 }
@@ -134,7 +140,8 @@ type candidate struct {
 	chunk int
 }
 
-// maxCandidates is how many well-formed cookies of one name are tried: a browser sends one per Domain and Path that it has.
+// maxCandidates is how many well-formed cookies of one name are tried: a browser sends one per Domain and Path that it
+// has.
 const maxCandidates = 8
 
 // A slot is where the value of a cookie belongs: the config, and the chunk of a secure cookie. From MaxChunks on it is
@@ -143,12 +150,18 @@ type slot struct {
 	cookie, chunk int
 }
 
+// proofSlot stands for the chunk of a cookie that proves the device.
+const proofSlot = -1
+
 // slots finds the slot of every name that a request may bring.
 func slots(cookies []*cookie) map[string]slot {
 	m := make(map[string]slot)
 	for i, c := range cookies {
 		for n := range c.MaxChunks {
 			m[chunkName(c.CookieName, n)] = slot{i, n}
+		}
+		if c.device != nil {
+			m[c.device.bound.CookieName] = slot{i, proofSlot}
 		}
 	}
 	for i, c := range cookies {
@@ -190,9 +203,13 @@ func eachCookie(r *http.Request, f func(name, value string)) {
 	}
 }
 
-// bring notes a value that came with the request. The form of the first one of its name is looked at when it is used; of
-// several, those that are malformed make no room scarce for the others.
+// bring notes a value that came with the request. The form of the first one of its name is looked at when it is used;
+// of several, those that are malformed make no room scarce for the others.
 func (p *part) bring(c candidate) {
+	if c.chunk == proofSlot {
+		p.bringProof(c.text)
+		return
+	}
 	bit := uint32(1) << c.chunk
 	if c.chunk >= p.MaxChunks { // only to be expired, if it is one
 		if looksLikeChunk(c.text) {

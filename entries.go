@@ -123,8 +123,8 @@ func (s *entries) findTouched(name string) int {
 	return -1
 }
 
-// A nameIndex finds names in a long list by a map, once many have been looked for. It is nothing but a pointer, because most
-// lists are short.
+// A nameIndex finds names in a long list by a map, once many have been looked for. It is nothing but a pointer, because
+// most lists are short.
 type nameIndex struct{ *index }
 
 type index struct {

@@ -84,6 +84,8 @@ func TestParseConfigsReadsEveryProperty(t *testing.T) {
 		{`"idle_timeout": 30`, config{IdleTimeout: 30 * time.Second}},
 		{`"rotate_every": "15m"`, config{RotateEvery: 15 * time.Minute}},
 		{`"rotate_every": 900`, config{RotateEvery: 15 * time.Minute}},
+		{`"device_bound": "10m"`, config{DeviceBound: 10 * time.Minute}},
+		{`"device_bound": 600`, config{DeviceBound: 10 * time.Minute}},
 		{`"bound_to": "login"`, config{BoundTo: "login"}},
 		{`"drop_if_gone": true`, config{DropIfGone: true}},
 		{`"key_prefix": "app:"`, config{KeyPrefix: "app:"}},
@@ -117,7 +119,7 @@ func TestParseConfigsReadsEveryProperty(t *testing.T) {
 var jsonProperties = []string{
 	"cookie_name", "session_type", "session_fields", "cookie_domain", "cookie_path", "cookie_httponly", "cookie_secure",
 	"cookie_max_age", "cookie_samesite", "session_lifetime", "session_permanent_lifetime", "key_prefix", "use_signer",
-	"idle_timeout", "rotate_every", "index_by", "bound_to", "lazy", "drop_if_gone", "optional", "partitioned", "max_chunks",
+	"idle_timeout", "rotate_every", "device_bound", "index_by", "bound_to", "lazy", "drop_if_gone", "optional", "partitioned", "max_chunks",
 }
 
 // SPEC 1.9
@@ -159,6 +161,7 @@ func TestParseConfigsRefusesWrongValues(t *testing.T) {
 		"session_permanent_lifetime": `"NaN" "a day" 1e300 ` + bools + " " + composed,
 		"idle_timeout":               `"NaN" "-" 1e300 ` + bools + " " + composed,
 		"rotate_every":               `"NaN" "15" 1e300 ` + bools + " " + composed,
+		"device_bound":               `"NaN" "10" 1e300 ` + bools + " " + composed,
 		"bound_to":                   numbers + " " + bools + " " + composed,
 		"drop_if_gone":               strings_ + " " + numbers + " " + composed,
 		"key_prefix":                 numbers + " " + bools + " " + composed,

@@ -16,24 +16,24 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// RedisClient is what sessplus needs of a go-redis client. [redis.Client] (also one for Sentinel),
-// [redis.ClusterClient] and [redis.Ring] have it, and so has every [redis.UniversalClient].
+// RedisClient is the part of a go-redis client that sessplus needs. [redis.Client] (including one for Sentinel),
+// [redis.ClusterClient], [redis.Ring] and every [redis.UniversalClient] implement it.
 type RedisClient interface {
 	Process(ctx context.Context, cmd redis.Cmder) error
 	Pipeline() redis.Pipeliner
 }
 
-// Redis keeps each record as one hash, with a Redis field per field, and lets Redis expire it. All configs on one
-// client load in one round trip and save in one. It needs Redis 4 or newer, or a server that is compatible, with
-// scripts.
+// Redis returns a backend that stores each record as one hash, with a hash field for each field, and lets Redis expire
+// it. All configs on one client load in one round trip and save in one. It needs Redis 4 or later, or a compatible
+// server, with Lua scripts.
 //
-// A load goes to the master, past replicas and the client's own cache, whatever the options of the client say. A
-// client for Sentinel with ReplicaOnly from NewFailoverClient gets to no master: each call fails, and says so. A Ring
-// that lacks a shard is unavailable for what it does not find, and for new sessions.
+// Loads go to the master, past replicas and the client's own cache, whatever the options of the client are. A Sentinel
+// client from NewFailoverClient with ReplicaOnly reaches no master: every call fails with an error that says so. A Ring
+// that lacks a shard is unavailable for sessions that it does not find, and for new ones.
 //
-// Timeout holds also when the server accepts and never answers. A ClusterClient and a Ring should have
-// ContextTimeoutEnabled set: without it a goroutine is left waiting for up to their ReadTimeout then, and a thousand
-// of them are an outage.
+// [Options.Timeout] holds even if the server accepts connections and never answers. Set ContextTimeoutEnabled on a
+// ClusterClient or a Ring: without it, each such call leaves a goroutine behind until the client's ReadTimeout, and
+// from a thousand of them on the backend is unavailable.
 func Redis(client RedisClient) Backend {
 	b := &redisBackend{original: client, calls: make(chan struct{}, maxCalls)}
 	switch c := client.(type) {
@@ -72,6 +72,9 @@ type redisBackend struct {
 
 func (b *redisBackend) String() string { return "redis" }
 
+// KeepsDeviceKeys implements [DeviceKeeper].
+func (b *redisBackend) KeepsDeviceKeys() {}
+
 func (b *redisBackend) problem() string {
 	if isNil(b.original) {
 		return "the Redis client is nil"
@@ -90,7 +93,8 @@ func (b *redisBackend) client() any {
 // begins with a colon gets one more, so that they cannot meet.
 //
 //	:record   "1 CREATED p" or "1 CREATED -": the format's version, the time of creation, and whether it is permanent;
-//	          once rotated, the time of that and the origin; with IndexBy "@SINCE:OWNER" and "#DEVICE", escaped as in a URL
+//	          once rotated, the time of that and the origin; with IndexBy "@SINCE:OWNER" and "#DEVICE", escaped as in
+//	          a URL; with DeviceBound "!KEY" if it is bound
 //	:expires  the time of expiry, which the key's PEXPIREAT repeats
 //	:saved    the time of the last save
 //	:mark     that it is taken or has ended, see Mark; of what was ended by nobody in particular all else is gone
@@ -168,7 +172,7 @@ func decodeRedis(hash map[string]string) (*Record, error) {
 // redisMore reads what follows the flag of permanence.
 func (r *Record) redisMore(text string) (ok bool) {
 	words := strings.Split(text, " ")
-	if first := words[0]; first != "" && first[0] != '@' && first[0] != '#' {
+	if first := words[0]; first != "" && !strings.Contains("@#!", first[:1]) {
 		if r.Rotated, ok = redisTime(first); !ok || len(words) < 2 || words[1] == "" {
 			return false
 		}
@@ -184,6 +188,8 @@ func (r *Record) redisMore(text string) (ok bool) {
 			r.Owner = owner
 		case strings.HasPrefix(w, "#"):
 			r.Device, _ = url.QueryUnescape(w[1:])
+		case strings.HasPrefix(w, "!"):
+			r.DeviceKey = w[1:]
 		default:
 			return false
 		}
@@ -230,6 +236,9 @@ func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 		if r.Device != "" {
 			head = append(append(head, " #"...), url.QueryEscape(r.Device)...)
 		}
+		if r.DeviceKey != "" {
+			head = append(append(head, " !"...), r.DeviceKey...)
+		}
 		args := append(redisArgs(redisCreate, c.key, 4+2*len(r.Fields)), time.Now().UnixMilli(), r.Expires.UnixMilli(),
 			string(head), r.Saved.UnixMilli())
 		return newQuiet(ctx, redisFields(args, r.Fields))
@@ -267,8 +276,8 @@ func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 	if sets+len(u.Delete) > 0 {
 		sets++ // the time of the save
 	}
-	args := redisArgs(redisUpdate, c.key, 9+2*len(u.Match)+2*sets+len(u.Delete))
-	args = append(args, u.Now.UnixMilli(), u.Now.Add(EmptyGrace).UnixMilli(), u.Expires.UnixMilli(), flag, exact, owner,
+	args := redisArgs(redisUpdate, c.key, 10+2*len(u.Match)+2*sets+len(u.Delete))
+	args = append(args, u.Now.UnixMilli(), u.Now.Add(EmptyGrace).UnixMilli(), u.Expires.UnixMilli(), flag, exact, owner, u.DeviceKey,
 		len(u.Match), sets, len(u.Delete))
 	for i := range u.Match {
 		args = append(args, (*nameArg)(&u.Match[i]), (*matchArg)(&u.Match[i]))
@@ -328,7 +337,7 @@ func (c *call) redisScript() *redisScript {
 		return redisCreate
 	case opUpdate:
 		u := c.change
-		if len(u.Match)+len(u.Delete) == 0 && u.Permanent == nil && u.Owner == nil && !u.Exact && len(u.Set) > 0 && len(u.Set) <= redisFew {
+		if len(u.Match)+len(u.Delete) == 0 && u.Permanent == nil && u.Owner == nil && u.DeviceKey == "" && !u.Exact && len(u.Set) > 0 && len(u.Set) <= redisFew {
 			return redisSet
 		}
 		return redisUpdate

@@ -21,8 +21,9 @@ func newRedisScript(text string) *redisScript {
 	return &redisScript{text, hex.EncodeToString(sum[:])}
 }
 
-// redisCreate: KEYS record; ARGV now, expiry, ":record", ":saved", then names and values. It answers "exists" if there is a
-// record, or was one a moment ago, and "late" if the record has expired by the clock of Redis for more than a second.
+// redisCreate: KEYS record; ARGV now, expiry, ":record", ":saved", then names and values. It answers "exists" if there
+// is a record, or was one a moment ago, and "late" if the record has expired by the clock of Redis for more than a
+// second.
 var redisCreate = newRedisScript(`
 if redis.call('EXISTS', KEYS[1]) == 1 then
   local stored = tonumber(redis.call('HGET', KEYS[1], ':expires') or nil)
@@ -82,12 +83,13 @@ return (empty and 'refilled ' or 'saved ') .. text
 const redisFew = 100
 
 // redisUpdate: KEYS record; ARGV now, the longest expiry of an empty record, expiry, the flag of permanence or "", the
-// expiry and flag with which an earlier expiry holds or "", "@" and the owner or "", the number of fields to match, to set
-// and to delete, then their names, the first two with their values. A value to match is preceded by "=", "" stands for
-// absent. With anything to set or delete, the first to set is ":saved". See Change for the rules.
+// expiry and flag with which an earlier expiry holds or "", "@" and the owner or "", the key of a device or "", the
+// number of fields to match, to set and to delete, then their names, the first two with their values. A value to match
+// is preceded by "=", "" stands for absent. With anything to set or delete, the first to set is ":saved". See Change for
+// the rules.
 var redisUpdate = newRedisScript(redisLive + `
-local expires, flag, exact, owner = tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
-local i, matches, sets, deletes = 10, tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local expires, flag, exact, owner, bind = tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local i, matches, sets, deletes = 11, tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 for _ = 1, matches do
   local value = redis.call('HGET', key, ARGV[i])
   if (value and '=' .. value or '') ~= ARGV[i + 1] then return 'conflict' end
@@ -96,9 +98,14 @@ end
 local before = redis.call('HLEN', key) - 3
 local movable = before == 0 or flag ~= '' or exact ~= '' or expires > stored or deletes > 0
 local since, was, rest
-if movable or owner ~= '' then
+if movable or owner ~= '' or bind ~= '' then
   since, was, rest = string.match(redis.call('HGET', key, ':record') or '', '^(%S+ %S+ )(%S+)(.*)$')
   if not since then return 'gone' end
+end
+if bind ~= '' then
+  local bound = string.match(rest, ' !(%S+)')
+  if bound and bound ~= bind then return 'conflict' end
+  if bound then bind = '' end
 end
 local forced = before == 0 or flag ~= '' or expires > stored or exact ~= '' and exact == text .. ' ' .. was
 if movable then
@@ -116,7 +123,8 @@ while i <= last do
   redis.call('HSET', key, unpack(ARGV, i, math.min(i + 999, last)))
   i = math.min(i + 1000, last + 1)
 end
-if flag ~= '' or owner ~= '' then
+if flag ~= '' or owner ~= '' or bind ~= '' then
+  if bind ~= '' then rest = rest .. ' !' .. bind end
   if owner ~= '' then rest = string.gsub(rest, ' @%S*', '') .. (owner ~= '@' and ' ' .. owner or '') end
   redis.call('HSET', key, ':record', since .. (flag ~= '' and flag or was) .. rest)
 end
@@ -138,8 +146,8 @@ if after == 0 then state = 'empty ' elseif before == 0 then state = 'refilled ' 
 return state .. (moved or text) .. filed
 `)
 
-// redisEnd: KEYS record; ARGV now, the step ("take", "release" or "end"), the token or "-", when a take lapses, when an end is
-// forgotten, what comes next. After a take it answers the hash. See Ending for the rules.
+// redisEnd: KEYS record; ARGV now, the step ("take", "release" or "end"), the token or "-", when a take lapses, when an
+// end is forgotten, what comes next. After a take it answers the hash. See Ending for the rules.
 var redisEnd = newRedisScript(`
 local key, now, step, token, next = KEYS[1], tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[6]
 local head = redis.call('HMGET', key, ':expires', ':mark')

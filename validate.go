@@ -1,8 +1,10 @@
 package sessplus
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -65,6 +67,7 @@ func (v *validation) all() []error {
 		v.attributes(c)
 		v.domain(c)
 		v.lifetimes(c)
+		v.deviceBound(c)
 		if c.isSecureCookie() {
 			v.secureCookie(c)
 		} else {
@@ -84,6 +87,11 @@ func (v *validation) options() {
 		v.add("Codec", nil, "%T is the type of a nil pointer; leave the Codec nil for JSON", o.Codec)
 	}
 	v.keys("Keys", o.Keys)
+	if p := o.DevicePath; p != "" {
+		plain := func(r rune) bool { return r > ' ' && r <= '~' && !strings.ContainsRune("\"\\%?#;", r) }
+		v.check(p[0] != '/' || path.Clean(p) != p || p == "/" || strings.ContainsFunc(p, func(r rune) bool { return !plain(r) }), "DevicePath", p,
+			`is no path of plain characters that begins with "/" and does not end with it, as %s`, quote(defaultDevicePath))
+	}
 }
 
 func (v *validation) keys(field string, keys []KeyPair) {
@@ -145,8 +153,8 @@ func (v *validation) attributes(c *Config) {
 	v.prefixes(c)
 }
 
-// prefixes finds what the prefix of the cookie's name makes browsers refuse it for. They read it in any case (RFC 6265bis
-// section 5.7).
+// prefixes finds what the prefix of the cookie's name makes browsers refuse it for. They read it in any case (RFC
+// 6265bis section 5.7).
 func (v *validation) prefixes(c *Config) {
 	always := c.Secure == SecureAlways
 	prefix := func(p string) bool {
@@ -270,6 +278,46 @@ func (v *validation) serverSide(i int, c *Config) {
 			v.add("KeyPrefix", prefix(c), "and the cookie's name together are those of cookie %s: they would share records; give one of them another prefix",
 				quote(o.CookieName))
 		}
+	}
+}
+
+// deviceBound finds what browsers would refuse to bind, or would lock visitors out of.
+func (v *validation) deviceBound(c *Config) {
+	d := c.DeviceBound
+	if d == 0 {
+		return
+	}
+	refuse := func(mistake bool, format string, args ...any) { v.check(mistake, "DeviceBound", d, format, args...) }
+	if d < minDeviceBound {
+		v.add("DeviceBound", d, "is below %v, for which browsers do not sign often enough; 10*time.Minute is usual, 0 is off", minDeviceBound)
+	}
+	for _, life := range []struct {
+		name string
+		d    time.Duration
+	}{
+		{"Lifetime", cmp.Or(c.Lifetime, defaultLifetime)}, {"PermanentLifetime", cmp.Or(c.PermanentLifetime, defaultPermanentLifetime)},
+		{"IdleTimeout", c.IdleTimeout},
+	} {
+		refuse(life.d > 0 && d >= life.d, "is not below the %s of %v, within which a proof has to be renewed", life.name, life.d)
+	}
+	const noScope = "is for a cookie of one host and all its pages: "
+	refuse(c.Domain != "", noScope+"leave the Domain empty, not %s", quote(c.Domain))
+	refuse(c.Path != "" && c.Path != "/", noScope+`the Path must be "/", not %s`, quote(c.Path))
+	refuse(c.Partitioned, "is not for cookies that are Partitioned, which browsers do not bind")
+	refuse(c.SameSite == http.SameSiteNoneMode, "is not for SameSite=None, with which other sites could end the browser's part of it")
+	refuse(c.Secure == SecureNever, "needs a cookie that is Secure: SecureAlways or SecureAuto")
+	refuse(v.opts.SingleCookie != "", "needs a cookie of its own beside that of the session, which SingleCookie does not leave")
+	for _, suffix := range []string{boundSuffix, reloadSuffix} {
+		other := func(o Config) bool { return o.CookieName == c.CookieName+suffix }
+		refuse(slices.ContainsFunc(v.configs, other), "uses the cookie %s, which another config has", quote(c.CookieName+suffix))
+	}
+	if c.isSecureCookie() {
+		refuse(true, "has no meaning on a secure cookie, which has no record to keep a key in: it is for server-side backends")
+		return
+	}
+	refuse(v.noKeys(c), "needs a pair of keys "+pairHint)
+	if _, ok := c.Backend.(DeviceKeeper); !ok {
+		refuse(true, "needs a backend that keeps keys, which is a DeviceKeeper; %s is none", backendName(c.Backend))
 	}
 }
 

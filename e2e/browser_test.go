@@ -20,10 +20,11 @@ import (
 // A tab is one of a new Chromium, which ends with the test.
 type tab struct {
 	testing.TB
-	ctx context.Context
+	ctx   context.Context
+	close func() // closes the browser
 }
 
-func newTab(t *testing.T) *tab {
+func newTab(t *testing.T, more ...chromedp.ExecAllocatorOption) *tab {
 	t.Helper()
 	path := ""
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
@@ -48,11 +49,15 @@ func newTab(t *testing.T) *tab {
 	} {
 		opts = append(opts, chromedp.Flag(flag, true))
 	}
-	ctx, cancel := chromedp.NewExecAllocator(context.Background(), opts...)
+	ctx, cancel := chromedp.NewExecAllocator(context.Background(), append(opts, more...)...)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
-	b := &tab{t, ctx}
+	b := &tab{t, ctx, func() {
+		if err := chromedp.Cancel(ctx); err != nil {
+			t.Errorf("the browser does not close: %v", err)
+		}
+	}}
 	if err := chromedp.Do(ctx); err != nil { // the browser lives as long as the context of the first call
 		t.Fatalf("the browser does not start: %v", err)
 	}

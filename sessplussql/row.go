@@ -52,7 +52,7 @@ func (s *state) same(o *state) bool {
 }
 
 // The column data holds, after a byte for the format: flags, the times Created and Saved, and for a record that was
-// rotated Rotated and Origin, for one with an Owner or a Device both; then for each field its name, one more than the
+// rotated Rotated and Origin, for one with an Owner or a Device both, for one that is bound the DeviceKey; then for each field its name, one more than the
 // length of its value, and the value. A length of zero stands for a field that has a row of its own.
 const format = 1
 
@@ -60,6 +60,7 @@ const (
 	flagPermanent = 1 << iota
 	flagRotated
 	flagOwned
+	flagBound
 )
 
 var errCorrupt = fmt.Errorf("%w: it is corrupt", sessplus.ErrNoRecord)
@@ -102,6 +103,9 @@ func (s *state) record() (*sessplus.Record, error) {
 	}
 	if flags&flagOwned != 0 {
 		r.Owner, r.Device = d.next(), d.next()
+	}
+	if flags&flagBound != 0 {
+		r.DeviceKey = d.next()
 	}
 	r.Fields = make([]sessplus.RawField, 0, 8)
 	values := []byte(d.text) // which all fields share
@@ -196,7 +200,7 @@ func encodeAfter(r *sessplus.Record, was []string) (*state, difference) {
 			inline += len(f.Value)
 		}
 	}
-	size := 64 + len(r.Origin) + len(r.Owner) + len(r.Device) + 4*len(r.Fields) + inline
+	size := 64 + len(r.Origin) + len(r.Owner) + len(r.Device) + len(r.DeviceKey) + 4*len(r.Fields) + inline
 	var out []int // the fields that are to have rows of their own
 	if inline > inlineBytes {
 		var large []int
@@ -225,6 +229,9 @@ func encodeAfter(r *sessplus.Record, was []string) (*state, difference) {
 	if r.Owner != "" || r.Device != "" {
 		flags |= flagOwned
 	}
+	if r.DeviceKey != "" {
+		flags |= flagBound
+	}
 	b := append(make([]byte, 0, size), format)
 	b = binary.AppendUvarint(b, flags)
 	b = binary.AppendUvarint(b, uint64(r.Created.UnixMilli()))
@@ -235,6 +242,9 @@ func encodeAfter(r *sessplus.Record, was []string) (*state, difference) {
 	}
 	if flags&flagOwned != 0 {
 		b = appendText(appendText(b, r.Owner), r.Device)
+	}
+	if flags&flagBound != 0 {
+		b = appendText(b, r.DeviceKey)
 	}
 	var diff difference
 	keep := make(map[string]bool, len(was))

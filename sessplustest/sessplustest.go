@@ -1,4 +1,9 @@
-// Package sessplustest checks that a [sessplus.Backend] meets its contract. Call [TestBackend] from the backend's test:
+// Package sessplustest helps to test programs and backends.
+//
+// In the test of a program, [With] makes the request of a logged-in user, and [Serve] returns what a handler answers
+// and what it leaves in the session.
+//
+// In the test of a [sessplus.Backend], call [TestBackend] to check that it keeps its contract:
 //
 //	func TestBackend(t *testing.T) {
 //		sessplustest.TestBackend(t, func(t *testing.T) sessplus.Backend { return mybackend.New(t.TempDir()) })
@@ -36,8 +41,9 @@ type env struct {
 	rule string
 }
 
-// TestBackend runs the conformance suite. Each promise is a subtest, which calls open for its backend; these backends may
-// share their records. A failure states the promise that is broken.
+// TestBackend runs the conformance suite. Each promise is a subtest, which calls open once; the backends that open
+// returns may share one store. A failure states the promise that is broken. The promises about [sessplus.Indexer] are
+// skipped for other backends. The documentation of [sessplus.Backend] says what the suite cannot test.
 func TestBackend(t *testing.T, open func(t *testing.T) sessplus.Backend) {
 	for i, p := range promises {
 		t.Run(p.name, func(t *testing.T) {
@@ -994,14 +1000,15 @@ func (e *env) owns(owner string, keys ...string) []sessplus.KeyedRecord {
 	return list
 }
 
-// history applies random changes and steps to the backend and, with Change.Apply and Ending.Apply, to a record in memory.
-// It compares the two after each (SPEC 13.2).
+// history applies random changes and steps to the backend and, with Change.Apply and Ending.Apply, to a record in
+// memory. It compares the two after each (SPEC 13.2).
 func history(e *env) {
 	rule := e.rule
 	seed := uint64(time.Now().UnixNano())
 	rng := rand.New(rand.NewPCG(seed, 0))
 	base := e.key
 	_, indexes := e.Backend.(sessplus.Indexer)
+	_, keeps := e.Backend.(sessplus.DeviceKeeper)
 	owners := []string{base + "@ann", base + "@eve"}
 	var done []string // what led here
 	for round := range 6 {
@@ -1024,8 +1031,11 @@ func history(e *env) {
 				if indexes && rng.IntN(4) == 0 {
 					c.Owner = &[]string{"", owners[0], owners[1]}[rng.IntN(3)]
 				}
-				done = append(done, fmt.Sprintf("Update: set %s, delete %q, match %s, permanent %v, exact %v, owner %v", text(c.Set), c.Delete,
-					text(c.Match), c.Permanent != nil, c.Exact, c.Owner != nil))
+				if keeps && rng.IntN(8) == 0 {
+					c.DeviceKey = []string{"key.1", "key.2"}[rng.IntN(2)]
+				}
+				done = append(done, fmt.Sprintf("Update: set %s, delete %q, match %s, permanent %v, exact %v, owner %v, key %q", text(c.Set), c.Delete,
+					text(c.Match), c.Permanent != nil, c.Exact, c.Owner != nil, c.DeviceKey))
 				var result, wanted sessplus.Result
 				result, got = e.Update(e.ctx, e.key, c)
 				wanted, want = c.Apply(model)
@@ -1050,7 +1060,7 @@ func history(e *env) {
 			case dead && errors.As(err, new(*sessplus.EndedError)):
 			case dead || err != nil:
 				e.breach("seed %d, after %s\nLoad = %v, want an EndedError: %v", seed, strings.Join(done, "\n"), err, dead)
-			case text(r.Fields) != text(model.Fields) || !near(r.Expires, model.Expires) || !near(r.Saved, model.Saved) || r.Permanent != model.Permanent || r.Owner != model.Owner:
+			case text(r.Fields) != text(model.Fields) || !near(r.Expires, model.Expires) || !near(r.Saved, model.Saved) || r.Permanent != model.Permanent || r.Owner != model.Owner || r.DeviceKey != model.DeviceKey:
 				e.breach("seed %d, after %s\nLoad = %+v, want %+v", seed, strings.Join(done, "\n"), r, model)
 			default:
 				seen = r

@@ -1,5 +1,5 @@
-// Package docs checks the Markdown pages: their links, their Go, and that docs/troubleshooting.md lacks no message. What
-// its variables name is what the snippets take for granted, and its imports are those that snippets need not name.
+// Package docs checks the Markdown pages: their links, their Go, and that docs/troubleshooting.md lacks no message.
+// What its variables name is what the snippets take for granted, and its imports are those that snippets need not name.
 package docs
 
 import (
@@ -27,6 +27,7 @@ import (
 	"github.com/sessplus/sessplus"
 	"github.com/sessplus/sessplus/adopt"
 	"github.com/sessplus/sessplus/ginsessplus"
+	"github.com/sessplus/sessplus/inspect"
 	"github.com/sessplus/sessplus/otelsessplus"
 	"github.com/sessplus/sessplus/promsessplus"
 	"github.com/sessplus/sessplus/sessplussql"
@@ -45,6 +46,9 @@ var (
 	s       *sessplus.Session
 	configs []sessplus.Config
 	handle  string
+	pages   http.Handler
+	events  inspect.Events
+	metrics func(context.Context, sessplus.Event)
 	secret  []byte
 
 	hashKey, blockKey []byte

@@ -1,0 +1,279 @@
+package sessplus
+
+import (
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Device Bound Session Credentials (https://w3c.github.io/webappsec-dbsc/): the record of a session keeps the public
+// half of a key that cannot leave the visitor's device. Besides the id a request then needs a second cookie, which ends
+// soon, and which the browser gets for a proof of the key. Nothing but the key is stored: that cookie, and the
+// challenges that proofs answer, are times with an HMAC.
+
+// A DeviceKeeper is a [Backend] that keeps [Record.DeviceKey], which [Config.DeviceBound] needs. [Redis], [Firestore] and
+// [Memory] are DeviceKeepers. sessplustest.TestBackend checks what the method promises.
+type DeviceKeeper interface {
+	Backend
+
+	// KeepsDeviceKeys promises that Create, Update and End keep Record.DeviceKey, and that Update sets it as
+	// [Change.DeviceKey] says. It is never called.
+	KeepsDeviceKeys()
+}
+
+const (
+	defaultDevicePath = "/.sessplus/device"
+
+	minDeviceBound = 4 * time.Minute // see SPEC 14.1
+	bindGrace      = time.Minute     // after the registration requests may be under way that could not know of it
+	challengeAge   = time.Minute
+	reloadAge      = 10 * time.Second // for so long no second reload is asked for
+
+	boundSuffix  = "-bound"
+	reloadSuffix = "-reload"
+)
+
+// A dbsc is what a cookie with DeviceBound has beside others.
+type dbsc struct {
+	keys   [][]byte // for HMACs, newest first
+	bound  *cookie  // the short-lived one
+	reload *cookie  // says that a reload was asked for
+
+	scope                 string // what the endpoints are below
+	registration, refresh string // their paths, as in a URL
+}
+
+// prepareDevice completes a cookie with DeviceBound.
+func (c *cookie) prepareDevice(keys []KeyPair, path string) {
+	setDefault(&path, defaultDevicePath)
+	at := path + "/" + url.PathEscape(c.CookieName) + "/"
+	d := &dbsc{scope: path, registration: at + forRegistration, refresh: at + forRefresh}
+	for _, k := range keys {
+		key, err := hkdf.Key(sha256.New, k.Hash, nil, "sessplus device "+c.CookieName, sha256.Size)
+		if err != nil { // only for a length that SHA-256 cannot give
+			panic(err)
+		}
+		d.keys = append(d.keys, key)
+	}
+	also := func(suffix string) *cookie {
+		k := &cookie{Config: Config{CookieName: c.CookieName + suffix, Path: "/", Secure: SecureAlways, SameSite: c.SameSite}}
+		k.prepareLines()
+		return k
+	}
+	d.bound, d.reload = also(boundSuffix), also(reloadSuffix)
+	c.device = d
+}
+
+// What an HMAC is for. Two of them are also the names of the endpoints.
+const (
+	forBound        = "bound"
+	forRegistration = "registration"
+	forRefresh      = "refresh"
+)
+
+// A pledge is a time that this program has signed for one purpose and one subject: eight bytes of Unix milliseconds, maybe
+// a nonce, and the HMAC, in base64.
+
+const nonceBytes = 8
+
+func (d *dbsc) pledge(purpose, subject string, at time.Time, nonce []byte) string {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, 64), uint64(at.UnixMilli()))
+	b = append(b, nonce...)
+	return strictRaw.EncodeToString(append(b, pledgeMAC(d.keys[0], purpose, subject, b)...))
+}
+
+func pledgeMAC(key []byte, purpose, subject string, content []byte) []byte {
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte(purpose + "\x00" + subject + "\x00"))
+	mac.Write(content)
+	return mac.Sum(nil)
+}
+
+// open returns the time of a pledge, if it is one.
+func (d *dbsc) open(purpose, subject, text string, nonce int) (at time.Time, ok bool) {
+	size := 8 + nonce
+	if len(text) != strictRaw.EncodedLen(size+sha256.Size) {
+		return at, false
+	}
+	b, err := strictRaw.DecodeString(text)
+	if err != nil || len(b) != size+sha256.Size { // a line break would leave fewer bytes
+		return at, false
+	}
+	for _, key := range d.keys {
+		if hmac.Equal(pledgeMAC(key, purpose, subject, b[:size]), b[size:]) {
+			return time.UnixMilli(int64(binary.BigEndian.Uint64(b))), true
+		}
+	}
+	return at, false
+}
+
+// challenge makes one for a purpose and a subject.
+func (d *dbsc) challenge(purpose, subject string, now time.Time) string {
+	nonce := make([]byte, nonceBytes)
+	rand.Read(nonce) // never fails
+	return d.pledge(purpose, subject, now, nonce)
+}
+
+// answers reports whether a challenge is one that was made for this less than challengeAge ago. The clock of the machine
+// that made it may be ahead.
+func (d *dbsc) answers(purpose, subject, challenge string, now time.Time) bool {
+	at, ok := d.open(purpose, subject, challenge, nonceBytes)
+	age := now.Sub(at)
+	return ok && age < challengeAge && age > -maxClockSkew
+}
+
+// A deviceKey is what [Record.DeviceKey] says: the thumbprint of the key, when it was registered, and the key.
+type deviceKey struct {
+	thumbprint string
+	since      time.Time
+	public     string // as encodePublic gives it
+}
+
+func (k deviceKey) String() string {
+	return k.thumbprint + "." + strconv.FormatInt(k.since.UnixMilli(), 10) + "." + k.public
+}
+
+// parseDeviceKey undoes String. What something else has written is a key that nobody has.
+func parseDeviceKey(text string) (k deviceKey) {
+	thumbprint, rest, _ := strings.Cut(text, ".")
+	since, public, _ := strings.Cut(rest, ".")
+	if ms, err := strconv.ParseInt(since, 10, 64); err == nil && validID(thumbprint) {
+		k = deviceKey{thumbprint, time.UnixMilli(ms), public}
+	}
+	return k
+}
+
+// A proof is what a request says of the device that it comes from.
+type proof struct {
+	texts    []string // values of the short-lived cookie
+	skipped  string   // why the browser has not renewed it, in a header
+	endpoint bool     // the request is to prove it only now
+	valid    bool     // one of texts is good for the session
+	unproven bool     // none is, and so there is no session
+	offers   bool     // the response offers a registration
+	offer    string   // in this header
+}
+
+// bringProof notes a value of the short-lived cookie.
+func (p *part) bringProof(text string) {
+	if len(p.proof.texts) < maxCandidates && len(text) <= maxProof {
+		p.proof.texts = append(p.proof.texts, text)
+	}
+}
+
+// subject names the session, for as long as it keeps its key.
+func (r *Record) subject(id, thumbprint string) string { return string(r.binding(id)) + thumbprint }
+
+// admits reports whether the request may have the session that a load has found. If not, it tells the events why.
+func (s *Session) admits(c *call, now time.Time) bool {
+	p, r := c.part, c.record
+	if p.device == nil || r.DeviceKey == "" || p.proof.endpoint {
+		return true
+	}
+	key := parseDeviceKey(r.DeviceKey)
+	reason := "missing"
+	for _, text := range p.proof.texts {
+		until, ok := p.device.open(forBound, r.subject(c.id, key.thumbprint), text, 0)
+		switch {
+		case ok && until.After(now):
+			p.proof.valid, p.proof.unproven = true, false
+			return true
+		case ok:
+			reason = "expired"
+		case reason == "missing":
+			reason = "forged"
+		}
+	}
+	admitted := now.Before(key.since.Add(bindGrace))
+	if skipped := p.proof.skippedFor(key.thumbprint); skipped != "" {
+		s.unproven(c, skipped)
+	} else if !admitted {
+		s.unproven(c, reason)
+	}
+	p.proof.unproven = !admitted
+	return admitted
+}
+
+// unproven tells the events of a request, or of a proof, that is not by the session's key.
+func (s *Session) unproven(made *call, reason string) {
+	if s.m.onEvent != nil {
+		s.tell(made.part.cookie, Event{Kind: EventUnproven, Op: EventLoad, Reason: reason}, made)
+	}
+}
+
+// maxSkipped is how much of a Secure-Session-Skipped header is read.
+const maxSkipped = 1024
+
+// skippedFor returns why the browser has not renewed the proof of that key, "" if it says nothing of it.
+func (p *proof) skippedFor(thumbprint string) string {
+	if len(p.skipped) > maxSkipped {
+		return ""
+	}
+	for item := range strings.SplitSeq(p.skipped, ",") {
+		token, params, _ := strings.Cut(item, ";")
+		switch token = strings.Trim(token, " \t"); token {
+		case "unreachable", "server_error", "quota_exceeded":
+		default:
+			continue
+		}
+		_, id, named := strings.Cut(params, "session_identifier=")
+		if id, _, _ = strings.Cut(id, ";"); !named || bareItem(id) == thumbprint {
+			return token
+		}
+	}
+	return ""
+}
+
+// DeviceBound reports whether this request is proven by the key of the device that the session of the cookie is bound
+// to: it came with a cookie that was given for a signature less than [Config.DeviceBound] ago. It is false for a session that
+// is not bound, as in browsers that cannot do it, and in the first minute after the registration, until the browser
+// sends that cookie.
+func (s *Session) DeviceBound(cookie string) bool {
+	return inspect(s, cookie, func(p *part) bool { return p.rec != nil && p.rec.DeviceKey != "" && p.proof != nil && p.proof.valid })
+}
+
+// keepOffer notes that the response is to offer a registration: the browser has got a new id, or the session now names a
+// user.
+func (s *Session) keepOffer(v *save, failed bool) {
+	p := v.part
+	if p.device == nil || failed || p.rec == nil || v.drop {
+		return
+	}
+	if v.rotated != nil || v.written && (v.named || v.creates() && v.renews) {
+		p.proof.offers = true
+	}
+}
+
+// offerRegistrations writes the headers that let a browser make keys, and register them.
+func (s *Session) offerRegistrations(h http.Header) {
+	const name = "Secure-Session-Registration"
+	for i := range s.parts {
+		p := &s.parts[i]
+		if p.proof == nil || !p.proof.offers || p.rec == nil || p.rec.DeviceKey != "" || !p.secureOver(s.tls) {
+			continue
+		}
+		if p.proof.offer == "" {
+			challenge := p.device.challenge(forRegistration, p.rec.subject(p.name.id, ""), time.Now())
+			p.proof.offer = `(ES256 RS256);path="` + p.device.registration + `";challenge="` + challenge + `"`
+		}
+		if !slices.Contains(h[name], p.proof.offer) {
+			h[name] = append(h[name], p.proof.offer)
+		}
+	}
+}
+
+// dropProof makes the browser drop the short-lived cookie together with the id.
+func (p *part) dropProof(lines []string, now time.Time) []string {
+	if p.proof == nil || len(p.proof.texts) == 0 {
+		return lines
+	}
+	return append(lines, p.device.bound.setCookie(p.device.bound.CookieName, "", -1, now, true))
+}
