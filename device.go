@@ -194,18 +194,18 @@ func (s *Session) admits(c *call, now time.Time) bool {
 	}
 	admitted := now.Before(key.since.Add(bindGrace))
 	if skipped := p.proof.skippedFor(key.thumbprint); skipped != "" {
-		s.unproven(c, skipped)
+		s.unproven(c, EventLoad, skipped)
 	} else if !admitted {
-		s.unproven(c, reason)
+		s.unproven(c, EventLoad, reason)
 	}
 	p.proof.unproven = !admitted
 	return admitted
 }
 
 // unproven tells the events of a request, or of a proof, that is not by the session's key.
-func (s *Session) unproven(made *call, reason string) {
+func (s *Session) unproven(made *call, op EventKind, reason string) {
 	if s.m.onEvent != nil {
-		s.tell(made.part.cookie, Event{Kind: EventUnproven, Op: EventLoad, Reason: reason}, made)
+		s.tell(made.part.cookie, Event{Kind: EventUnproven, Op: op, Reason: reason}, made)
 	}
 }
 

@@ -111,7 +111,7 @@ func (a *deviceAnswer) register() {
 	}
 	public, thumbprint, err := proof.public()
 	if err != nil || !proof.verify(public) || !p.device.answers(forRegistration, p.rec.subject(p.name.id, ""), proof.challenge, a.now) {
-		a.s.unproven(a.seen(), "proof")
+		a.s.unproven(a.seen(), EventBind, "proof")
 		a.refuse()
 		return
 	}
@@ -130,7 +130,7 @@ func (a *deviceAnswer) register() {
 	case p.rec == nil: // it has ended meanwhile
 		a.refuse()
 	case parseDeviceKey(p.rec.DeviceKey).thumbprint != thumbprint:
-		a.s.unproven(made, "key")
+		a.s.unproven(made, EventBind, "key")
 		a.refuse()
 	default:
 		kind := EventProve
@@ -197,7 +197,7 @@ func (a *deviceAnswer) refresh() {
 	}
 	public, err := decodePublic(key.public)
 	if err != nil || !proof.verify(public) || !p.device.answers(forRefresh, subject, proof.challenge, a.now) {
-		a.s.unproven(a.seen(), "proof")
+		a.s.unproven(a.seen(), EventProve, "proof")
 		a.challenge(key.thumbprint, subject)
 		return
 	}

@@ -11,7 +11,7 @@ import (
 // and Reason have few values, so metrics can be counted by them.
 type Event struct {
 	Kind     EventKind     // what happened
-	Op       EventKind     // what was done or failed: Kind, but EventLoad for EventMiss, "" for EventReject
+	Op       EventKind     // what was done or failed: Kind, but EventLoad for EventMiss, "" for EventReject; of EventUnproven EventLoad, EventBind or EventProve
 	Cookie   string        // the CookieName of the config; "" for an error that concerns none
 	Backend  string        // what Describe calls the config's backend
 	Handle   string        // of the session, as in Info; "" for a secure cookie or where none is known; never the id
@@ -19,7 +19,7 @@ type Event struct {
 	Duration time.Duration // of the backend call, with those that shared its round trip; 0 where there was none
 	Fields   int           // read, or set and deleted
 	Bytes    int           // of their names and values, encoded
-	Reason   string        // of EventReject: malformed, forged, expired, future, foreign, version, unbound or split; of EventUnproven see there
+	Reason   string        // of EventReject: malformed, forged, expired, future, foreign, version, unbound or split; of EventUnproven see docs/device.md
 	Err      error         // of EventError
 }
 
@@ -42,12 +42,14 @@ const (
 	EventError    EventKind = "error"    // a call failed, or something was not saved, as when the session had ended
 )
 
-// Outcome sums the event up in one of a few words, whatever an error says, for labels of metrics: "ok"; "miss"; and of an
+// Outcome sums the event up in one of a few words, whatever an error says, for labels of metrics: "ok"; "miss"; "unproven"; and of an
 // [EventError] "gone" for [ErrSessionGone], "unavailable" for [ErrUnavailable], otherwise "failed".
 func (e Event) Outcome() string {
 	switch {
 	case e.Kind == EventMiss:
 		return "miss"
+	case e.Kind == EventUnproven:
+		return "unproven"
 	case e.Kind != EventError:
 		return "ok"
 	case errors.Is(e.Err, ErrSessionGone):
