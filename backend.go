@@ -14,79 +14,104 @@ import (
 	"time"
 )
 
-// A Backend keeps records: the fields of one session of one cookie. [Redis], [Firestore] and [Memory] are backends;
-// another needs four methods, and shows with sessplustest.TestBackend that it keeps the promises made here.
+// A Backend stores the records of server-side sessions: one record for each session of each cookie. [Redis],
+// [Firestore] and [Memory] are backends, and so is package sessplussql's. To write another, implement these four
+// methods and run sessplustest.TestBackend. The repository's docs/backend.md walks through one.
 //
-// A key is printable ASCII, unique to a session and useless as a cookie. Methods are called concurrently, also for one
-// key, and each acts on its record in one atomic step. They return soon after ctx is done. They keep no struct or slice
-// of structs that they are given, and give none away that they keep. The bytes of a value are never changed, by neither
-// side, so both may share them. The text of an error holds no field's value.
+// A backend must follow these rules:
 //
-// A record whose Expires has passed is no record, whether or not the store has removed it yet. A backend removes expired
-// records by itself or lets its store do it. A record that was ended is known as such for [EndGrace]: an [*EndedError]
-// then tells it apart from one that never was.
+//   - Its methods may be called concurrently, also for the same key. Each acts on its record in one atomic step.
+//   - A key is case-sensitive, printable ASCII without spaces, and at most 833 bytes long. It cannot be used as a
+//     cookie.
+//   - Methods must not retain the records, changes or field slices they are passed, and must return copies. The
+//     bytes of a value may be shared, because nobody modifies them.
+//   - A field's value may be empty, but is not nil. An empty value is not an absent field. A record may have no
+//     fields.
+//   - A record does not exist from its Expires on, whether or not the store has removed it. Update and End go by
+//     [Change.Now] and [Ending.Now]; Load, Create and Owned, which are not given a time, by the clock of the backend
+//     or its store. The backend must see to it that expired records are removed at some point.
+//   - For [EndGrace] after a record was ended, Load, Update and End return an [*EndedError], and Create returns
+//     [ErrRecordExists].
+//   - Methods must return soon after ctx is done: with their result, or with an error that matches none of those
+//     below, such as ctx.Err(). The caller then assumes that the call may have taken effect.
+//   - Only an error that matches [ErrNoRecord] means that there is no session. Any error not mentioned here is
+//     reported as [ErrUnavailable], except one that matches [ErrTooLarge], for a record the store has no room for.
+//     No error text may contain a field's value.
 //
-// An error that matches ErrNoRecord is the only one that means an ended session. Every other one counts as
-// [ErrUnavailable], except one that is [ErrTooLarge].
+// If the backend is a [fmt.Stringer], its String names it in [Manager.Describe], [Event.Backend] and the log;
+// otherwise its type does. Configs whose backends are equal (==) share one store.
+//
+// # What the conformance suite cannot test
+//
+// The suite runs in one process, on a store that works. It does not test that records survive a crash or a failover,
+// that the steps are atomic across processes, that a load sees what another machine has saved, how the backend
+// behaves when its store is down, hangs or loses a reply (a compare-and-set that was applied must not be sent again),
+// that the store's own error texts contain no values, or that expired records are ever removed.
+//
+// # Wrapping a backend
+//
+// A type that wraps [Redis] or another built-in backend, for logging or metrics, makes it slower: the calls of several
+// configs on one client are no longer sent in one round trip, and [New] cannot tell that two wrappers share a client.
+// It is an [Indexer] only if it has a method Owned of its own. [Options.OnEvent] reports every call without that. Do
+// not wrap [SecureCookie]: the wrapper counts as a server-side backend, and no session in it can be saved.
 type Backend interface {
-	// Load returns the record of the key, also one that is taken. The error matches [ErrNoRecord] if there is none that
-	// has not expired, and is an [*EndedError] if it was ended; if there is one that cannot be read, it wraps ErrNoRecord
-	// together with the reason.
+	// Load returns the record stored under key, even if it is taken. The error matches [ErrNoRecord] if there is
+	// none, and is an [*EndedError] if it was ended. If the record cannot be read (it is corrupt, or was written by a
+	// later version), the error wraps ErrNoRecord and states the reason.
 	Load(ctx context.Context, key string) (*Record, error)
 
-	// Create stores a record under a key that must not be there, not even of an ended record; the error matches
-	// [ErrRecordExists] if it is.
+	// Create stores r under key. The error matches [ErrRecordExists] if there is a record that has not expired, even
+	// if it was ended. A record that is there must not be replaced.
 	Create(ctx context.Context, key string, r *Record) error
 
-	// Update changes the record of the key as c says, and nothing else of it. The error is as that of Load if there is
-	// none, [ErrTaken] if somebody is about to end it, and [ErrConflict] if it does not meet c.Match or c.DeviceKey; in these cases
-	// nothing is changed. [Change.Apply] is the rule as code.
+	// Update applies c to the record, and changes nothing else in it. The errors are those of Load, [ErrTaken] if
+	// somebody else is about to end the record, and [ErrConflict] if it does not meet c.Match or c.DeviceKey; the record
+	// is then unchanged. [Change.Apply] defines the rule in Go.
 	Update(ctx context.Context, key string, c *Change) (Result, error)
 
-	// End takes the record of the key towards its end, or back, as e says; after StepTake it returns the record. The error
-	// is as that of Load if there is none, and [ErrTaken] if it is taken by somebody else. [Ending.Apply] is the rule as
-	// code.
+	// End makes the step e. After StepTake it returns the record; after the other steps the result is ignored. The
+	// errors are those of Load, and [ErrTaken] if the step is not e.Token's to make. [Ending.Apply] defines the rule
+	// in Go.
 	End(ctx context.Context, key string, e *Ending) (*Record, error)
 }
 
-// An Indexer is a [Backend] that finds the records of one owner, which [Config.IndexBy] needs. [Redis], [Firestore] and
-// [Memory] are Indexers.
+// An Indexer is a [Backend] that can find the records of an owner, which [Config.IndexBy] needs. [Redis], [Firestore],
+// [Memory] and package sessplussql's backend are Indexers.
 type Indexer interface {
 	Backend
 
-	// Owned returns all records that have this [Record.Owner], which is not "", and are neither expired nor ended,
-	// with their keys and in no order, each once, and with its Mark if it is taken. A record whose Create, or whose
-	// Update to this Owner, has returned is not missing, even if the process that made it has died since. In the
-	// place of one that is ended during the call stands what it has become, as [Ending.Next] says. Owned may be slow;
-	// it is for a page that lists a user's sessions.
+	// Owned returns the records with this [Record.Owner], which is not "", and their keys: each once, in any order,
+	// including taken ones (with their Mark), but none that has expired or ended. It must not miss a record whose
+	// Create, or whose Update to this Owner, has returned, even if the process that called it has died since. If a
+	// record ends during the call, what it has become ([Ending.Next]) takes its place. Owned may be slow: it is
+	// called to list a user's sessions.
 	Owned(ctx context.Context, owner string) ([]KeyedRecord, error)
 }
 
 // A KeyedRecord is a [Record] with its key.
 type KeyedRecord struct {
-	Key string // as the record was stored under
+	Key string // the key the record is stored under
 	*Record
 }
 
-// What a [Backend] answers, for [errors.Is].
+// The errors of a [Backend], for [errors.Is].
 var (
-	// ErrNoRecord means that there is no record under the key that has not expired, or none that can be read.
+	// ErrNoRecord means that there is no record under the key, that it has expired, or that it cannot be read.
 	ErrNoRecord = errors.New("sessplus: no such record")
 
-	// ErrRecordExists means that there is a record under the key already.
+	// ErrRecordExists means that there is already a record under the key.
 	ErrRecordExists = errors.New("sessplus: the record exists already")
 
-	// ErrConflict means that a field does not have the value that a change asks for.
+	// ErrConflict means that a field does not have the value that [Change.Match] asks for.
 	ErrConflict = errors.New("sessplus: the record has changed meanwhile")
 
-	// ErrTaken means that somebody else is about to end the record, and it is not known yet whether it ends.
+	// ErrTaken means that somebody else is about to end the record, and that it is not yet known whether they will.
 	ErrTaken = errors.New("sessplus: the record is taken by somebody else")
 )
 
-// EndedError means that there was a record under the key, and that it was ended less than [EndGrace] ago. It matches
-// [ErrNoRecord].
+// EndedError means that the record under the key was ended less than [EndGrace] ago. It matches [ErrNoRecord].
 type EndedError struct {
-	Next string // what [Ending.Next] said
+	Next string // the [Ending.Next] of the step that ended it
 
 	forGood bool // nobody may bring it back
 }
@@ -96,113 +121,121 @@ func (e *EndedError) Error() string { return "sessplus: the record was ended" }
 // Is reports whether target is [ErrNoRecord].
 func (e *EndedError) Is(target error) bool { return target == ErrNoRecord }
 
-// A Record is what a [Backend] keeps under one key. Times are kept to the millisecond or better.
+// A Record is what a [Backend] stores under one key. Times must be accurate to the millisecond.
 type Record struct {
 	Created   time.Time  // when the session was created or renewed
-	Saved     time.Time  // the last time a field was saved
-	Expires   time.Time  // never zero: from then on the record does not exist
+	Saved     time.Time  // when a field was last saved
+	Expires   time.Time  // never zero; from then on the record does not exist
 	Permanent bool       // the session is permanent, see [Session.SetPermanent]
-	Rotated   time.Time  // when it last got another id by its age; zero: never
-	Origin    string     // printable ASCII, "" unless it was rotated: names the id that it had first, without giving it away
-	Fields    []RawField // in no order, each name once
+	Rotated   time.Time  // when it last got a new id by its age; zero: never
+	Origin    string     // printable ASCII, "" unless it was rotated: identifies its first id without revealing it
+	Fields    []RawField // in any order, each name once; may be empty
 
-	// Owner is what an [Indexer] finds the record by: printable ASCII without spaces, at most 1,024 bytes, or "". Device is
-	// the User-Agent that made the session, valid UTF-8 of at most 256 bytes, or "". Without [Config.IndexBy] both are "".
+	// Owner is what an [Indexer] finds the record by: printable ASCII without spaces, at most 1,024 bytes, or "".
+	// Device is the User-Agent that created the session: valid UTF-8, at most 256 bytes, or "". Both are "" without
+	// [Config.IndexBy].
 	Owner, Device string
 
-	// DeviceKey is the key that the session is bound to, and more: printable ASCII without spaces, at most 1,024 bytes, or ""
-	// for none. Without [Config.DeviceBound] it is "". Only a [DeviceKeeper] has to keep it.
+	// DeviceKey is the key the session is bound to: printable ASCII without spaces, at most 1,024 bytes, or "". It is ""
+	// without [Config.DeviceBound]. Only a [DeviceKeeper] must store it.
 	DeviceKey string
+
+	legacy *legacy // of the content of a secure cookie, if it was imported
 
 	owned time.Time // since when Redis has it under its Owner
 
-	// Mark is for the backend's own use: who takes the record, or that it has ended. nil for most, and for a record that
-	// Create is given. It is replaced, never changed.
+	// Mark says that the record is taken or has ended. Only the backend uses it: it stores what [Ending.Apply] makes
+	// of it, and Load returns it while the record is taken. It is nil in most records, and in those passed to Create.
+	// A Mark is never modified, only replaced.
 	Mark *Mark
 
-	// Version is for the backend's own use: what it needs in Change.Seen to recognise the state that it returned.
-	// It may stay empty.
+	// Version is for the backend alone: whatever it needs to recognize, in Change.Seen, a state that it has returned.
+	// It may be empty.
 	Version string
 }
 
-// A RawField is a field with its encoded value, which is not nil. Its name is any valid UTF-8 text of 1 to 256 bytes.
+// A RawField is a field and its encoded value, which may be empty but is not nil. The name is valid UTF-8 of 1 to 256
+// bytes.
 type RawField struct {
 	Name  string
 	Value []byte
 }
 
-// A Change is what [Backend.Update] does to a record. Set and Delete name different fields. With neither, it only moves
-// the expiry (a touch).
+// A Change is what [Backend.Update] does to a record. Set and Delete name different fields. If both are empty, the
+// change only moves the expiry (a touch).
 type Change struct {
-	Set    []RawField // gives these fields these values, and sets Saved to Now
-	Delete []string   // removes these fields; that one is absent is no error, and sets Saved to Now
-	Match  []RawField // applies only if these fields have exactly these values in the store, nil for absent
+	Set    []RawField // sets these fields; if not empty, Saved becomes Now
+	Delete []string   // removes these fields, whether or not they exist; if not empty, Saved becomes Now
+
+	// Match is a condition: the change applies only if these fields have exactly these values in the store. A nil value
+	// means that the field is absent, an empty one that it is there and empty.
+	Match []RawField
 
 	Permanent *bool   // if not nil, replaces the record's flag
 	Owner     *string // if not nil, replaces the record's Owner
 
-	// DeviceKey, if it is not "", is the record's from now on. If the record has another one already, the change is an
+	// DeviceKey, if it is not "", becomes the record's. If the record has another one already, the change is an
 	// [ErrConflict].
 	DeviceKey string
 
-	// Expires is the record's new expiry, unless the stored one holds:
+	// Expires is the new expiry, subject to these rules:
 	//
-	//	no field is left after the change         the stored one, but at most EmptyGrace from Now
-	//	no field before, or Permanent is not nil  Expires
-	//	Expires is later than the stored one      Expires
-	//	earlier, Exact, and still as in Seen      Expires
-	//	earlier                                   the stored one
+	//	Fields left by the change                        The record then expires at
+	//	none                                             the stored time, but at most EmptyGrace from Now
+	//	some, and: there were none before,               Expires
+	//	  or Permanent is not nil, or Exact applies
+	//	some, otherwise                                  the later of Expires and the stored time
 	//
-	// So an empty record soon goes, while a request that still adds a field finds it.
+	// So an emptied record soon expires, and a request that adds a field in the meantime still finds it.
 	Expires time.Time
 
-	// Exact lets Expires hold although it is earlier, if expiry (to the millisecond) and flag of the record are those of
-	// Seen. Otherwise another request has set the record's end meanwhile, and perhaps knew better.
+	// Exact applies if the record's expiry (to the millisecond) and flag are those of Seen, and makes Expires count
+	// even if it is earlier. Otherwise another request has moved the expiry in the meantime, and that stands.
 	Exact bool
 
-	Now  time.Time // what counts as now
-	Seen *Record   // the record as the caller last knew it, with its Version; may be nil
+	Now  time.Time // the current time, instead of the backend's own clock
+	Seen *Record   // a hint: the record as the caller last knew it, with its Version; may be nil or out of date
 }
 
-// How long a record that is gone leaves a trace.
+// How long a record can be found after it is gone.
 const (
-	EmptyGrace = time.Minute // a record lives on for so long after its last field has gone
-	EndGrace   = time.Minute // an ended record is told apart from one that never was
+	EmptyGrace = time.Minute // how long a record lives on after it has lost its last field
+	EndGrace   = time.Minute // how long an ended record is told apart from one that never existed
 )
 
-// TakeGrace is how long a take holds, if the one who took the record is not heard of again. It is less than the usual
-// Timeout, so that those who wait for the record get it then.
+// TakeGrace is how long a take lasts if its owner disappears. It is less than the default [Options.Timeout], so that a
+// request that waits for the record gets it.
 const TakeGrace = 3 * time.Second
 
-// An Ending is one step of [Backend.End]. A renewal takes the record that it replaces, then ends it or, if the commit
-// fails, releases it. A record that is taken is still loaded by others; who wants to change it waits. To end a session
-// at once takes no Token, and wins over a renewal that has not ended it yet.
+// An Ending is one step of [Backend.End]. A renewal takes the record it replaces, and then ends it or, if the commit
+// fails, releases it. A taken record can still be loaded, but a request that wants to change it waits. An Ending
+// without a Token ends the session at once, and overrides a renewal in progress.
 type Ending struct {
 	Step  EndStep   // what to do
-	Token string    // of who takes the record, printable ASCII; "" ends it whoever has it. It names what comes next
-	Next  string    // printable ASCII and spaces, at most 1,024 bytes: what the record has become, for [EndedError]
-	Now   time.Time // what counts as now
-	Seen  *Record   // the record as the caller last knew it, with its Version; may be nil
+	Token string    // who takes the record, printable ASCII; only StepEnd may have "", which overrides any take
+	Next  string    // what the record has become, for [EndedError]: printable ASCII and spaces, at most 1,024 bytes
+	Now   time.Time // the current time, instead of the backend's own clock
+	Seen  *Record   // a hint: the record as the caller last knew it, with its Version; may be nil or out of date
 }
 
 // EndStep is what an [Ending] does.
 type EndStep uint8
 
 const (
-	StepTake    EndStep = iota // marks the record, and returns it as it is; once more for the same Token
-	StepRelease                // undoes StepTake or StepEnd of that Token, else it does nothing
-	StepEnd                    // ends the record, which that Token has taken or ended; with "", ends any
+	StepTake    EndStep = iota // takes the record for Token and returns it; may be repeated with the same Token
+	StepRelease                // undoes a StepTake or StepEnd with the same Token; otherwise does nothing
+	StepEnd                    // ends the record that Token has taken; without a Token, ends any record
 )
 
 // A Mark is what [Ending.Apply] leaves in a record.
 type Mark struct {
-	Token string    // of who takes or has ended the record; "" if nobody may bring it back
-	Ended bool      // it is ended, and not only taken
+	Token string    // who has taken or ended the record; "" if it cannot be released
+	Ended bool      // whether it has ended, or is only taken
 	At    time.Time // if taken, when that lapses; if ended, when the record would have expired
 	Next  string    // if ended, Ending.Next
 }
 
-// live returns nil if r is a record at that time, taken or not, and else the error of Load.
+// live returns nil if r exists at that time, taken or not, and otherwise the error of Load.
 func (r *Record) live(now time.Time) error {
 	switch {
 	case !r.Expires.After(now):
@@ -213,13 +246,13 @@ func (r *Record) live(now time.Time) error {
 	return nil
 }
 
-// taken reports whether somebody is about to end r.
+// taken reports whether somebody is about to end r: a take lapses.
 func (r *Record) taken(now time.Time) bool {
 	return r.Mark != nil && !r.Mark.Ended && r.Mark.At.After(now)
 }
 
-// Apply makes the step in r, which it alters also when it returns an [*EndedError]. With [ErrTaken] and other errors it
-// leaves r alone. It is the rule of [Backend.End] as code.
+// Apply makes the step on r. It defines [Backend.End] in Go, for backends that change records in this process. If it
+// returns nil or an [*EndedError], r must be stored; after any other error it is unchanged.
 func (e *Ending) Apply(r *Record) error {
 	mine := r.Mark != nil && r.Mark.Token == e.Token && e.Token != ""
 	err := r.live(e.Now)
@@ -256,7 +289,7 @@ func (e *Ending) Apply(r *Record) error {
 	return ErrTaken
 }
 
-// String gives the mark as Redis and Firestore keep it: "t TOKEN MILLISECONDS" or "e TOKEN MILLISECONDS NEXT".
+// String returns the mark as Redis and Firestore store it: "t TOKEN MILLISECONDS" or "e TOKEN MILLISECONDS NEXT".
 func (m *Mark) String() string {
 	kind, token := "t", m.Token
 	if m.Ended {
@@ -272,7 +305,7 @@ func (m *Mark) String() string {
 	return text
 }
 
-// parseMark undoes [Mark.String].
+// parseMark is the inverse of [Mark.String].
 func parseMark(text string) (*Mark, bool) {
 	part := strings.SplitN(text, " ", 4)
 	if len(part) < 3 || part[0] != "t" && part[0] != "e" {
@@ -289,15 +322,19 @@ func parseMark(text string) (*Mark, bool) {
 	return m, err == nil
 }
 
-// A Result tells what [Backend.Update] found and made.
+// A Result is what [Backend.Update] has done to a record.
 type Result struct {
-	Empty    bool      // the record has no field now
-	Refilled bool      // it had none before and has one now
-	Expires  time.Time // of the record, as it is now
-	Version  string    // the new Record.Version, if the backend uses it and the record was as Seen; else ""
+	Empty bool // the record has no fields now, so the browser is told to drop the cookie
+
+	// Refilled means that the record had no fields before the change, and has some now. The request that removed the
+	// last one has told the browser to drop the cookie, so the cookie must be sent again.
+	Refilled bool
+
+	Expires time.Time // the record's expiry now
+	Version string    // the new Record.Version, if the backend uses it and the record was as in Seen; otherwise ""
 }
 
-// replace gives r the flag, the owner and the key that the change says.
+// replace sets the flag, the owner and the device's key of r, if the change does.
 func (c *Change) replace(r *Record) {
 	if c.Permanent != nil {
 		r.Permanent = *c.Permanent
@@ -310,8 +347,8 @@ func (c *Change) replace(r *Record) {
 	}
 }
 
-// Apply makes the change to r, which it alters, or returns the error of [Backend.Update] and leaves r alone. It is the rule
-// of Update as code, for backends that change records in this process.
+// Apply applies the change to r, or returns the error of [Backend.Update] and leaves r unchanged. It defines Update in
+// Go, for backends that change records in this process. It may modify r.Fields in place.
 func (c *Change) Apply(r *Record) (Result, error) {
 	if err := r.live(c.Now); err != nil {
 		return Result{}, err
@@ -319,7 +356,7 @@ func (c *Change) Apply(r *Record) (Result, error) {
 	if r.taken(c.Now) {
 		return Result{}, ErrTaken
 	}
-	var index map[string]int // of the fields, if the change has many: time must not grow with the square of its size
+	var index map[string]int // of r.Fields, if the change is large: the time must not grow with the square of its size
 	if len(c.Match)+len(c.Set) > fewNames {
 		index = make(map[string]int, len(r.Fields)+len(c.Set))
 		for i, f := range r.Fields {
@@ -374,7 +411,7 @@ func (c *Change) Apply(r *Record) (Result, error) {
 	return Result{Empty: after == 0, Refilled: before == 0 && after > 0, Expires: r.Expires}, nil
 }
 
-// delete removes from r the fields that c deletes.
+// delete removes c.Delete from r.
 func (c *Change) delete(r *Record) {
 	if len(c.Delete) == 0 {
 		return
@@ -390,23 +427,23 @@ func (c *Change) delete(r *Record) {
 	r.Fields = slices.DeleteFunc(r.Fields, gone)
 }
 
-// wallNow is the time as records keep it: to the millisecond, and without the monotonic clock, which stands still while a
-// machine sleeps.
+// wallNow returns the time as records store it: to the millisecond, and without the monotonic clock, which stands still
+// while a machine sleeps.
 func wallNow() time.Time { return time.Now().Truncate(time.Millisecond) }
 
-// A sessionName is what names one session: its id, which only the visitor has, and the key of its record.
+// A sessionName identifies a session: by its id, which only the visitor has, and by the key of its record.
 type sessionName struct{ id, key string }
 
-// nameOf gives the key to an id: the only trace of the id that a backend sees. A stolen store opens no session, because
-// nobody finds an id from its SHA-256.
+// nameOf adds the key to an id. The key is all that a backend sees of the id, so a stolen store opens no session:
+// nobody can compute an id from its SHA-256.
 func (c *cookie) nameOf(id string) sessionName {
 	sum := sha256.Sum256(append(make([]byte, 0, 64), id...))
-	b := make([]byte, 0, 256) // on the stack, and so mostly all of it
+	b := make([]byte, 0, 256) // on the stack, and long enough for usual names
 	b = append(append(append(b, c.KeyPrefix...), c.CookieName...), ':')
 	return sessionName{id, string(hex.AppendEncode(b, sum[:]))}
 }
 
-// backendName is what Describe and the logs call a backend.
+// backendName is the name of a backend in Describe, events and logs.
 func backendName(b Backend) string {
 	if s, ok := b.(fmt.Stringer); ok {
 		return s.String()
@@ -414,7 +451,7 @@ func backendName(b Backend) string {
 	return fmt.Sprintf("%T", b)
 }
 
-// sameBackend reports whether two backends keep their records in one place.
+// sameBackend reports whether two backends share one store.
 func sameBackend(a, b Backend) bool {
 	type placed interface{ client() any }
 	if a, ok := a.(placed); ok {

@@ -7,7 +7,11 @@ import (
 )
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	for _, b := range backends {
-		t.Run(b.name, func(t *testing.T) { sessplustest.TestBackend(t, b.open) })
+		t.Run(b.name, func(t *testing.T) {
+			t.Parallel()
+			sessplustest.TestBackend(t, b.open)
+		})
 	}
 }

@@ -31,8 +31,8 @@ func varies(lines []string) bool {
 	return false
 }
 
-// noteSetCookie keeps a response that sets a session out of shared caches. What the handler says of caching stays, but for
-// what lets those keep it: then this reports true.
+// noteSetCookie keeps a response that sets a session out of shared caches. What the handler says of caching stays, but
+// for what lets those keep it: then this reports true.
 func (s *Session) noteSetCookie(h http.Header) (changed bool) {
 	own := false
 	rest := []string{"private"}
@@ -65,8 +65,8 @@ func personal(h http.Header) bool {
 	return varies(h["Vary"])
 }
 
-// directives yields those of a Cache-Control header, each with its name in lower case: RFC 9111 section 5.2. An argument in
-// quotes may have commas.
+// directives yields those of a Cache-Control header, each with its name in lower case: RFC 9111 section 5.2. An
+// argument in quotes may have commas.
 func directives(lines []string) iter.Seq2[string, string] {
 	return func(yield func(name, directive string) bool) {
 		for _, line := range lines {

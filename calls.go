@@ -12,14 +12,14 @@ import (
 	"time"
 )
 
-// A batcher is a Backend that makes the calls of all cookies with an equal client in one round trip, and keeps to the
-// timeout by itself. From the context of the request it takes the values, and not the end.
+// A batcher is a Backend that makes the calls of all cookies with the same client in one round trip, and applies the
+// timeout itself. It uses the values of the request's context, but not its cancellation.
 type batcher interface {
 	client() any // comparable
 	doAll(request context.Context, timeout time.Duration, calls []*call)
 }
 
-// A call is one call of a Backend for one cookie of a request, with its answer.
+// A call is one call of a Backend for one cookie of a request, and its result.
 type call struct {
 	part        *part
 	sessionName // of the record; without the id where that plays no part
@@ -38,9 +38,9 @@ type call struct {
 	asked   string // the key that an ending began with
 	named   string // the handle that names the session, if a program has given one
 	op      op
-	patient bool // waits while somebody else has taken the record
-	still   bool // does not go on to what the record has become
-	moved   bool // it went on, and has the name of what the record has become
+	patient bool // wait while somebody else has taken the record
+	still   bool // do not follow the record to what it has become
+	moved   bool // it has followed a rotation, and has the new name
 	hops    uint8
 }
 
@@ -57,7 +57,7 @@ const (
 	opForget
 )
 
-// do makes the call at its backend.
+// do makes the call.
 func (c *call) do(ctx context.Context) {
 	b := c.part.Backend
 	switch c.op {
@@ -75,9 +75,9 @@ func (c *call) do(ctx context.Context) {
 	}
 }
 
-// run makes the calls, all side by side and those to one client in one round trip, within the Timeout. The error of a
-// call then matches ErrUnavailable, unless it is one that Backend names. A call goes on to what an ended record has become,
-// if it concerns that as well, and one that is patient waits for a record that is taken.
+// run makes the calls concurrently, those to one client in one round trip, within the Timeout. Errors that Backend does
+// not name match ErrUnavailable afterwards. A call follows an ended record to what that has become, if it concerns it
+// as well, and a patient call waits for a record that is taken.
 func (s *Session) run(calls []*call) {
 	var until time.Time
 	for len(calls) > 0 {
@@ -101,10 +101,10 @@ func (s *Session) run(calls []*call) {
 	}
 }
 
-// takenPause is how long a call waits at most before it asks again for a record that is taken.
+// takenPause is the longest pause before a call for a record that is taken is repeated.
 const takenPause = 5 * time.Millisecond
 
-// again returns those of the calls that are to be made once more.
+// again returns the calls that are to be made once more.
 func again(calls []*call) (list []*call) {
 	for _, c := range calls {
 		switch {
@@ -129,7 +129,7 @@ func endedBy(err error) *EndedError {
 	return e
 }
 
-// nextKey returns the key of what the record has become that was ended, as the error says, or "".
+// nextKey returns the key of what an ended record has become, according to the error, or "".
 func nextKey(err error) string {
 	ended := endedBy(err)
 	if ended == nil {
@@ -139,13 +139,13 @@ func nextKey(err error) string {
 	return key
 }
 
-// maxHops is how often a record may have been renewed or rotated within EndGrace for its first id to lead to it. Who does
-// that oftener than once a second has no sessions, but a loop.
+// maxHops is how many renewals or rotations a call follows. A record can have more within EndGrace only if something
+// renews it in a loop.
 const maxHops = 100
 
-// follow turns the call to what an ended record has become. A logout ends what a renewal or rotation beside it has made, and
-// who knows a session by its handle wants it under whatever id. A visitor's calls go on only from an id that was rotated,
-// which for EndGrace is another name of the same session.
+// follow redirects the call to what an ended record has become. A logout also ends what a concurrent renewal or
+// rotation has created, and a handle names the session under whatever id. The call of a visitor follows rotations only:
+// for EndGrace the old id is another name of the same session, whereas an id from before a renewal must open nothing.
 func (c *call) follow(next string) bool {
 	key, sealed, rotated := strings.Cut(next, " ")
 	switch {
@@ -197,8 +197,8 @@ func (s *Session) runOnce(calls []*call) {
 	returned = true
 }
 
-// endOf calls f, and tells how it ended: nil when it returned, else a function that does the same where it is called. A panic
-// in a goroutine of ours would end the process; net/http expects it in the request's own.
+// endOf calls f and tells how it ended: with nil if it returned, otherwise with a function that panics or exits the
+// same way. A panic in a goroutine of ours would end the process; in the request's own goroutine, net/http recovers it.
 func endOf(f func(), tell func(end func())) {
 	end := runtime.Goexit
 	defer func() {
@@ -211,7 +211,7 @@ func endOf(f func(), tell func(end func())) {
 	end = nil
 }
 
-// group splits the calls by the client that can make them together.
+// group groups the calls by the client that can make them together.
 func group(calls []*call) [][]*call {
 	var groups [][]*call
 next:
@@ -260,11 +260,12 @@ func (s *Session) runGroup(calls []*call) {
 	}
 }
 
-// deadlineShare is which part of the timeout the end of a call may come early.
+// deadlineShare is for clients that give up a little early: a call that took all but this fraction of the timeout has
+// run into it.
 const deadlineShare = 64
 
-// A backend that let a call run into the Timeout gets no other one from the same request, so that a server which hangs
-// costs the Timeout once. What the program asks for by Save and Reload is tried again.
+// A backend that let a call run into the Timeout gets no further calls from the same request, so that a server that
+// hangs costs the Timeout once. Save and Reload, which the program calls explicitly, try it again.
 
 func (s *Session) isHung(p *part) bool {
 	s.mu.Lock()

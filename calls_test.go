@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -48,6 +47,7 @@ var ways = map[string]func(){
 // SPEC 6.8, 5.6: one of several calls ends the goroutine that makes it, whichever that is; the others still end before the
 // request does.
 func TestPanicOfOneOfSeveralCalls(t *testing.T) {
+	t.Parallel()
 	for way, quit := range ways {
 		for quits := range 3 {
 			for _, op := range []string{"load", "create"} {
@@ -146,15 +146,21 @@ func newQuittingHook() *quittingHook {
 // SPEC 5.6: a hook that panics ends the request, not the process: in the goroutine of the request while that waits, and in
 // nobody's afterwards.
 func TestPanicOfAHookEndsTheRequestOnly(t *testing.T) {
+	t.Parallel()
+	slow(t)
 	const env = "SESSPLUS_TEST_HOOK"
 	if os.Getenv(env) == "" {
+		run := "-test.run=^" + t.Name() + "$"
 		for kind := range patientClients {
 			for way := range ways {
-				cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=60s")
-				cmd.Env = append(os.Environ(), env+"="+kind+"/"+way)
-				if out, err := cmd.CombinedOutput(); err != nil {
-					t.Errorf("%s, %s: the process ended with %v: %.500s", kind, way, err, bytes.TrimSpace(out))
-				}
+				t.Run(kind+"/"+way, func(t *testing.T) {
+					t.Parallel()
+					cmd := exec.CommandContext(t.Context(), os.Args[0], run, "-test.timeout=60s")
+					cmd.Env = append(os.Environ(), env+"="+kind+"/"+way)
+					if out, err := cmd.CombinedOutput(); err != nil {
+						t.Errorf("the process ended with %v: %.500s", err, bytes.TrimSpace(out))
+					}
+				})
 			}
 		}
 		return
@@ -221,7 +227,7 @@ func TestCallsLeftToThemselvesAreBounded(t *testing.T) {
 				req, _ := http.NewRequestWithContext(ctx, "GET", c.URL+"/?n=none", nil)
 				req.Header.Set("Cookie", "s="+id)
 				start := time.Now()
-				res, err := http.DefaultClient.Do(req)
+				res, err := c.Server.Client().Do(req)
 				if err != nil {
 					t.Errorf("no answer: %v", err)
 					return 0, 0
@@ -240,7 +246,7 @@ func TestCallsLeftToThemselvesAreBounded(t *testing.T) {
 					})
 				}
 				wg.Wait()
-				peak = max(peak, len(callsUnderWay()))
+				peak = max(peak, len(callsUnderWay(t)))
 			}
 			if peak < most*9/10 || peak > most {
 				t.Errorf("%d calls are under way, want %d at most, and nearly so many", peak, most)
@@ -253,18 +259,14 @@ func TestCallsLeftToThemselvesAreBounded(t *testing.T) {
 			}
 			server.Resume()
 			c.eventually(c.client, wantUser(t, "ann"))
-			servers.WaitFor(t, "no goroutine is left", 30*time.Second, func() bool { return len(callsUnderWay()) == 0 })
+			servers.WaitFor(t, "no goroutine is left", 30*time.Second, func() bool { return len(callsUnderWay(t)) == 0 })
 			c.mustAsk(c.client, wantUser(t, "ann"))
 		})
 	}
 }
 
 // callsUnderWay are the goroutines in which a call to Redis may be left to itself.
-func callsUnderWay() []string {
-	buf := make([]byte, 64<<20)
-	stacks := strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n")
-	return slices.DeleteFunc(stacks, func(s string) bool { return !strings.Contains(s, "exchange(") })
-}
+func callsUnderWay(t testing.TB) []string { return goroutines(t, "exchange+0x") }
 
 // SPEC 9.1: a burst of requests is no outage, at whatever client.
 func TestBurstAtAPatientClient(t *testing.T) {
@@ -476,6 +478,7 @@ func TestConfigsOnOneRedisClientShareRoundTrips(t *testing.T) {
 			s.with(func(s *sessplus.Session) { setThree(s, 1) }) // Redis learns the scripts
 			s.with(func(s *sessplus.Session) { setThree(s, 2) })
 			s.with(func(s *sessplus.Session) { s.Set("c0", 3) }) // go-redis has other connections for single commands
+			s.with(func(s *sessplus.Session) { s.Destroy() })
 			s.client = s.visitor()
 			for _, step := range []struct {
 				name       string

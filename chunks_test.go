@@ -82,7 +82,7 @@ func TestChunksThatAreLeftAlone(t *testing.T) {
 	defer server.Close()
 	req, _ := http.NewRequest("GET", server.URL, nil)
 	req.Header.Set("Cookie", "s.1=AAAAAAAA.BBBB; s.19=AAAAAAAA.BBBB; s.20=AAAAAAAA.BBBB; s.01=AAAAAAAA.BBBB; s.x=AAAAAAAA.BBBB")
-	res, err := http.DefaultClient.Do(req)
+	res, err := server.Client().Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -336,7 +336,7 @@ func TestStrayChunkDoesNotShadowTheGoodOne(t *testing.T) {
 	c.handlers.Store("stray", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { wantUser(t, "ann")(sessplus.Get(r)) }))
 	req, _ := http.NewRequest("GET", c.URL+"/?n=stray", nil)
 	req.Header.Set("Cookie", fmt.Sprintf("s.1=stray; s=%s; s.2=AAAAAAAA.stray; s.1=%s; s.2=%s", jar["s"], jar["s.1"], jar["s.2"]))
-	res, err := http.DefaultClient.Do(req)
+	res, err := c.Server.Client().Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,20 +12,20 @@ import (
 	"unicode/utf8"
 )
 
-// A Codec turns the value of a field into bytes and back. It is called concurrently. Equal values should give equal
-// bytes: a field that is set to the bytes that it already has is not saved. Unmarshal into a *any decides the types
-// that [Session.Get] gives. Neither may keep or change the slices that pass through it.
+// A Codec encodes and decodes the values of fields. Its methods are called concurrently, and must not retain or modify
+// the slices they are passed or return. Equal values should encode to equal bytes, because a field that is set to the
+// bytes it already has is not saved. Unmarshal into a *any determines the types that [Session.Get] returns.
 //
-// The text of its errors reaches nobody, because such errors quote what they read. The JSON codec takes stored text
-// that is no JSON, and does not begin with {, [ or ", as that text: a person has typed it. Another codec does as it
-// likes.
+// The texts of its errors are shown to nobody, because such errors quote what they read. The JSON codec reads stored
+// text that is not JSON, and does not begin with {, [ or ", as that text, because a person has typed it in the store.
 type Codec interface {
 	Marshal(v any) ([]byte, error)
 	Unmarshal(data []byte, v any) error
 }
 
-// jsonCodec is encoding/json, except that whole numbers become int64 in an any, a map or a list of any, or uint64 where only
-// that fits, so that no digit is lost, and that what it would silently change or drop is an error (see marshalKept).
+// jsonCodec is encoding/json, except that whole numbers become int64 in an any, a map or a list of any, or uint64 where
+// only that fits, so that no digit is lost, and that what it would silently change or drop is an error (see
+// marshalKept).
 type jsonCodec struct{}
 
 func (jsonCodec) Marshal(v any) ([]byte, error) {
@@ -48,12 +48,12 @@ func (jsonCodec) Marshal(v any) ([]byte, error) {
 	return marshalKept(v)
 }
 
-// decodeAny decodes into what the codec gives for an any.
+// decodeAny decodes into an any.
 func decodeAny(c Codec, data []byte) (any, error) {
 	if _, ok := c.(jsonCodec); ok {
 		return unmarshalAny(data)
 	}
-	var v any // in the heap, which the codec of most programs is spared
+	var v any // escapes to the heap, unlike with the JSON codec
 	err := c.Unmarshal(data, &v)
 	return v, err
 }

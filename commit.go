@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// commit saves everything dirty, and keeps the Set-Cookie lines until the headers go; once they have gone it saves what needs
-// none. With last, they go now. With again, what could not be saved before is tried once more. fatal is why the response cannot
-// be what the handler wants; soft is what was lost with an Optional backend.
+// commit saves everything dirty, and keeps the Set-Cookie lines until the headers are sent; after that it only saves
+// what needs none. With last, the headers are sent now. With again, saves that have failed before are tried once more.
+// fatal is why the handler's response cannot be sent; soft is what was lost with an Optional backend.
 func (s *Session) commit(last, again bool) (fatal, soft error) {
 	s.saving.Lock()
 	defer s.saving.Unlock()
@@ -48,8 +48,8 @@ func (s *Session) begin(last, again bool) (saves []*save, now time.Time, late bo
 	return saves, now, s.sent, err
 }
 
-// over notes that the handler has returned. It reports whether there may be something to save since the last commit: the
-// session was read or changed, or an idle timeout may be due to be moved.
+// over notes that the handler has returned. It reports whether there may be something to save since the last commit,
+// because the session was read or changed, or because an expiry may be due to be moved.
 func (s *Session) over() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -57,8 +57,8 @@ func (s *Session) over() bool {
 	return s.uses != s.saved || s.m.ages
 }
 
-// conclude takes over what was saved. It touches the header only with last, in the goroutine that answers: a Save may run
-// beside a handler that sets headers.
+// conclude takes over what was saved. It modifies the header only with last, in the goroutine that responds, because a
+// Save in another goroutine may run while the handler sets headers.
 func (s *Session) conclude(saves []*save, err error, now time.Time, last bool) (fatal, soft error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -86,8 +86,8 @@ func (s *Session) conclude(saves []*save, err error, now time.Time, last bool) (
 	return fatal, soft
 }
 
-// writeHeader puts into the header, as it goes, the Set-Cookie lines of all commits, and what caches must know of a response
-// that depends on sessions, or sets one. Lines that are there already stay alone. It lets go of s.mu, last, to log.
+// writeHeader adds to the header the Set-Cookie lines of all commits that are not there already, and what caches must
+// know of a response that depends on sessions or sets one. At its end it may release s.mu, to log.
 func (s *Session) writeHeader(h http.Header) {
 	if s.uses > 0 {
 		s.noteUse(h)
@@ -113,6 +113,9 @@ func (s *Session) writeHeader(h http.Header) {
 		}
 	}
 	s.offerRegistrations(h)
+	if sets {
+		s.noteUse(h)
+	}
 	s.open = s.open && s.uses == 0 && !personal(h)
 	public := sets && s.noteSetCookie(h)
 	if sets {
@@ -125,7 +128,8 @@ func (s *Session) writeHeader(h http.Header) {
 	}
 }
 
-// answerInstead writes the header for the answer of an ErrorHandler, which may have cleared what a commit has written.
+// answerInstead writes the header for the response of an ErrorHandler, which may have cleared what a commit has
+// written.
 func (s *Session) answerInstead() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -133,7 +137,8 @@ func (s *Session) answerInstead() {
 	s.writeHeader(s.w.Header())
 }
 
-// passBy lets a response go out with which nothing is saved: of a handler that panicked, or with a status of 500 or more.
+// passBy lets a response begin without saving anything: after a panic, or with a status of 500 or more. What Save has
+// saved before is still announced to the browser.
 func (s *Session) passBy() {
 	s.saving.Lock()
 	defer s.saving.Unlock()
@@ -145,9 +150,9 @@ func (s *Session) passBy() {
 	}
 }
 
-// carryOut makes the calls of the saves: first all that create, change and end, and those that take the old records of
-// renewed sessions; then those that end the old records, so that a failure leaves them as they were. With an error nothing
-// is saved, but what was destroyed goes all the same: a logout does not depend on the rest of the request.
+// carryOut makes the calls of the saves: first those that create, change and end records, and take the old records of
+// renewed sessions; then those that end the old records, so that a failure leaves them as they were. With an error
+// nothing is saved, but what was destroyed still ends: a logout does not depend on the rest of the request.
 func (s *Session) carryOut(saves []*save, err error) []*save {
 	var calls []*call
 	for _, v := range saves {
@@ -166,6 +171,9 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 		}
 	}()
 	s.run(calls)
+	for _, v := range saves {
+		s.forsake(v)
+	}
 	s.unfile(saves)
 	s.redraw(saves)
 	for _, v := range saves {
@@ -177,6 +185,9 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 	}
 	failed := err != nil || slices.ContainsFunc(saves, (*save).fails)
 	s.undo(saves, failed)
+	if !failed {
+		saves = s.removeMoved(saves)
+	}
 	if !failed && !s.bundle.stuck(saves) {
 		s.rotate(saves)
 	}
@@ -184,8 +195,8 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 	return saves
 }
 
-// putBack makes the plan of a commit that has panicked one of the next commit again. What it has done at the backends is
-// undone as far as that goes.
+// putBack returns the plan of a commit that has panicked to the next commit, and undoes what the backends have done, as
+// far as possible.
 func (s *Session) putBack(saves []*save) {
 	s.mu.Lock()
 	for _, v := range saves {
@@ -202,7 +213,8 @@ func (s *Session) putBack(saves []*save) {
 	s.undo(saves, true)
 }
 
-// doubts notes that what was to be changed in the store may have been changed there, or not: to set it back is a change, too.
+// doubts notes that a change whose reply was lost may have been made, or not. So setting a field back to its old value
+// counts as a change, too.
 func (v *save) doubts() {
 	if v.main == nil || v.main.op != opUpdate || v.main.err != nil && !errors.Is(v.main.err, ErrUnavailable) {
 		return
@@ -218,7 +230,7 @@ func (v *save) doubts() {
 // maxDraws is how many ids are drawn for one session.
 const maxDraws = 8
 
-// redraw creates records under other ids, where there was one under the id drawn: it is somebody else's.
+// redraw creates records under other ids if there was one under the id that was drawn: that is somebody else's.
 func (s *Session) redraw(saves []*save) {
 	for range maxDraws {
 		var calls []*call
@@ -236,7 +248,8 @@ func (s *Session) redraw(saves []*save) {
 	}
 }
 
-// reseal writes anew the secure cookies that this commit binds to the session of v.
+// reseal seals the secure cookies again that this commit binds to the session of v, because its id or its fate is
+// another one than planned.
 func (s *Session) reseal(v *save, saves []*save) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -254,7 +267,7 @@ func (s *Session) reseal(v *save, saves []*save) {
 	}
 }
 
-// check takes the errors of the first calls.
+// check takes over the results of the first calls.
 func (v *save) check(made bool) {
 	p := v.part
 	for _, d := range v.deletes {
@@ -287,14 +300,14 @@ func (v *save) check(made bool) {
 	}
 }
 
-// astray reports whether the end of a record found nothing where it should be: the session may live on under another id,
-// if it was rotated so long ago that nothing tells so any more.
+// astray reports whether there was nothing to end where a record should have been. The session may live on under
+// another id, if it was rotated so long ago that the tombstone is gone.
 func (c *call) astray() bool {
 	seen := c.ending.Seen
 	return c.part.RotateEvery > 0 && errors.Is(c.err, ErrNoRecord) && endedBy(c.err) == nil && seen != nil && seen.Expires.After(c.ending.Now)
 }
 
-// endBound lets cookies that are bound to a session go with it when its last field has gone.
+// endBound drops the cookies that are bound to a session which has just lost its last field.
 func (s *Session) endBound(saves []*save) []*save {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -302,7 +315,7 @@ func (s *Session) endBound(saves []*save) []*save {
 		return saves // an Edit sees no cookies
 	}
 	for _, b := range saves {
-		if !b.written || b.does.reads() || !b.main.result.Empty {
+		if !b.written || b.main == nil || b.does.reads() || !b.main.result.Empty {
 			continue
 		}
 		for i := range s.parts {
@@ -324,9 +337,9 @@ func (s *Session) endBound(saves []*save) []*save {
 	return saves
 }
 
-// undo ends the records that were created for nothing, because no cookie will name them, and gives back the old ones of
-// renewed sessions. It does what it can: what stays behind expires, and a take lapses. A cookie that is bound to a session
-// which could not be saved is not saved either.
+// undo ends the records that were created in vain, because no cookie will name them, and releases the old records of
+// renewed sessions. Its own failures do no harm: what stays behind expires, and a take lapses. A cookie that is bound
+// to a session which could not be saved is not sent either.
 func (s *Session) undo(saves []*save, failed bool) {
 	var calls []*call
 	for _, v := range saves {
@@ -349,7 +362,7 @@ func (s *Session) undo(saves []*save, failed bool) {
 	s.run(calls)
 }
 
-// outcome sums up the errors: those that the request fails with, and those that it does not.
+// outcome returns the errors that the request fails with, and those that it does not fail with.
 func (s *Session) outcome(saves []*save, err error) (fatal, soft error) {
 	var fatals, softs []error
 	if err != nil {
@@ -374,9 +387,15 @@ func (s *Session) outcome(saves []*save, err error) (fatal, soft error) {
 	return errors.Join(fatals...), errors.Join(softs...)
 }
 
-// takeOver brings the part up to date with what was saved.
+// takeOver brings the part up to date with what was saved. Other goroutines may have changed it meanwhile.
 func (v *save) takeOver(now time.Time, failed, late bool) {
 	p := v.part
+	if p.forsakes() && v.err == nil {
+		p.forsaken = nil
+	}
+	if p.sealer != nil && v.err == nil && !failed {
+		p.expelled = nil
+	}
 	for _, d := range v.deletes {
 		if d.err == nil || errors.Is(d.err, ErrNoRecord) {
 			p.ended = slices.DeleteFunc(p.ended, func(e ended) bool { return e.key == d.asked })
@@ -423,6 +442,7 @@ func (v *save) saved(now time.Time) {
 		p.content = content{}
 	case v.main == nil && p.sealer == nil:
 	case p.sealer != nil:
+		past := p.legacyAfter(now)
 		p.renew = false
 		p.resent()
 		if v.lost {
@@ -437,6 +457,7 @@ func (v *save) saved(now time.Time) {
 			p.rec = new(Record)
 		}
 		*p.rec = Record{Created: now, Saved: now, Expires: now.Add(p.contentAge(p.permanent)), Permanent: p.permanent}
+		p.rec.end(past)
 	case !v.creates():
 		v.main.change.update(p.rec, v.main.result)
 		p.doubt = p.doubt && v.main.change.Permanent == nil
@@ -467,8 +488,7 @@ func (v *save) saved(now time.Time) {
 	}
 }
 
-// update makes r the record as it is once the change is made. Its fields are kept up only for a backend that compares
-// them.
+// update makes r what the record is after the change. Its fields are updated only for a backend that compares versions.
 func (c *Change) update(r *Record, result Result) {
 	if r.Version != "" {
 		r.Fields = slices.Clone(r.Fields) // the others may be read yet
@@ -482,7 +502,7 @@ func (c *Change) update(r *Record, result Result) {
 	}
 }
 
-// report tells the log and the events what became of a save.
+// report tells the log and OnEvent the result of a save.
 func (s *Session) report(v *save) {
 	c := v.part.cookie
 	for _, d := range v.deletes {
@@ -511,7 +531,7 @@ func (s *Session) report(v *save) {
 			fields = v.main.record.Fields
 		}
 		s.event(c, v.does.kind(), v.main, fields)
-		if v.does == creates && v.send && !c.covers(s.uri) && !c.strayed.Swap(true) {
+		if v.does == creates && v.send && !c.covers(s.uri()) && !c.strayed.Swap(true) {
 			s.warn("sessplus: a session was made for a request outside of its Path, with which its cookie does not come back: "+
 				"a visitor who stays there gets another one with each request, unless a proxy in front changes paths", "cookie", c.CookieName, "path", c.Path)
 		}
@@ -524,7 +544,7 @@ func (s *Session) report(v *save) {
 	}
 }
 
-// reportMistake tells the events of an error for which a commit has saved nothing, unless it is that of a save.
+// reportMistake tells OnEvent the error for which a commit has saved nothing, unless report does: that of a save.
 func (s *Session) reportMistake(saves []*save, err error) {
 	if err == nil || slices.ContainsFunc(saves, func(v *save) bool { return v.err == err }) {
 		return
@@ -538,13 +558,14 @@ func (s *Session) reportMistake(saves []*save, err error) {
 	s.failed(c, EventSave, nil, err)
 }
 
-// Save commits now what the commit would save before the response. It may be called again, and by any goroutine: it does not
-// touch the response's header. The Set-Cookie headers of what it has saved are written when the response begins, whatever
-// becomes of that: a status of 500, a panic, a header that was cleared. After that a change that would need one is
-// [ErrHeadersSent], and the rest is saved. The error joins those of all cookies, also of Optional backends.
+// Save commits now, instead of before the response. It may be called more than once, and by any goroutine, because it
+// does not modify the response header: the Set-Cookie headers of what it has saved are written when the response
+// begins, even if the status is 500, the handler panics, or the header is cleared. After that, changes that need a
+// Set-Cookie header are [ErrHeadersSent], and all others are saved. The error joins those of all cookies, including
+// Optional ones.
 //
-// A response that begins past the writer of the middleware, in the one that its Unwrap returns, has no Set-Cookie headers. Of a
-// session from [Manager.Load] Save is the commit, and writes them to the header at once.
+// A response that bypasses the middleware's writer, by writing to the one that Unwrap returns, has no Set-Cookie
+// headers. For a session from [Manager.Load], Save is the commit, and writes to the header at once.
 func (s *Session) Save() error {
 	s.askAgain()
 	fatal, soft := s.commit(s.alone, true)

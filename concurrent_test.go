@@ -11,6 +11,7 @@ import (
 
 // SPEC 4.1
 func TestChangesOfDifferentFieldsAllStay(t *testing.T) {
+	t.Parallel()
 	const n = 16
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: time.Minute}, sessplus.Config{CookieName: "s", Backend: b}))

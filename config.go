@@ -13,109 +13,146 @@ import (
 	"time"
 )
 
-// Config is one cookie and the session behind it: which fields it owns, where they are kept, how the cookie is written
-// and how long both live. Only CookieName is required.
+// A Config describes one cookie and the session behind it: which fields it owns, where they are stored, how the cookie
+// is written, and how long both live. Only CookieName is required.
 type Config struct {
-	CookieName string  // required, unique; a token of RFC 6265
-	Backend    Backend // where the fields are kept; nil: SecureCookie(), in the cookie itself
+	CookieName string  // required, unique; a token (RFC 6265) of at most 256 bytes
+	Backend    Backend // where the fields are stored; nil: SecureCookie(), in the cookie itself
 	Fields     Fields  // which fields it owns; zero value: every field
 
-	Domain         string        // "": the host that set it, and no other; else "localhost" or two labels and more. Where both kinds came, a save expires that of the host
-	Path           string        // "": "/"; a session that is made for a request outside of it is logged, once
-	Secure         SecureMode    // zero value: SecureAuto; behind a proxy that ends TLS SecureAlways, or Options.SecureRequest
-	SameSite       http.SameSite // 0: Lax; http.SameSiteDefaultMode leaves the attribute out
-	ScriptReadable bool          // true leaves HttpOnly off, so that scripts, also injected ones, can read the cookie
+	// Domain is "" for a cookie that only the host that set it receives. Otherwise it is "localhost" or a domain of two
+	// labels or more, whose subdomains receive the cookie, too. If a request brings cookies of both kinds, a response
+	// that sets or drops the cookie expires the host's own.
+	Domain string
+
+	Path           string        // "": "/"; a session created by a request outside of Path is logged, once
+	Secure         SecureMode    // zero value: SecureAuto; behind a proxy that terminates TLS see Options.SecureRequest
+	SameSite       http.SameSite // 0: Lax; http.SameSiteDefaultMode omits the attribute
+	ScriptReadable bool          // omits HttpOnly, so that scripts, including injected ones, can read the cookie
 	Partitioned    bool          // one cookie per top-level site (CHIPS)
 
-	// MaxAge is how long the browser keeps the cookie, from a second to 400 days. 0: until the browser closes. The content of a
-	// secure cookie is good for as long from when it was last written, or for 30 days if this is 0.
+	// MaxAge is how long the browser keeps the cookie: one second to 400 days, or 0 for until it closes. The content of
+	// a secure cookie is valid for as long after it was last written, or for 30 days if MaxAge is 0.
 	MaxAge time.Duration
 
-	// MaxChunks is how many cookies a secure cookie may be split over: name, name.1, … 0 and 1: never split. What a larger
-	// one has left in the browser is expired by the next response that sets or drops the cookie.
+	// MaxChunks is the number of cookies that a secure cookie may be split over (name, name.1, …), at most 20. 0 and 1
+	// mean that it is never split. If MaxChunks is lowered, the next response that sets or drops the cookie expires the
+	// chunks that are left over.
 	MaxChunks int
 
-	// A deployment that changes one of these three moves the end of existing sessions, to earlier or later, at their next
-	// use.
-	Lifetime          time.Duration // of a record, from creation or renewal, a millisecond or more; 0: 24 h; <0: no absolute end, IdleTimeout needed. No meaning on a secure cookie
-	PermanentLifetime time.Duration // in place of Lifetime and MaxAge while the session is permanent, from a second to 400 days; 0: 31 days
-	IdleTimeout       time.Duration // a record ends if no request uses (reads or changes) it for this long; 0: none
+	// Lifetime is the time from the creation or renewal of a record to its end, at least a millisecond. 0 means 24
+	// hours. If it is negative there is no absolute end, and IdleTimeout is required. It does not apply to secure cookies.
+	//
+	// A deployment that changes Lifetime, PermanentLifetime or IdleTimeout also changes the end of existing sessions, at
+	// their next use.
+	Lifetime time.Duration
 
-	RotateEvery time.Duration // 0: never; else the id is renewed at the first use after so long, a millisecond or more; a stream should Reload once a minute to keep up. Server-side backends only
-	KeyPrefix   string        // of the records' keys, printable ASCII; "": "session:". No meaning on a secure cookie
-	SignID      bool          // sign the id in the cookie, so that a made-up one is refused without asking the backend
-	Keys        []KeyPair     // newest first; nil: Options.Keys
-	BoundTo     string        // the server-side cookie without whose session the content of this secure cookie is void
+	PermanentLifetime time.Duration // replaces Lifetime and MaxAge of a permanent session; 1 s to 400 days; 0: 31 days
+	IdleTimeout       time.Duration // a record ends if no request reads or changes it for this long; 0: none
 
-	// DeviceBound binds sessions to a key that cannot leave the visitor's device, in browsers that can do it (Device Bound
-	// Session Credentials), and is how long a proof of that key is good for: 4 minutes or more, 10 are usual. 0: off.
-	// Only for a server-side backend that is a [DeviceKeeper], with Keys, a cookie that is Secure, without Domain, and for
-	// the Path "/". EXPERIMENTAL: see docs/device.md.
+	// RotateEvery is the age, at least a millisecond, at which a session gets a new id with its next use; 0 means never.
+	// The old id remains valid for a minute, so a stream should call [Session.Reload] once a minute. Server-side
+	// backends only.
+	RotateEvery time.Duration
+
+	// DeviceBound binds sessions to a key that cannot leave the visitor's device, in browsers that support it (Device
+	// Bound Session Credentials). It is how long a proof of that key is valid: at least 4 minutes, usually 10; 0 means
+	// off. It requires a server-side backend that is a [DeviceKeeper], Keys, and a Secure cookie without a Domain and
+	// with the Path "/". EXPERIMENTAL: see the repository's docs/device.md.
 	DeviceBound time.Duration
 
-	// IndexBy is a field of this session that names its user, by text, a number or a bool, for [Manager.Sessions], Revoke,
-	// RevokeAll and Edit. Only for a server-side backend that is an [Indexer]. "": none.
+	KeyPrefix string    // of the records' keys: printable ASCII without spaces, at most 512 bytes; "": "session:"
+	SignID    bool      // sign the id in the cookie, so that an invented one is rejected without a backend call
+	Keys      []KeyPair // newest first; nil: Options.Keys
+	BoundTo   string    // the server-side cookie without whose session the content of this secure cookie is void
+
+	// IndexBy is a field of this session that identifies its user by a string, number or bool, for [Manager.Sessions],
+	// Revoke, RevokeAll and Edit. It requires a server-side backend that is an [Indexer]. "": none.
 	IndexBy string
+
+	// Import finds sessions that visitors have from before: of another library (package adopt), or of this one as it was
+	// configured then ([Former]). The importers are asked in turn, before the handler, or for a Lazy cookie at its first
+	// use, when a request brings a cookie that is no session of ours. See [Importer]. It needs Keys, the same on every
+	// machine.
+	Import []Importer
+
+	// Adopt names cookies of this Manager that owned fields of this one before a deployment changed the configs. What they
+	// have stored of these fields is read as if this cookie had stored it, is written to it with the next save of either,
+	// and then removed there. A cookie that is named is loaded with this one, also if it is Lazy. While processes with the
+	// old configs run beside those with the new ones, or to be able to go back, both must have an Adopt for each other's
+	// cookie: deploy the old configs with it first.
+	Adopt []string
 
 	Lazy     bool // load at the first use of one of its fields, not before the handler
 	Optional bool // while the backend is down these fields are absent, and the request is served
 
-	DropIfGone bool // a save to a session that has ended meanwhile is dropped and logged; otherwise it is ErrSessionGone
+	DropIfGone bool // a save to a session that has ended is dropped and logged; false: it is ErrSessionGone
 }
 
-// SecureMode says when a cookie has the Secure attribute.
+// A SecureMode says when a cookie has the Secure attribute.
 type SecureMode uint8
 
 const (
-	SecureAuto   SecureMode = iota // when the request came over TLS: to this process, or as Options.SecureRequest says
-	SecureAlways                   // on every response: for production, also behind a proxy that ends TLS
-	SecureNever                    // never; the cookie travels in clear text when the address is http
+	SecureAuto   SecureMode = iota // if the request came over TLS: to this process, or according to Options.SecureRequest
+	SecureAlways                   // always: for production, also behind a proxy that terminates TLS
+	SecureNever                    // never: over plain HTTP the cookie can be read on the way
 )
 
-// Options holds what all cookies of a [Manager] share. The zero value is usable when no cookie needs keys.
+// Options are the settings that all cookies of a [Manager] share. The zero value is valid if no cookie needs keys.
 type Options struct {
-	// Keys seal secure cookies and sign ids, newest first: the first one writes, all of them read, also when they differ in
-	// Hash or Block only. A secure cookie that an older one wrote is written anew with the next response.
+	// Keys seal secure cookies and sign ids. The first pair writes; all of them read, even if they differ only in Hash
+	// or Block. To change keys, put the new pair first. A secure cookie that was written with an older pair is
+	// rewritten by the next response.
 	Keys []KeyPair
 
-	// Codec encodes the values of fields. nil: JSON, which takes no text that is not valid UTF-8, no struct of which nothing
-	// is exported, and no error.
+	// Codec encodes the values of fields. nil means JSON, which refuses what it would not store: text that is not valid
+	// UTF-8, structs without exported fields, and errors.
 	Codec Codec
 
-	// ErrorHandler answers in place of the handler when sessions cannot be loaded or saved. nil: plain text with status 503
-	// for ErrUnavailable, 409 for ErrSessionGone and 500 otherwise, and a line in the log. It must write a response. The
-	// error is for the log, not for the visitor. The request carries the session: what could be loaded can be read, and after a
-	// failed load nothing of it is saved.
+	// ErrorHandler answers instead of the handler if sessions cannot be loaded or saved. It must write a response, and is
+	// called concurrently. The error is for the log and not for the visitor. The request carries the session: what was
+	// loaded can be read, and after a failed load nothing is saved.
+	//
+	// nil means plain text with status 503 for [ErrUnavailable], 409 for [ErrSessionGone] and 500 otherwise, and a line
+	// in the log with level Error.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
-	Logger  *slog.Logger  // nil: slog.Default() at the time of New
-	Timeout time.Duration // of one backend call, a millisecond or more; 0: 5 s
+	// Logger is for what nobody else is told. Error: changes after the response headers that were not saved, and what the
+	// default ErrorHandler answers. Warn: what a person should look at, such as records that cannot be read, failures of
+	// Optional backends, saves dropped by DropIfGone, and rejected cookies (at most one line a minute per cookie and
+	// reason). Debug: cookies that are too old. nil means slog.Default() at the time of [New].
+	Logger *slog.Logger
 
-	// OnEvent hears what happens to sessions, in the request's own goroutines and with its context. It must be safe for
-	// concurrent use and quick, and must not use the session. nil: none.
+	// Timeout limits each backend call, at least a millisecond. 0 means 5 seconds.
+	Timeout time.Duration
+
+	// OnEvent is told what happens to sessions, in the goroutines of the request and with its context, which is not
+	// canceled when the client disconnects. It is called concurrently, must be quick, and must not use the session. nil
+	// means none.
 	OnEvent func(ctx context.Context, e Event)
 
-	// SingleCookie is the name of one cookie that carries the values of all configs, for hosts that pass on no other:
-	// "__session" behind Firebase Hosting. The CookieNames then only name the configs. Configs must agree on the
-	// attributes of a cookie. Each value ends at its own time; one without a MaxAge may outlive the browser session if
-	// another has one. "": one cookie per config.
+	// SingleCookie is the name of one cookie that holds the values of all configs, for hosts that pass on only one:
+	// "__session" behind Firebase Hosting. CookieNames then only name the configs, which must agree on the attributes
+	// of the cookie. Each value ends at its own time; one without a MaxAge may outlive the browser session if another
+	// has one. "" means one cookie per config.
 	//
-	// The cookie is written as a whole. A response that would write it while one of its sessions is renewed or ended is
-	// [ErrSessionGone], so that it undoes no login. But of two concurrent responses that change secure cookies, or one of
-	// which is the first login of a visitor, the browser keeps the later one: change little beside a login.
+	// The cookie is written as a whole. A response that would write it while one of its sessions is being renewed or
+	// has ended is [ErrSessionGone], so that it cannot undo a login. But if two concurrent responses change secure
+	// cookies, or one of them is the first login of a visitor, the browser keeps the later one: change little during a
+	// login.
 	SingleCookie string
 
-	// DevicePath is where [Manager.Handler] answers browsers that register a device's key, or prove that they have it, for
-	// configs with DeviceBound. "": "/.sessplus/device". Nothing in front of the Handler may limit, redirect or refuse
-	// requests below it: see docs/device.md.
+	// DevicePath is the path below which [Manager.Handler] serves browsers that register or prove a device's key, for
+	// configs with DeviceBound; "" means "/.sessplus/device". Nothing in front of the Handler may limit, redirect or
+	// reject requests below it: see the repository's docs/device.md.
 	DevicePath string
 
-	// SecureRequest reports whether a request came over TLS, for [SecureAuto]: behind a trusted proxy that says so in a header
-	// which visitors cannot set. It is asked once per request, concurrently. nil: r.TLS != nil.
+	// SecureRequest reports whether a request came over TLS, for [SecureAuto] behind a trusted proxy that says so in a
+	// header that visitors cannot set. It is called once per request, concurrently. nil means r.TLS != nil.
 	SecureRequest func(r *http.Request) bool
 }
 
-// Format implements [fmt.Formatter] for every verb: the options without their keys.
+// Format implements [fmt.Formatter]. It leaves out the keys, for every verb.
 func (o Options) Format(f fmt.State, _ rune) {
 	fmt.Fprintf(f, "sessplus.Options(%d pairs of keys, timeout %v)", len(o.Keys), o.Timeout)
 }
@@ -130,17 +167,21 @@ const (
 	maxChunks                = 20
 )
 
-// A Manager makes one session out of many for each request. It is safe for concurrent use, starts no goroutine and
-// needs no Close.
+// A Manager gives each request one session out of several cookies and backends. It is safe for concurrent use, starts
+// no goroutines and needs no Close.
 type Manager struct {
-	cookies []*cookie
-	routes  routes
-	names   map[string]slot // where a cookie of a request belongs
-	single  *cookie         // of Options.SingleCookie, else nil
-	every   []int           // all cookies
-	eager   []int           // those that are loaded before the handler
-	ages    bool            // one of them does
-	indexes bool            // one of them has an IndexBy
+	cookies      []*cookie
+	routes       routes
+	names        map[string]slot   // where a cookie of a request belongs
+	formers      map[string][]int  // which cookies have importers for it, beside their own
+	formerChunks map[string][]slot // where chunks of former secure cookies belong
+	single       *cookie           // of Options.SingleCookie, else nil
+	every        []int             // all cookies
+	eager        []int             // those that are loaded before the handler
+	ages         bool              // one of them does
+	indexes      bool              // one of them has an IndexBy
+	feeds        bool              // one of them may have what belongs to another
+	adopting     bool              // one of them has an Adopt
 
 	endpoints map[string]deviceEndpoint // by their paths; nil without DeviceBound
 
@@ -153,6 +194,7 @@ type Manager struct {
 
 	rejected    rejections // what the log has said of them
 	foreign     namesTold
+	dropped     namesTold   // of imported sessions
 	takenOver   atomic.Bool // it was said what to check of connections that are taken over
 	begunBefore atomic.Bool // it was said that a response began before its session was saved
 }
@@ -168,10 +210,10 @@ func (m *Manager) cookieNames() string {
 	return strings.Join(names, ", ")
 }
 
-// New makes a Manager of the configs, in whose order several owners of a field are read. opts may be nil; no configs stand
-// for one secure cookie named "session" that owns every field. The error joins a [ConfigError] for every mistake in
-// every config. What is given is copied, so later changes of it have no effect. Several configs that own every field,
-// because their Fields is the zero value, are allowed, and named in the log.
+// New returns a Manager for the configs. If a field has several owners, the value of the last one is read. No configs
+// mean one secure cookie named "session" that owns every field. opts may be nil. The error joins a [*ConfigError] for
+// every mistake in every config. New copies its arguments, so later changes have no effect. Several configs that own
+// every field because their Fields is the zero value are allowed, and logged.
 func New(configs []Config, opts *Options) (*Manager, error) {
 	if opts == nil {
 		opts = &Options{}
@@ -203,20 +245,21 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 		m.timeout = defaultTimeout
 	}
 	for i, c := range configs {
-		m.cookies = append(m.cookies, newCookie(i, c, opts))
+		m.cookies = append(m.cookies, newCookie(i, c, opts.Keys))
 	}
 	for i, c := range m.cookies {
 		m.every = append(m.every, i)
-		if c.sealer == nil && !c.Lazy { // a secure cookie is opened at its first use
+		if c.sealer == nil && !c.Lazy || c.sealer != nil && c.imports != nil { // others are opened at their first use
 			m.eager = append(m.eager, i)
 		}
 		c.codec = m.codec
+		c.imports.bind(m, slices.Concat(opts.Keys, configs[i].Keys))
 		m.ages, m.indexes = m.ages || c.ages(), m.indexes || c.IndexBy != ""
 		if j := slices.IndexFunc(m.cookies, func(o *cookie) bool { return o.CookieName == c.BoundTo }); j >= 0 {
 			c.boundTo = m.cookies[j]
 		}
 	}
-	m.routes, m.endpoints = newRoutes(m.cookies), deviceEndpoints(m.cookies)
+	m.routes, m.endpoints = newRoutes(m.cookies), deviceEndpoints(m.cookies, opts.DevicePath)
 	m.warnOfEveryField()
 	if opts.SingleCookie != "" {
 		m.single = newSingleCookie(opts.SingleCookie, m.cookies) // and packs them into it
@@ -224,10 +267,18 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 	} else {
 		m.names = slots(m.cookies)
 	}
+	m.formers, m.formerChunks = formers(m.cookies), formerChunks(m.cookies)
+	for _, c := range m.cookies {
+		c.link(m.cookies)
+		m.adopting = m.adopting || len(c.adopts) > 0
+		m.feeds = m.feeds || len(c.adopts) > 0 || len(m.cookies) > 1 && c.imports != nil
+	}
 	return m, nil
 }
 
-// Must returns m, and panics if err is not nil, for package variables: var sessions = sessplus.Must(sessplus.New(configs, opts)).
+// Must returns m, and panics if err is not nil. It is for package variables:
+//
+//	var sessions = sessplus.Must(sessplus.New(configs, opts))
 func Must(m *Manager, err error) *Manager {
 	if err != nil {
 		panic(err)
@@ -235,8 +286,8 @@ func Must(m *Manager, err error) *Manager {
 	return m
 }
 
-// warnOfEveryField logs which configs own every field because nobody has said what they own, if they are several: each
-// field is then kept as often.
+// warnOfEveryField logs the configs that own every field because their Fields are not set, if there are several: each
+// of them stores every field.
 func (m *Manager) warnOfEveryField() {
 	var names []string
 	for _, c := range m.cookies {
@@ -250,7 +301,7 @@ func (m *Manager) warnOfEveryField() {
 	}
 }
 
-// String says whether the cookie has the Secure attribute.
+// String returns "auto", "always" or "never".
 func (s SecureMode) String() string {
 	switch s {
 	case SecureAuto:
@@ -263,7 +314,7 @@ func (s SecureMode) String() string {
 	return fmt.Sprintf("SecureMode(%d)", uint8(s))
 }
 
-// Format implements [fmt.Formatter]: the config without its keys.
+// Format implements [fmt.Formatter]. It leaves out the keys, for every verb.
 func (c Config) Format(f fmt.State, _ rune) {
 	backend := "secure cookie"
 	if c.Backend != nil {

@@ -13,14 +13,16 @@ import (
 type cookie struct {
 	Config
 	index   int
-	batch   batcher // of a backend that makes several calls in one round trip, else nil
-	sealer  *sealer // of a secure cookie, else nil
-	signer  *signer // with SignID, else nil
-	boundTo *cookie // with BoundTo, else nil
-	device  *dbsc   // with DeviceBound, else nil
-	codec   Codec   // of the Manager
-	store   string  // the name of its backend
-	packed  bool    // its value rides in Options.SingleCookie
+	batch   batcher  // of a backend that makes several calls in one round trip, else nil
+	sealer  *sealer  // of a secure cookie, else nil
+	signer  *signer  // with SignID, else nil
+	imports *imports // with Import, else nil
+	adopts  []int    // the cookies that Adopt names
+	boundTo *cookie  // with BoundTo, else nil
+	device  *dbsc    // with DeviceBound, else nil
+	codec   Codec    // of the Manager
+	store   string   // the name of its backend
+	packed  bool     // its value rides in Options.SingleCookie
 
 	scope, hostScope, flags, secureFlags string // attributes of the Set-Cookie lines for it
 
@@ -49,10 +51,16 @@ func (c *cookie) expiry(created, now time.Time, permanent bool) time.Time {
 	return end
 }
 
-// moves reports whether a use at that time is to set the end of the record: because it is a tenth of IdleTimeout ahead, or
-// because a deployment has changed what the end is. It returns the end, and whether it is earlier than the stored one.
+// moves reports whether a use at that time is to set the end of the record: because it is a tenth of IdleTimeout ahead,
+// or because a deployment has changed what the end is. It returns the end, and whether it is earlier than the stored
+// one.
 func (c *cookie) moves(r *Record, now time.Time, permanent bool) (end time.Time, due, earlier bool) {
 	end = c.expiry(r.Created, now, permanent)
+	if r.Origin != "" {
+		if until := r.until(); !until.IsZero() && until.Before(end) {
+			end = until // what was imported keeps the end that it had
+		}
+	}
 	slack := time.Second // an end that Lifetime sets is the same each time
 	if c.IdleTimeout > 0 && (c.IdleTimeout/10 < slack || end.Equal(now.Add(c.IdleTimeout))) {
 		slack = c.IdleTimeout / 10
@@ -61,8 +69,8 @@ func (c *cookie) moves(r *Record, now time.Time, permanent bool) (end time.Time,
 	return end, ahead.Abs() >= slack, -ahead >= slack
 }
 
-// alive reports whether a record that a backend returned has not ended. Lifetime counts as it is configured now, so that
-// a shorter one also ends the sessions that there are already.
+// alive reports whether a record that a backend returned has not ended. Lifetime counts as it is configured now, so
+// that a shorter one also ends the sessions that there are already.
 func (c *cookie) alive(r *Record, now time.Time) bool {
 	life := c.lifetime(r.Permanent)
 	return r.Expires.After(now) && (life < 0 || r.Created.Add(life).After(now))
@@ -85,14 +93,15 @@ func (c *cookie) contentAge(permanent bool) time.Duration {
 }
 
 // newCookie completes a config that is valid.
-func newCookie(index int, c Config, opts *Options) *cookie {
+func newCookie(index int, c Config, keys []KeyPair) *cookie {
 	if c.Backend == nil {
 		c.Backend = SecureCookie()
 	}
-	keys := opts.Keys
 	if c.Keys != nil {
 		keys = c.Keys
 	}
+	past := newImports(&c, keys)
+	c.Import, c.Adopt = nil, slices.Clone(c.Adopt)
 	c.Keys = nil // what the Manager keeps of them are codecs
 	setDefault(&c.Path, "/")
 	setDefault(&c.SameSite, http.SameSiteLaxMode)
@@ -101,7 +110,7 @@ func newCookie(index int, c Config, opts *Options) *cookie {
 	setDefault(&c.KeyPrefix, defaultKeyPrefix)
 	setDefault(&c.MaxChunks, 1)
 	c.Fields.names = slices.Clone(c.Fields.names)
-	k := &cookie{Config: c, index: index, store: backendName(c.Backend)}
+	k := &cookie{Config: c, index: index, store: backendName(c.Backend), imports: past}
 	k.prepareLines()
 	if c.Backend == SecureCookie() {
 		k.sealer = newSealer(keys)
@@ -111,7 +120,7 @@ func newCookie(index int, c Config, opts *Options) *cookie {
 			k.signer = newSigner(keys)
 		}
 		if c.DeviceBound > 0 {
-			k.prepareDevice(keys, opts.DevicePath)
+			k.prepareDevice(keys)
 		}
 	}
 	return k
@@ -130,7 +139,8 @@ type candidate struct {
 	chunk int
 }
 
-// maxCandidates is how many well-formed cookies of one name are tried: a browser sends one per Domain and Path that it has.
+// maxCandidates is how many well-formed cookies of one name are tried: a browser sends one per Domain and Path that it
+// has.
 const maxCandidates = 8
 
 // A slot is where the value of a cookie belongs: the config, and the chunk of a secure cookie. From MaxChunks on it is
@@ -164,9 +174,18 @@ func slots(cookies []*cookie) map[string]slot {
 	return m
 }
 
-// readCookies hands each cookie of the request that has a slot to put, in the order of the header. It reads the Cookie
-// header as RFC 6265 section 4.2.1 writes it, and passes over what it does not understand.
+// readCookies hands each cookie of the request that has a slot to put.
 func (m *Manager) readCookies(r *http.Request, put func(s slot, value string)) {
+	eachCookie(r, func(name, value string) {
+		if s, ok := m.names[name]; ok {
+			put(s, value)
+		}
+	})
+}
+
+// eachCookie hands each cookie of the request to f, in the order of the header. It reads the Cookie header as RFC 6265
+// section 4.2.1 writes it, and passes over what it does not understand.
+func eachCookie(r *http.Request, f func(name, value string)) {
 	for _, line := range r.Header["Cookie"] {
 		for line != "" {
 			var pair string
@@ -175,18 +194,16 @@ func (m *Manager) readCookies(r *http.Request, put func(s slot, value string)) {
 			if !found {
 				continue
 			}
-			if s, ok := m.names[textproto.TrimString(name)]; ok {
-				if n := len(value); n > 1 && value[0] == '"' && value[n-1] == '"' {
-					value = value[1 : n-1]
-				}
-				put(s, value)
+			if n := len(value); n > 1 && value[0] == '"' && value[n-1] == '"' {
+				value = value[1 : n-1]
 			}
+			f(textproto.TrimString(name), value)
 		}
 	}
 }
 
-// bring notes a value that came with the request. The form of the first one of its name is looked at when it is used; of
-// several, those that are malformed make no room scarce for the others.
+// bring notes a value that came with the request. The form of the first one of its name is looked at when it is used;
+// of several, those that are malformed make no room scarce for the others.
 func (p *part) bring(c candidate) {
 	if c.chunk == proofSlot {
 		p.bringProof(c.text)
@@ -230,7 +247,11 @@ func (p *part) bring(c candidate) {
 
 // malformed notes a value that cannot be of this cookie. No more are noted than are tried.
 func (p *part) malformed(c candidate) bool {
-	switch p.form(c) {
+	err := p.form(c)
+	if err != nil && c.chunk == 0 && p.stray(p.CookieName, c.text, err) {
+		return true
+	}
+	switch err {
 	case nil:
 		return false
 	case errSplit:

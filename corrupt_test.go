@@ -131,6 +131,7 @@ func TestCorruptRedisRecordIsNoSession(t *testing.T) {
 
 // SPEC 6.4: a record that loses its time of expiry while a request renews it.
 func TestRecordWithoutExpiryIsNotRenewed(t *testing.T) {
+	t.Parallel()
 	for name, value := range map[string]string{"none": "", "a text": "soon"} {
 		server := servers.NewRedis(t).Client()
 		t.Cleanup(func() { server.Close() })
@@ -185,6 +186,7 @@ func (h *okHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 
 // SPEC 6.4: what Redis never answers is an outage, and no panic.
 func TestOddAnswersOfRedisAreAnOutage(t *testing.T) {
+	t.Parallel()
 	for name, err := range map[string]error{"OK": nil, "NOSCRIPT": replyError("NOSCRIPT No matching script")} {
 		client := servers.NewRedis(t).Client()
 		t.Cleanup(func() { client.Close() })
@@ -269,6 +271,7 @@ func TestRecordThatTurnsIntoSomethingElseIsGone(t *testing.T) {
 
 // SPEC 6.4, 6.9, 7.3
 func TestCorruptFirestoreRecordIsNoSession(t *testing.T) {
+	t.Parallel()
 	type updates = []firestore.Update
 	set := func(value any, path ...string) updates { return updates{{FieldPath: path, Value: value}} }
 	tests := []struct {

@@ -230,6 +230,7 @@ func TestAllocations(t *testing.T) {
 
 // SPEC 9.4
 func TestBuildTagsLeaveBackendsOut(t *testing.T) {
+	t.Parallel()
 	for tags, gone := range map[string][]string{
 		"nofirestore":         {"cloud.google.com/", "google.golang.org/"},
 		"noredis":             {"github.com/redis/"},
@@ -310,7 +311,7 @@ func TestLargeCookieHeaderCostsLittle(t *testing.T) {
 			}
 			req.Header.Set("Cookie", header)
 			start := time.Now()
-			res, err := http.DefaultClient.Do(req)
+			res, err := server.Client().Do(req)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -68,6 +68,7 @@ var deployments = []deployment{
 
 // SPEC 3.5: the next use under a new config sets the end that it says, whatever the use is, and one use is enough.
 func TestDeploymentSetsTheEndOfTheSessionsThatThereAre(t *testing.T) {
+	t.Parallel()
 	uses := []struct {
 		name string
 		use  func(s *sessplus.Session)
@@ -130,6 +131,7 @@ func TestDeploymentSetsTheEndOfTheSessionsThatThereAre(t *testing.T) {
 
 // SPEC 3.5: what is no use sets no end.
 func TestDeploymentWithoutAUseSetsNoEnd(t *testing.T) {
+	t.Parallel()
 	for _, d := range deployments {
 		t.Run(d.name, func(t *testing.T) {
 			onStores(t, d.old, func(t *testing.T, c *sidSite) {
@@ -202,6 +204,7 @@ func TestSlowRequestDoesNotUndoPermanence(t *testing.T) {
 
 // SPEC 3.5, 9.2: where no config has changed, no end is moved, not of a rotated session either.
 func TestNoDeploymentMovesNoEnd(t *testing.T) {
+	t.Parallel()
 	for name, adapt := range map[string]func(*sessplus.Config){
 		"plain":   func(*sessplus.Config) {},
 		"MaxAge":  func(c *sessplus.Config) { c.MaxAge = time.Hour },

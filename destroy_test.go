@@ -12,6 +12,7 @@ import (
 
 // SPEC 3.9
 func TestDestroyRemovesRecordAndCookie(t *testing.T) {
+	t.Parallel()
 	ways := map[string]func(s *sessplus.Session){
 		"all":         func(s *sessplus.Session) { s.Destroy() },
 		"named":       func(s *sessplus.Session) { s.Destroy("sid") },
@@ -49,6 +50,7 @@ func TestDestroyRemovesRecordAndCookie(t *testing.T) {
 
 // SPEC 3.9
 func TestDestroyOfWhatWasJustCreated(t *testing.T) {
+	t.Parallel()
 	onEveryVariant(t, func(t *testing.T, c *sidSite) {
 		r := c.ok(c.with(func(s *sessplus.Session) { s.Set("a", "1"); s.Save(); s.Destroy() }))
 		if k := setCookie(t, r, "sid"); k != nil && k.MaxAge >= 0 || len(c.jar(c.client)) > 0 {
@@ -97,6 +99,7 @@ func TestDestroyOfALazySessionLoadsNothing(t *testing.T) {
 
 // SPEC 3.9: that the record is gone already is no error, and the cookie goes all the same.
 func TestDestroyOfWhatIsGone(t *testing.T) {
+	t.Parallel()
 	onEveryVariant(t, func(t *testing.T, c *sidSite) {
 		c.start()
 		old := c.jar(c.client)["sid"]
@@ -118,6 +121,7 @@ func TestDestroyOfWhatIsGone(t *testing.T) {
 
 // SPEC 3.9
 func TestDestroyAfterTheHeaders(t *testing.T) {
+	t.Parallel()
 	onEveryVariant(t, func(t *testing.T, c *sidSite) {
 		for _, save := range []bool{false, true} {
 			c.client = c.visitor() // the other has still the cookie of the session that has ended

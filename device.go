@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,10 +51,8 @@ type dbsc struct {
 }
 
 // prepareDevice completes a cookie with DeviceBound.
-func (c *cookie) prepareDevice(keys []KeyPair, path string) {
-	setDefault(&path, defaultDevicePath)
-	at := path + "/" + url.PathEscape(c.CookieName) + "/"
-	d := &dbsc{scope: path, registration: at + forRegistration, refresh: at + forRefresh}
+func (c *cookie) prepareDevice(keys []KeyPair) {
+	d := new(dbsc)
 	for _, k := range keys {
 		key, err := hkdf.Key(sha256.New, k.Hash, nil, "sessplus device "+c.CookieName, sha256.Size)
 		if err != nil { // only for a length that SHA-256 cannot give

@@ -6,6 +6,7 @@ import (
 	"html"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -20,8 +21,10 @@ type deviceEndpoint struct {
 	registers bool
 }
 
-// deviceEndpoints finds the endpoints by their paths, nil if there are none.
-func deviceEndpoints(cookies []*cookie) map[string]deviceEndpoint {
+// deviceEndpoints gives cookies their endpoints, which are below scope, and finds those by their paths. It returns nil if
+// there are none.
+func deviceEndpoints(cookies []*cookie, scope string) map[string]deviceEndpoint {
+	setDefault(&scope, defaultDevicePath)
 	var m map[string]deviceEndpoint
 	for _, c := range cookies {
 		if c.device == nil {
@@ -30,8 +33,10 @@ func deviceEndpoints(cookies []*cookie) map[string]deviceEndpoint {
 		if m == nil {
 			m = make(map[string]deviceEndpoint)
 		}
-		at := c.device.scope + "/" + c.CookieName + "/"
+		at := scope + "/" + c.CookieName + "/"
 		m[at+forRegistration], m[at+forRefresh] = deviceEndpoint{c, true}, deviceEndpoint{c, false}
+		at = scope + "/" + url.PathEscape(c.CookieName) + "/"
+		c.device.scope, c.device.registration, c.device.refresh = scope, at+forRegistration, at+forRefresh
 	}
 	return m
 }
@@ -278,7 +283,7 @@ func (s *Session) reloadForProof(w http.ResponseWriter, r *http.Request) bool {
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Refresh", "0")
-	io.WriteString(w, "<!DOCTYPE html>\n<title>One moment</title>\n<meta http-equiv=\"refresh\" content=\"0; url="+html.EscapeString(sameAddress(s.uri))+"\">\n")
+	io.WriteString(w, "<!DOCTYPE html>\n<title>One moment</title>\n<meta http-equiv=\"refresh\" content=\"0; url="+html.EscapeString(sameAddress(s.uri()))+"\">\n")
 	return true
 }
 

@@ -108,7 +108,7 @@ func members(t ast.Expr) []*ast.Field {
 }
 
 func TestEveryExportedNameIsDocumented(t *testing.T) {
-	for _, dir := range []string{".", "sessplustest", "adopt"} {
+	for _, dir := range []string{".", "sessplustest", "adopt", "inspect"} {
 		for _, name := range undocumented(parseDir(t, dir)) {
 			t.Errorf("%s: %s has no comment", dir, name)
 		}

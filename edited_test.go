@@ -60,6 +60,7 @@ func (d *document) stored(name string) any {
 
 // SPEC 6.11: what a person types in the console is read as what it says, and costs nothing else.
 func TestFieldEditedInTheConsole(t *testing.T) {
+	t.Parallel()
 	moment := time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)
 	for name, tt := range map[string]struct {
 		typed, want any
@@ -155,6 +156,7 @@ func TestUpdateOfAnEditedField(t *testing.T) {
 
 // SPEC 6.11, 2.4: what cannot be read costs that field, which the log names, and can be set again.
 func TestFieldEditedBeyondReading(t *testing.T) {
+	t.Parallel()
 	this := (*firestore.DocumentRef)(nil) // stands for the document's own
 	for name, typed := range map[string]any{
 		"reference":      this,
@@ -219,6 +221,7 @@ func TestFieldEditedBeyondReading(t *testing.T) {
 
 // SPEC 6.11: what the session cannot do without costs it, and the log says which part that was.
 func TestDocumentEditedBeyondReading(t *testing.T) {
+	t.Parallel()
 	for _, part := range []string{"saved_at", "created_at", "expires_at", "fields", "permanent"} {
 		for name, value := range map[string]any{"text": "s3cr3t", "number": 7, "null": nil, "nothing": firestore.Delete} {
 			if part == "permanent" && value == firestore.Delete {

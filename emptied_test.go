@@ -10,6 +10,7 @@ import (
 
 // SPEC 3.4
 func TestSessionEndsWithItsLastField(t *testing.T) {
+	t.Parallel()
 	ways := map[string]func(s *sessplus.Session){
 		"Delete":       func(s *sessplus.Session) { s.Delete("a") },
 		"Pop":          func(s *sessplus.Session) { s.Pop("a") },
@@ -44,6 +45,7 @@ func TestSessionEndsWithItsLastField(t *testing.T) {
 
 // SPEC 3.4
 func TestFieldAddedMeanwhileKeepsTheSession(t *testing.T) {
+	t.Parallel()
 	ways := map[string]func(s *sessplus.Session){
 		"Delete": func(s *sessplus.Session) { s.Delete("a") },
 		"Pop":    func(s *sessplus.Session) { s.Pop("a") },
@@ -71,6 +73,7 @@ func TestFieldAddedMeanwhileKeepsTheSession(t *testing.T) {
 
 // SPEC 3.4
 func TestFieldAddedToEmptiedSessionRevivesIt(t *testing.T) {
+	t.Parallel()
 	empty := func(s *sessplus.Session) { s.Delete("a") }
 	for name, add := range map[string]func(*sessplus.Session){
 		"Set": func(s *sessplus.Session) { s.Set("b", "2") },
@@ -134,6 +137,7 @@ func TestReadingAnEmptiedSessionSendsNoCookie(t *testing.T) {
 
 // SPEC 3.4: a touch that was due when the session was emptied does not bring the cookie back.
 func TestTouchOfAnEmptiedSessionSendsNoCookie(t *testing.T) {
+	t.Parallel()
 	onStores(t, func(c *sessplus.Config) { c.IdleTimeout, c.MaxAge = 5*time.Second, time.Hour }, func(t *testing.T, c *sidSite) {
 		c.start()
 		time.Sleep(600 * time.Millisecond) // more than a tenth: a touch is due

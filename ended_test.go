@@ -111,6 +111,7 @@ var burstRounds = flag.Int("burst.rounds", 0, "how many logins in the midst of a
 
 // SPEC 3.11: a browser sends six requests at once, one of them is the login.
 func TestBurstAroundALoginLogsNobodyOut(t *testing.T) {
+	t.Parallel()
 	rounds := map[string]int{"memory": 40, "redis": 40, "firestore": 8}
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
@@ -154,6 +155,7 @@ func TestBurstAroundALoginLogsNobodyOut(t *testing.T) {
 
 // SPEC 3.11: the login form is sent twice, both answers log in.
 func TestLoginFormSentTwice(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		second := sessplus.Memory()
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, Fields: sessplus.Include("user", "cart")},
@@ -425,8 +427,8 @@ var endings = []struct {
 		time.Sleep(350 * time.Millisecond)
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Renew() })
 	}, true},
-	{"past its lifetime", sessplus.Config{Lifetime: 400 * time.Millisecond}, func(*crowd) { time.Sleep(500 * time.Millisecond) }, false},
-	{"past its idle timeout", sessplus.Config{IdleTimeout: 400 * time.Millisecond}, func(*crowd) { time.Sleep(500 * time.Millisecond) }, false},
+	{"past its lifetime", sessplus.Config{Lifetime: time.Second}, func(*crowd) { time.Sleep(1100 * time.Millisecond) }, false},
+	{"past its idle timeout", sessplus.Config{IdleTimeout: time.Second}, func(*crowd) { time.Sleep(1100 * time.Millisecond) }, false},
 }
 
 // onEveryEnding runs the test on every backend for every ending.
@@ -434,6 +436,7 @@ func onEveryEnding(t *testing.T, test func(t *testing.T, b *recorder, config ses
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, e := range endings {
 			t.Run(e.name, func(t *testing.T) {
+				t.Parallel()
 				e.config.CookieName = "s"
 				s := &recorder{Backend: b}
 				e.config.Backend = s
@@ -469,6 +472,7 @@ func staysEnded(t *testing.T, c *crowd, b *recorder, before []string, jar map[st
 
 // SPEC 4.2
 func TestEndedSessionRefusesALateSave(t *testing.T) {
+	t.Parallel()
 	changes := []struct {
 		name   string
 		change func(*sessplus.Session)
@@ -502,6 +506,7 @@ func TestEndedSessionRefusesALateSave(t *testing.T) {
 
 // SPEC 4.2
 func TestSaveAndReloadTellOfAnEndedSession(t *testing.T) {
+	t.Parallel()
 	onEveryEnding(t, func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool) {
 		c := newCrowd(t, newManager(t, nil, config))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
@@ -528,6 +533,7 @@ func TestSaveAndReloadTellOfAnEndedSession(t *testing.T) {
 
 // SPEC 4.2
 func TestEndedSessionDropsALateSaveIfTheConfigSaysSo(t *testing.T) {
+	t.Parallel()
 	onEveryEnding(t, func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool) {
 		var j journal
 		config.DropIfGone = true
@@ -552,6 +558,7 @@ func TestEndedSessionDropsALateSaveIfTheConfigSaysSo(t *testing.T) {
 
 // SPEC 4.2
 func TestReaderOfAnEndedSessionSucceedsAndTouchesNothing(t *testing.T) {
+	t.Parallel()
 	onEveryEnding(t, func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool) {
 		c := newCrowd(t, newManager(t, nil, config))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
@@ -568,6 +575,7 @@ func TestReaderOfAnEndedSessionSucceedsAndTouchesNothing(t *testing.T) {
 
 // SPEC 4.2, 3.10: a reader whose cookie an older key has signed is about to send it again.
 func TestReaderOfAnEndedSessionDoesNotSignItsIDAgain(t *testing.T) {
+	t.Parallel()
 	onEveryEnding(t, func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool) {
 		config.SignID = true
 		c := newCrowd(t, newManager(t, nil, config))
@@ -585,6 +593,7 @@ func TestReaderOfAnEndedSessionDoesNotSignItsIDAgain(t *testing.T) {
 
 // SPEC 4.2, 7.7
 func TestEndedSessionTakesItsBoundCookieAlong(t *testing.T) {
+	t.Parallel()
 	for _, drop := range []bool{false, true} {
 		for _, both := range []bool{false, true} {
 			t.Run(fmt.Sprintf("drop=%v both=%v", drop, both), func(t *testing.T) {

@@ -221,9 +221,8 @@ func everyKeyExpires(t *testing.T, c *redis.Client) {
 // On a Redis Cluster requests succeed or are answered 503 while a master dies and its replica takes over, and while a slot
 // moves (SPEC 4.6, SPEC 6.7).
 func TestRedisCluster(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts six servers")
-	}
+	t.Parallel()
+	slow(t)
 	cluster := servers.NewRedisCluster(t)
 	client := cluster.Client(t)
 	b := sessplus.Redis(client)
@@ -262,9 +261,8 @@ func anyKey(c *redis.Client) (string, error) {
 
 // With Sentinel requests succeed or are answered 503 while the master dies and the replica takes over (SPEC 4.6, SPEC 6.7).
 func TestRedisSentinel(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts five servers")
-	}
+	t.Parallel()
+	slow(t)
 	set := servers.NewSentinelSet(t)
 	l := newLoad(t, sessplus.Redis(set.Client(t)), 64)
 	l.logOut(t, 4)

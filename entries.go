@@ -13,6 +13,7 @@ type entry struct {
 
 	doubt bool // the store may have another value than saved, because a save did not end well
 	again bool // and what was set is to be saved in any case
+	moved bool // value is what its former owner has stored
 }
 
 func (e *entry) dirty() bool {
@@ -20,10 +21,10 @@ func (e *entry) dirty() bool {
 }
 
 // set gives the field a value, or removes it for nil.
-func (e *entry) set(value []byte) { e.value, e.again = value, e.doubt }
+func (e *entry) set(value []byte) { e.value, e.again, e.moved = value, e.doubt, false }
 
 // keeps notes what the store has.
-func (e *entry) keeps(value []byte) { e.saved, e.doubt, e.again = value, false, false }
+func (e *entry) keeps(value []byte) { e.saved, e.doubt, e.again, e.moved = value, false, false, false }
 
 // The bytes of a name or value are never changed (see Backend), so that text and bytes can be turned into each other
 // without a copy.
@@ -122,8 +123,8 @@ func (s *entries) findTouched(name string) int {
 	return -1
 }
 
-// A nameIndex finds names in a long list by a map, once many have been looked for. It is nothing but a pointer, because most
-// lists are short.
+// A nameIndex finds names in a long list by a map, once many have been looked for. It is nothing but a pointer, because
+// most lists are short.
 type nameIndex struct{ *index }
 
 type index struct {

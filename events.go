@@ -1,25 +1,24 @@
 package sessplus
 
 import (
-	"context"
 	"errors"
 	"time"
 )
 
-// An Event tells [Options.OnEvent] what happened to one session. There is one for each load, save and end of a
-// session, however many goroutines waited for it, and one for each cookie that was refused. Kind, Op, Cookie, Backend
-// and Reason have few values, so metrics can be counted by them.
+// An Event tells [Options.OnEvent] what happened to a session. There is one event for each load, save and end of a
+// session, no matter how many goroutines waited for it, and one for each rejected cookie. Kind, Op, Cookie, Backend and
+// Reason have few values, so they can be labels of metrics.
 type Event struct {
 	Kind     EventKind     // what happened
-	Op       EventKind     // what was done or failed: Kind, but EventLoad for EventMiss, "" for EventReject; of EventUnproven EventLoad, EventBind or EventProve
-	Cookie   string        // the CookieName of the config; "" for an error that concerns none
-	Backend  string        // what Describe calls the config's backend
-	Handle   string        // of the session, as in Info; "" for a secure cookie or where none is known; never the id
-	Start    time.Time     // of the backend call; zero where there was none
-	Duration time.Duration // of the backend call, with those that shared its round trip; 0 where there was none
-	Fields   int           // read, or set and deleted
-	Bytes    int           // of their names and values, encoded
-	Reason   string        // of EventReject: malformed, forged, expired, future, foreign, version, unbound or split; of EventUnproven see docs/device.md
+	Op       EventKind     // what was done, or failed: EventLoad for EventMiss, "" for EventReject, otherwise Kind; of EventUnproven EventLoad, EventBind or EventProve
+	Cookie   string        // the CookieName of the config; "" for an error that concerns no single cookie
+	Backend  string        // the backend's name, as in Describe
+	Handle   string        // of the session, as in Info, never the id; "" for a secure cookie, or if it is unknown
+	Start    time.Time     // of the backend call; zero if there was none
+	Duration time.Duration // of the backend call, including those that shared its round trip; 0 if there was none
+	Fields   int           // how many were read, or set and deleted
+	Bytes    int           // of their names and encoded values
+	Reason   string        // of EventReject: malformed, forged, expired, future, foreign, version, unbound or split; of EventUnproven: see docs/device.md
 	Err      error         // of EventError
 }
 
@@ -31,19 +30,20 @@ const (
 	EventMiss     EventKind = "miss"     // a well-formed cookie names no session
 	EventCreate   EventKind = "create"   // a new session was saved
 	EventSave     EventKind = "save"     // changes were saved
-	EventTouch    EventKind = "touch"    // the end of a session was moved, or the backend was asked if it still lives
-	EventRenew    EventKind = "renew"    // a session got a new id, because the program asked for it
-	EventRotate   EventKind = "rotate"   // a session got a new id, because of its age
-	EventDestroy  EventKind = "destroy"  // a session was removed
+	EventTouch    EventKind = "touch"    // the expiry was moved, or the backend was asked if the session still exists
+	EventRenew    EventKind = "renew"    // a session got a new id because the program called Renew
+	EventRotate   EventKind = "rotate"   // a session got a new id because of its age
+	EventDestroy  EventKind = "destroy"  // a session was ended
+	EventImport   EventKind = "import"   // a session from before was taken over; Duration is that of its importer
 	EventBind     EventKind = "bind"     // a device's key was registered for a session, with DeviceBound
-	EventProve    EventKind = "prove"    // a device has proven that it has the session's key
-	EventUnproven EventKind = "unproven" // a bound session was asked for without that proof, and read as absent; or what was to prove it did not
-	EventReject   EventKind = "reject"   // a cookie was refused; each one is told, where the log sums them up
-	EventError    EventKind = "error"    // a call failed, or something was not saved, as when the session had ended
+	EventProve    EventKind = "prove"    // a browser proved that it has the session's key
+	EventUnproven EventKind = "unproven" // a bound session was requested without that proof and read as absent, or a proof was rejected
+	EventReject   EventKind = "reject"   // a cookie was rejected; the log has only some of these
+	EventError    EventKind = "error"    // a call failed, or a change was not saved, for example because the session had ended
 )
 
-// Outcome sums the event up in one of a few words, whatever an error says, for labels of metrics: "ok"; "miss"; "unproven"; and of an
-// [EventError] "gone" for [ErrSessionGone], "unavailable" for [ErrUnavailable], otherwise "failed".
+// Outcome returns the result of the event as one of six words, for labels of metrics: "ok", "miss", "unproven", and for
+// an [EventError] "gone" ([ErrSessionGone]), "unavailable" ([ErrUnavailable]) or "failed".
 func (e Event) Outcome() string {
 	switch {
 	case e.Kind == EventMiss:
@@ -60,7 +60,7 @@ func (e Event) Outcome() string {
 	return "failed"
 }
 
-// rejectReason is the [Event.Reason] of a cookie that is no session.
+// rejectReason returns the [Event.Reason] of a rejected cookie.
 func rejectReason(err error) string {
 	for _, r := range rejectReasons {
 		if errors.Is(err, r.err) {
@@ -83,8 +83,7 @@ var rejectReasons = []struct {
 	{errSplit, "split"},     // over more cookies than MaxChunks
 }
 
-// event reports to the program, if it listens: the call that was made, or nil, and the fields that were read or
-// written.
+// event reports to OnEvent what a call did, which is nil for a secure cookie, and the fields that were read or written.
 func (s *Session) event(c *cookie, kind EventKind, made *call, fields []RawField) {
 	if s.m.onEvent == nil {
 		return
@@ -102,7 +101,7 @@ func (s *Session) event(c *cookie, kind EventKind, made *call, fields []RawField
 	s.tell(c, e, made)
 }
 
-// loaded reports what became of a load.
+// loaded reports the result of a load.
 func (s *Session) loaded(made *call, now time.Time) {
 	c := made.part.cookie
 	switch {
@@ -115,14 +114,15 @@ func (s *Session) loaded(made *call, now time.Time) {
 	}
 }
 
-// failed reports what was tried in vain, by the call that was made for it, or nil. c is nil if it concerns no cookie.
+// failed reports an operation that failed, and the call that was made for it, or nil. c is nil if the error concerns no
+// single cookie.
 func (s *Session) failed(c *cookie, op EventKind, made *call, err error) {
 	if s.m.onEvent != nil {
 		s.tell(c, Event{Kind: EventError, Op: op, Err: err}, made)
 	}
 }
 
-// rejected reports a cookie that is no session.
+// rejected reports a cookie that was rejected.
 func (s *Session) rejected(c *cookie, reason error) {
 	if s.m.onEvent != nil {
 		s.tell(c, Event{Kind: EventReject, Reason: rejectReason(reason)}, nil)
@@ -139,10 +139,10 @@ func (s *Session) tell(c *cookie, e Event, made *call) {
 			e.Start = time.Unix(0, made.began)
 		}
 	}
-	s.m.onEvent(context.WithoutCancel(s.ctx), e)
+	s.m.onEvent(eventContext{s.session}, e)
 }
 
-// kind is the event of a call that succeeded, as far as the call alone tells.
+// kind returns the event of a successful call, as far as the call alone determines it.
 func (o op) kind() EventKind {
 	switch o {
 	case opCreate:

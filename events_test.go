@@ -139,7 +139,9 @@ func TestEvents(t *testing.T) {
 
 // SPEC 8: what happens to a session because time passes.
 func TestEventsOfAge(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		t.Parallel()
 		var j journal
 		s := newSite(t, newManager(t, j.options(0),
 			sessplus.Config{CookieName: "s", Backend: b, IdleTimeout: 20 * time.Second}))
@@ -245,9 +247,10 @@ func (j *journal) failures(t *testing.T, kind error, handle string) (list []stri
 
 // SPEC 8: every call that fails is an event, once, which says what was tried.
 func TestEventsOfFailures(t *testing.T) {
+	t.Parallel()
 	breakable(t, func(t *testing.T, b sessplus.Backend, down func(bool)) {
 		var j journal
-		s := newSite(t, newManager(t, j.options(300*time.Millisecond), sessplus.Config{CookieName: "s", Backend: b}))
+		s := newSite(t, newManager(t, j.options(700*time.Millisecond), sessplus.Config{CookieName: "s", Backend: b}))
 		var handle string
 		for _, tt := range []struct {
 			name string

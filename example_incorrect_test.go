@@ -34,7 +34,7 @@ func ExampleSession_Set_incorrect() {
 		s.Clear()
 	})
 	// Output:
-	// sessplus: cookie "session": save: sessplus: the response headers have been sent
+	// sessplus: cookie "session": save: the response headers have been sent
 	// true
 }
 

@@ -2,11 +2,11 @@ package sessplus
 
 import "fmt"
 
-// Field is the name of a field together with the type of its value, so that both are written once:
+// A Field is the name of a field together with the type of its value, so that both are written once:
 //
 //	const UserID sessplus.Field[int64] = "user_id"
 //
-// A value of another type in the store reads as absent, with a line in the log; Update returns an error instead.
+// A stored value that does not decode into T reads as absent and is logged; Update returns an error instead.
 type Field[T any] string
 
 // Get returns the value, or the zero value if the field is absent.
@@ -15,7 +15,7 @@ func (f Field[T]) Get(s *Session) T {
 	return v
 }
 
-// Lookup returns the value, and whether the field is there.
+// Lookup returns the value, and whether the field exists.
 func (f Field[T]) Lookup(s *Session) (T, bool) { return f.read(s, s.raw(string(f))) }
 
 // read decodes a value, nil for an absent one.
@@ -42,14 +42,14 @@ func (f Field[T]) decode(s *Session, data []byte) (T, error) {
 	return v, nil
 }
 
-// Set gives the field a value, as [Session.Set] does.
+// Set sets the field, as [Session.Set] does.
 func (f Field[T]) Set(s *Session, v T) { s.Set(string(f), v) }
 
-// Delete removes the field, as [Session.Delete] does.
+// Delete deletes the field, as [Session.Delete] does.
 func (f Field[T]) Delete(s *Session) { s.Delete(string(f)) }
 
-// Pop returns the value, or the zero value if the field is absent, and removes the field. As [Session.Pop] it is no
-// atomic take: see Update.
+// Pop returns the value, or the zero value if the field is absent, and deletes the field. Like [Session.Pop] it is not
+// atomic; Update is.
 func (f Field[T]) Pop(s *Session) T {
 	v, _ := f.read(s, s.pop(string(f)))
 	return v

@@ -9,9 +9,9 @@ import (
 	"unicode/utf8"
 )
 
-// Fields says which fields a config owns. Its zero value owns every field. A field may have several owners: Set and
-// Delete reach all of them, and of several stored values the one of the last config is read. A stored field that its
-// config does not own reads as absent, is named in the log once, and goes with the next save.
+// Fields says which fields a config owns. The zero value owns every field. A field may have several owners: Set and
+// Delete apply to all of them, and if several have a value, that of the last config is read. A stored field that its
+// config does not own reads as absent, is logged once, and is removed by the next save.
 type Fields struct {
 	rule  fieldRule
 	names []string
@@ -26,16 +26,16 @@ const (
 	autoFields
 )
 
-// Include owns the fields named, and no others.
+// Include returns the rule of a config that owns the named fields and no others.
 func Include(fields ...string) Fields { return Fields{includeFields, slices.Clone(fields)} }
 
-// Exclude owns every field but those named.
+// Exclude returns the rule of a config that owns every field except those named.
 func Exclude(fields ...string) Fields { return Fields{excludeFields, slices.Clone(fields)} }
 
-// Auto owns every field that no other config includes.
+// Auto returns the rule of a config that owns every field that no other config includes by name.
 func Auto() Fields { return Fields{rule: autoFields} }
 
-// String describes the rule, as in `include "user_id", "plan"`.
+// String returns the rule as text, such as `include "user_id", "plan"`.
 func (f Fields) String() string {
 	quoted := make([]string, len(f.names))
 	for i, n := range f.names {
@@ -126,26 +126,26 @@ func (r *routes) owners(name string) []int {
 
 func (r *routes) owns(i int, name string) bool { return slices.Contains(r.owners(name), i) }
 
-// A FieldRoute is a line of [Manager.Describe]: one field and the cookie that owns it.
+// A FieldRoute is a line of [Manager.Describe]: a field and a cookie that owns it.
 type FieldRoute struct {
 	Cookie     string        // the CookieName of the config
-	Backend    string        // "secure cookie", "redis", "firestore", "memory", or the type of another backend
-	Field      string        // "" stands for every field that no line of this cookie names and its rule takes
-	Rule       string        // the config's Fields, as in "auto"
-	Lifetime   time.Duration // of what is stored, from creation, renewal or (secure cookie) writing; <0: no absolute end
+	Backend    string        // "secure cookie", "redis", …; of another backend what its String returns, or its type
+	Field      string        // the name; "" stands for all other fields that the config owns
+	Rule       string        // the config's Fields, such as "auto"
+	Lifetime   time.Duration // from creation or renewal; of a secure cookie from its last writing; <0: no absolute end
 	Visibility Visibility    // what the visitor can see of it
 }
 
-// Visibility tells what the visitor can see of a field.
+// Visibility says what the visitor can see of a field.
 type Visibility string
 
 const (
-	VisibleSigned    Visibility = "signed"      // in the cookie, for the visitor to read but not to change
-	VisibleEncrypted Visibility = "encrypted"   // in the cookie, unreadable for the visitor
-	VisibleNever     Visibility = "server-side" // not sent to the visitor
+	VisibleSigned    Visibility = "signed"      // in the cookie: the visitor can read but not change it
+	VisibleEncrypted Visibility = "encrypted"   // in the cookie: the visitor can neither read nor change it
+	VisibleNever     Visibility = "server-side" // never sent to the visitor
 )
 
-// String is the route as one line of text.
+// String returns the route as one line of text.
 func (r FieldRoute) String() string {
 	return fmt.Sprintf("%s: %s in %s, %s, %s", r.Cookie, r.field(), r.Backend, r.Visibility, r.Lifetime)
 }
@@ -160,7 +160,7 @@ func (r FieldRoute) field() string {
 // FieldRoutes is a []FieldRoute that prints as a table.
 type FieldRoutes []FieldRoute
 
-// String is a table with a line for each route, for the log of a program that starts.
+// String returns a table with a line for each route, for a program to log when it starts.
 func (l FieldRoutes) String() string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
@@ -176,8 +176,8 @@ func (l FieldRoutes) String() string {
 	return b.String()
 }
 
-// Describe lists who owns what, for a person or a test to read: per config, in the order of the configs, a line for
-// each field that it owns by name, and one for the others if it owns any. Printed, it is a table.
+// Describe lists which config owns which field. For each config, in order, it has a route for each field that some
+// config names and this one owns, and one for all other fields if it owns them. It prints as a table.
 func (m *Manager) Describe() FieldRoutes {
 	names := make([]string, 0, len(m.routes.named))
 	for name := range m.routes.named {

@@ -20,13 +20,13 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Firestore keeps each record as one document of the collection: a map of fields, and expires_at, a timestamp for a TTL
-// policy of the database, which removes expired documents. Documents that it has not removed yet count as removed. A
-// document holds at most 1 MiB, and takes about one sustained write a second.
+// Firestore returns a backend that stores each record as a document of the collection. Set a TTL policy on the
+// timestamp expires_at to have the database remove expired documents; until it does, they count as removed. A document
+// holds at most 1 MiB, and sustains about one write a second.
 //
-// Whatever a person makes of a field in the console is read as what it says: a number, bool, null, array, map or time
-// as its JSON, and with the JSON codec text that is no JSON as that text. A geopoint, a reference, and text that begins
-// as JSON and is broken cost that field; a saved_at, created_at or expires_at that is no timestamp costs the session.
+// A field that a person has edited in the console is read as what it says: a number, bool, null, array, map or time as
+// JSON, and with the JSON codec, text that is not JSON as that text. A geopoint, a reference or broken JSON makes that
+// field absent. A saved_at, created_at or expires_at that is not a timestamp makes the whole session unreadable.
 func Firestore(client *firestore.Client, collection string) Backend {
 	return &firestoreBackend{client, collection}
 }
@@ -54,8 +54,8 @@ func (b *firestoreBackend) KeepsDeviceKeys() {}
 // client tells which backends keep their records in one place.
 func (b *firestoreBackend) client() any { return *b }
 
-// The parts of a document. A field's name is a key of the map "fields", so that it cannot meet another part. What a document
-// does not need is left out: each part costs a hundredth of a read, and an index.
+// The parts of a document. A field's name is a key of the map "fields", so that it cannot meet another part. What a
+// document does not need is left out: each part costs a hundredth of a read, and an index.
 const (
 	docVersion   = "version" // of the format, if it is not the first
 	docCreated   = "created_at"
@@ -72,8 +72,8 @@ const (
 	docDeviceKey = "device_key" // with DeviceBound, if it is bound
 )
 
-// firestoreName makes a field's name fit for a key of a map, which must not match __.*__, and which a path does not keep
-// if it has a line break. "~" marks a name that is escaped.
+// firestoreName makes a field's name fit for a key of a map, which must not match __.*__, and which a path does not
+// keep if it has a line break. "~" marks a name that is escaped.
 func firestoreName(name string) string {
 	control := func(r rune) bool { return r < ' ' || r == 0x7f }
 	if strings.HasPrefix(name, "__") || strings.HasPrefix(name, "~") || strings.IndexFunc(name, control) >= 0 {
@@ -307,7 +307,8 @@ func missing(snap *firestore.DocumentSnapshot, err error) bool {
 	return status.Code(err) == codes.NotFound && snap != nil && !snap.Exists()
 }
 
-// read returns the record of a document, also one that has expired or ended, and the document, which is nil if there is none.
+// read returns the record of a document, also one that has expired or ended, and the document, which is nil if there is
+// none.
 func (b *firestoreBackend) read(ctx context.Context, doc *firestore.DocumentRef) (*Record, *firestore.DocumentSnapshot, error) {
 	snap, err := doc.Get(ctx)
 	if missing(snap, err) {
@@ -320,8 +321,8 @@ func (b *firestoreBackend) read(ctx context.Context, doc *firestore.DocumentRef)
 	return r, snap, err
 }
 
-// An untold context keeps its deadline from the server, for which watching it is work: a fiftieth of a read on the emulator.
-// The call ends by it all the same, because the client cancels it.
+// An untold context keeps its deadline from the server, for which watching it is work: a fiftieth of a read on the
+// emulator. The call ends by it all the same, because the client cancels it.
 type untold struct{ context.Context }
 
 func (untold) Deadline() (t time.Time, ok bool) { return t, false }
@@ -343,8 +344,8 @@ const (
 	maxDocumentValue = maxDocument - 89
 )
 
-// tooLarge refuses fields that cannot be in one document. The answers of Firestore to them are many, and some look like an
-// outage.
+// tooLarge refuses fields that cannot be in one document. The answers of Firestore to them are many, and some look like
+// an outage.
 func tooLarge(fields []RawField) error {
 	total := 0
 	for _, f := range fields {
@@ -381,8 +382,8 @@ func (b *firestoreBackend) Create(ctx context.Context, key string, r *Record) er
 	})
 }
 
-// Update writes in one call if the document is still as the caller saw it. Otherwise it reads before it writes, until nobody
-// else writes in between. Nothing is ever locked, as it would be by a transaction.
+// Update writes in one call if the document is still as the caller saw it. Otherwise it reads before it writes, until
+// nobody else writes in between. Nothing is ever locked, as it would be by a transaction.
 //
 // The client library sends a write again when its answer is lost. A compare-and-set that has happened then looks like
 // somebody else's, and would be done twice; so it leaves its id in the document.
@@ -443,8 +444,8 @@ func writeFirestore(ctx context.Context, doc *firestore.DocumentRef, before *Rec
 	return answer.UpdateTime.Format(time.RFC3339Nano), nil
 }
 
-// asSeen tries to write without a read, to the record as the caller knew it. It reports whether that settles it: what was
-// refused may be so only as far as the caller knew.
+// asSeen tries to write without a read, to the record as the caller knew it. It reports whether that settles it: what
+// was refused may be so only as far as the caller knew.
 func asSeen(seen *Record, write func(before *Record) (wrote bool, err error)) (done bool, err error) {
 	if seen == nil || seen.Version == "" {
 		return false, nil
@@ -494,7 +495,8 @@ func (b *firestoreBackend) End(ctx context.Context, key string, e *Ending) (r *R
 	return r, nil
 }
 
-// Owned asks for documents by their owner, for which Firestore makes an index by itself. What cannot be read is no record.
+// Owned asks for documents by their owner, for which Firestore makes an index by itself. What cannot be read is no
+// record.
 func (b *firestoreBackend) Owned(ctx context.Context, owner string) ([]KeyedRecord, error) {
 	snaps, err := b.database.Collection(b.collection).Where(docOwner, "==", owner).Documents(untold{ctx}).GetAll()
 	if err != nil {

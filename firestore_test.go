@@ -24,10 +24,9 @@ import (
 
 // SPEC 6.8: also the goroutine that removes a renewed session's document is gone when the handler has returned.
 func TestFirestoreThatHangsAtTheEndOfARenewal(t *testing.T) {
-	servers.Firestore(t)
-	addr := os.Getenv("FIRESTORE_EMULATOR_HOST")
+	addr := servers.FirestoreAddr(t)
 	fake := newFakeFirestore(t, addr)
-	b := sessplus.Firestore(firestoreAt(t, fake.addr, fmt.Sprintf("hang-%d-%d", os.Getpid(), projects.Add(1))), "sessions")
+	b := sessplus.Firestore(servers.FirestoreAt(t, fake.addr, fmt.Sprintf("hang-%d-%d", os.Getpid(), projects.Add(1))), "sessions")
 	c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 2 * time.Second}, sessplus.Config{CookieName: "s", Backend: b}))
 	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 	fake.before(func(ctx context.Context, r *firestorepb.CommitRequest) error {
@@ -38,7 +37,7 @@ func TestFirestoreThatHangsAtTheEndOfARenewal(t *testing.T) {
 		return nil
 	})
 	c.mustAsk(c.client, func(s *sessplus.Session) { s.Renew() })
-	if left := libraryGoroutines(); len(left) > 0 {
+	if left := libraryGoroutines(t); len(left) > 0 {
 		settle(t)
 	}
 }
@@ -112,8 +111,8 @@ func (f *fakeFirestore) BatchGetDocuments(r *firestorepb.BatchGetDocumentsReques
 
 // SPEC 6.7: a Firestore ABORTED or UNAVAILABLE is retried within the timeout.
 func TestFirestoreAnswersAbortedOnce(t *testing.T) {
-	servers.Firestore(t)
-	addr := os.Getenv("FIRESTORE_EMULATOR_HOST")
+	t.Parallel()
+	addr := servers.FirestoreAddr(t)
 	for _, code := range []codes.Code{codes.Aborted, codes.Unavailable} {
 		for name, f := range map[string]func(*sessplus.Session){
 			"create":  func(s *sessplus.Session) { s.Destroy(); s.Set("user", "bob") },
@@ -124,7 +123,7 @@ func TestFirestoreAnswersAbortedOnce(t *testing.T) {
 		} {
 			t.Run(fmt.Sprint(code, " at ", name), func(t *testing.T) {
 				fake := newFakeFirestore(t, addr)
-				b := sessplus.Firestore(firestoreAt(t, fake.addr, fmt.Sprintf("aborted-%d-%d", os.Getpid(), projects.Add(1))), "sessions")
+				b := sessplus.Firestore(servers.FirestoreAt(t, fake.addr, fmt.Sprintf("aborted-%d-%d", os.Getpid(), projects.Add(1))), "sessions")
 				c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 20 * time.Second}, sessplus.Config{CookieName: "s", Backend: b}))
 				c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 				var mu sync.Mutex
@@ -152,9 +151,8 @@ func TestFirestoreAnswersAbortedOnce(t *testing.T) {
 
 // SPEC 6.9, 7.3: what Firestore says of a document and its fields goes nowhere.
 func TestFirestoreErrorsQuoteNothing(t *testing.T) {
-	servers.Firestore(t)
-	fake := newFakeFirestore(t, os.Getenv("FIRESTORE_EMULATOR_HOST"))
-	b := sessplus.Firestore(firestoreAt(t, fake.addr, fmt.Sprintf("quoting-%d-%d", os.Getpid(), projects.Add(1))), "sessions")
+	fake := newFakeFirestore(t, servers.FirestoreAddr(t))
+	b := sessplus.Firestore(servers.FirestoreAt(t, fake.addr, fmt.Sprintf("quoting-%d-%d", os.Getpid(), projects.Add(1))), "sessions")
 	for _, code := range []codes.Code{codes.InvalidArgument, codes.PermissionDenied, codes.Internal, codes.Unknown} {
 		fake.before(func(_ context.Context, r *firestorepb.CommitRequest) error {
 			return status.Errorf(code, "cannot take %v", r)

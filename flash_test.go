@@ -11,6 +11,7 @@ import (
 
 // SPEC 4.5: the queue of the example: every message is taken once, whoever adds and takes at the same time.
 func TestFlashQueueIsTakenOnce(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })

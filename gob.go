@@ -9,25 +9,24 @@ import (
 	"strings"
 )
 
-// Gob returns a codec for programs that come from a library which stores sessions as gobs, and that assert Go types:
-// [Session.Get] gives the type that was set, as in v.(uint), where JSON would give an int64. Every other way to read
-// works, too: the typed getters, [Session.Decode] and [Field] also take another type if encoding/gob can decode one
-// into the other (int as int64, a struct as one that shares fields), but no int as a uint or float64.
+// Gob returns a codec for programs that come from a library that stores sessions as gobs, and that assert Go types:
+// [Session.Get] returns the type that was set, so v.(uint) works where JSON would return an int64. The typed getters,
+// [Session.Decode] and [Field] work, too. They also read a value of another type if encoding/gob can decode it (an int
+// as an int64, a struct as one with some of its fields), but not an int as a uint or float64.
 //
-// A type that is not built in must be registered with [gob.Register], as for those libraries, also time.Time, []any and
-// map[string]any; a Set of another one makes the commit fail. A value that was set as a pointer comes back as the type
-// that was registered.
+// Types that are not built in must be registered with [gob.Register], as for those libraries. That includes time.Time,
+// []any and map[string]any. Setting a value of an unregistered type makes the commit fail. A value that was set as a
+// pointer comes back as the type that was registered.
 //
-// Choose JSON if you can. The name of a Go type becomes part of what is stored, so that renaming or moving the type, or
-// no longer registering it, makes the field absent, with a line in the log. Nothing but Go reads it. Fields of a struct
-// that are not exported, and functions and channels, are dropped without a word. A map, or a struct that another
-// process has encoded, seldom has the same bytes twice, so that setting it to an equal value is a save. And decoding
-// runs the GobDecode and UnmarshalBinary methods of the types that the program has registered, on what the store
-// returns: whoever can write to the store chooses among them.
+// Use JSON if you can. A gob contains the names of Go types, so a field becomes absent, and is logged, when its type is
+// renamed, moved or no longer registered. Only Go programs can read it. Unexported struct fields, functions and
+// channels are dropped silently. A map, or a struct that another process has encoded, rarely has the same bytes twice,
+// so setting it to an equal value is saved again. And decoding calls the GobDecode and UnmarshalBinary methods of
+// registered types with what the store returns: whoever can write to the store chooses among them.
 func Gob() Codec { return gobCodec{} }
 
-// gobCodec encodes each value as an interface, and so with the name of its type. No bytes at all are nil, which gob
-// cannot encode.
+// gobCodec encodes each value as an interface, and so with the name of its type. An empty slice stands for nil, which
+// gob cannot encode.
 type gobCodec struct{}
 
 const errNotRegistered lossError = "is or has a type that is not registered with encoding/gob; call gob.Register"

@@ -43,6 +43,7 @@ func everything(i int) map[string]func(s *sessplus.Session) {
 
 // SPEC 4.7: under -race.
 func TestGoroutinesOfARequestShareItsSession(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 10 * time.Second},
 			sessplus.Config{CookieName: "kept", Backend: b, Fields: sessplus.Include("field0", "shared"), IdleTimeout: time.Hour, MaxAge: time.Hour},
@@ -74,6 +75,7 @@ func TestGoroutinesOfARequestShareItsSession(t *testing.T) {
 
 // SPEC 4.7: changes of different fields by the goroutines of one request all stay.
 func TestGoroutinesOfARequestLoseNothing(t *testing.T) {
+	t.Parallel()
 	const n = 40
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, nil,

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log"
@@ -18,7 +19,9 @@ import (
 	"net/url"
 	"os"
 	"runtime"
+	"runtime/pprof"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -32,7 +35,26 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-func TestMain(m *testing.M) { servers.Main(m) }
+// Most tests wait for most of the time, so that many of them can do so side by side. -parallel takes precedence.
+func TestMain(m *testing.M) {
+	beside := 8 * runtime.GOMAXPROCS(0)
+	if raceEnabled {
+		beside /= 2 // the race detector needs the processors
+	}
+	if os.Getenv("SESSPLUS_REDIS") != "" {
+		beside = 1 // there are sixteen databases
+	}
+	flag.Set("test.parallel", strconv.Itoa(beside))
+	servers.Main(m)
+}
+
+// slow skips a test with -short that waits for a long time, mostly for the retries and the failovers of clients.
+func slow(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("takes long")
+	}
+}
 
 var testKeys = []sessplus.KeyPair{sessplus.DeriveKeyPair([]byte("a secret of thirty-two bytes or more"))}
 
@@ -328,15 +350,34 @@ type site struct {
 // newSite serves behind the middleware of m, or of several from the outermost to the innermost.
 func newSite(t testing.TB, managers ...*sessplus.Manager) *site {
 	t.Helper()
+	return newSiteOn(t, "HTTP/1.1", func(h http.Handler) http.Handler {
+		for _, m := range slices.Backward(managers) {
+			h = m.Handler(h)
+		}
+		return h
+	})
+}
+
+// newSiteOn is newSite for "HTTP/1.1" or "HTTP/2", with any middleware.
+func newSiteOn(t testing.TB, proto string, wrap func(http.Handler) http.Handler) *site {
+	t.Helper()
 	s := &site{TB: t, do: make(chan http.HandlerFunc, 1)}
-	var h http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (<-s.do)(w, r) })
-	for i := len(managers) - 1; i >= 0; i-- {
-		h = managers[i].Handler(h)
-	}
-	s.Server = httptest.NewServer(h)
-	t.Cleanup(s.Close)
-	s.client = s.visitor()
+	s.serve(wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (<-s.do)(w, r) })), proto == "HTTP/2")
 	return s
+}
+
+// serve starts the server of the site, whose goroutines can then be told from those of other tests.
+func (s *site) serve(h http.Handler, http2 bool) {
+	s.Server = httptest.NewUnstartedServer(h)
+	s.Server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	pprof.SetGoroutineLabels(pprof.WithLabels(context.Background(), pprof.Labels("test", s.Name())))
+	if s.EnableHTTP2 = http2; http2 {
+		s.StartTLS()
+	} else {
+		s.Start()
+	}
+	s.Cleanup(s.Close)
+	s.client = s.visitor()
 }
 
 // visitor returns the client of a new browser, with an empty jar.
@@ -345,7 +386,7 @@ func (s *site) visitor() *http.Client {
 	if err != nil {
 		s.Fatal(err)
 	}
-	return &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return &http.Client{Transport: s.Server.Client().Transport, Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
 // A reply is a response, with its body read.
@@ -374,6 +415,9 @@ func (s *site) visitAs(c *http.Client, h http.HandlerFunc) *reply {
 func (s *site) send(c *http.Client, req *http.Request, h http.HandlerFunc) *reply {
 	s.Helper()
 	s.do <- h
+	if c.Transport == nil { // whoever closes a test server closes the idle connections of the default one
+		c = &http.Client{Transport: s.Server.Client().Transport, Jar: c.Jar, CheckRedirect: c.CheckRedirect}
+	}
 	res, err := c.Do(req)
 	if err != nil {
 		s.Fatal(err)
@@ -470,12 +514,10 @@ type crowd struct {
 func newCrowd(t testing.TB, m *sessplus.Manager) *crowd {
 	t.Helper()
 	c := &crowd{site: &site{TB: t}}
-	c.Server = httptest.NewServer(m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	c.serve(m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h, _ := c.handlers.Load(r.URL.Query().Get("n"))
 		h.(http.HandlerFunc)(w, r)
-	})))
-	t.Cleanup(c.Close)
-	c.client = c.visitor()
+	})), false)
 	return c
 }
 
@@ -753,22 +795,38 @@ func (p *proxy) pump(dst, src, pair net.Conn, isUp bool) {
 	}
 }
 
-// settle waits until no goroutine of the library is left, and fails the test with their stacks if they stay (SPEC 6.8).
+// settle waits until no goroutine of the library is left of the test, and fails it with their stacks if they stay (SPEC 6.8).
 func settle(t testing.TB) {
 	t.Helper()
 	var left []string
 	for deadline := time.Now().Add(2 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if left = libraryGoroutines(); len(left) == 0 {
+		if left = libraryGoroutines(t); len(left) == 0 {
 			return
 		}
 	}
 	t.Errorf("%d goroutines of the library are left, the first:\n%s", len(left), left[0])
 }
 
-func libraryGoroutines() []string {
-	buf := make([]byte, 4<<20)
-	stacks := strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n")
-	return slices.DeleteFunc(stacks, func(s string) bool { return !strings.Contains(s, "github.com/sessplus/sessplus.") })
+func libraryGoroutines(t testing.TB) []string {
+	return goroutines(t, "github.com/sessplus/sessplus.")
+}
+
+// goroutines returns the stacks that hold the text, of goroutines that descend from a site of the test, of a test that it is
+// a part of, or of one of its parts.
+func goroutines(t testing.TB, text string) (stacks []string) {
+	var all bytes.Buffer
+	pprof.Lookup("goroutine").WriteTo(&all, 1)
+	for _, stack := range strings.Split(all.String(), "\n\n") {
+		_, label, _ := strings.Cut(stack, `# labels: {"test":"`)
+		of, _, labeled := strings.Cut(label, `"}`)
+		ours := labeled && (strings.HasPrefix(t.Name()+"/", of+"/") || strings.HasPrefix(of+"/", t.Name()+"/"))
+		if ours && strings.Contains(stack, text) {
+			n, _, _ := strings.Cut(strings.TrimPrefix(stack, "goroutine profile: total "), " @ ")
+			count, _ := strconv.Atoi(n[strings.LastIndex(n, "\n")+1:])
+			stacks = append(stacks, slices.Repeat([]string{stack}, count)...)
+		}
+	}
+	return stacks
 }
 
 // within fails the test if f takes as long as two timeouts, or nearly.
@@ -794,13 +852,12 @@ func behindProxy(t *testing.T, test func(t *testing.T, f faulty)) {
 		test(t, f)
 	})
 	t.Run("firestore", func(t *testing.T) {
-		servers.Firestore(t)
-		addr := os.Getenv("FIRESTORE_EMULATOR_HOST")
+		addr := servers.FirestoreAddr(t)
 		p := newProxy(t, addr)
 		project := fmt.Sprintf("fault-%d-%d", os.Getpid(), projects.Add(1))
 		test(t, faulty{
-			sessplus.Firestore(firestoreAt(t, p.addr(), project), "sessions"),
-			sessplus.Firestore(firestoreAt(t, addr, project), "sessions"), p,
+			sessplus.Firestore(servers.FirestoreAt(t, p.addr(), project), "sessions"),
+			sessplus.Firestore(servers.FirestoreAt(t, addr, project), "sessions"), p,
 		})
 	})
 }
@@ -816,21 +873,6 @@ func redisBehindProxy(t *testing.T) (f faulty, direct *redis.Client) {
 }
 
 var projects atomic.Int64
-
-// firestoreAt returns a client of the emulator at addr, without changing which emulator the other tests use.
-func firestoreAt(t testing.TB, addr, project string) *firestore.Client {
-	t.Helper()
-	const name = "FIRESTORE_EMULATOR_HOST"
-	old := os.Getenv(name)
-	defer os.Setenv(name, old)
-	os.Setenv(name, addr)
-	c, err := firestore.NewClient(context.Background(), project)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
-}
 
 // through is the site's browser at another program, whose manager has these configs.
 func (s *site) through(configs ...sessplus.Config) *site {
@@ -1088,25 +1130,6 @@ func (l *errorLog) has(target error) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.ContainsFunc(l.errs, func(err error) bool { return errors.Is(err, target) })
-}
-
-// newSiteOn is newSite for "HTTP/1.1" or "HTTP/2", with any middleware.
-func newSiteOn(t testing.TB, proto string, wrap func(http.Handler) http.Handler) *site {
-	t.Helper()
-	s := &site{TB: t, do: make(chan http.HandlerFunc, 1)}
-	s.Server = httptest.NewUnstartedServer(wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (<-s.do)(w, r) })))
-	s.Server.Config.ErrorLog = log.New(io.Discard, "", 0)
-	if proto == "HTTP/2" {
-		s.EnableHTTP2 = true
-		s.StartTLS()
-	} else {
-		s.Start()
-	}
-	t.Cleanup(s.Close)
-	v := s.visitor()
-	v.Transport = s.Server.Client().Transport
-	s.client = v
-	return s
 }
 
 // post makes a request that no client repeats, and returns the error of the round trip.

@@ -105,11 +105,12 @@ func (s *sharedSession) descends(cookie string, from []string) bool {
 // A historian makes random requests and writes down what became of them.
 type historian struct {
 	*testing.T
-	url   string               // where sessions live for an hour
-	soon  string               // and where not
-	users [2]*sessplus.Manager // theirs, to list, end and edit sessions from outside
-	begun time.Time
-	tried struct {
+	client *http.Client
+	url    string               // where sessions live for an hour
+	soon   string               // and where not
+	users  [2]*sessplus.Manager // theirs, to list, end and edit sessions from outside
+	begun  time.Time
+	tried  struct {
 		sync.Mutex
 		count map[string]int // operations by kind and outcome
 	}
@@ -138,7 +139,7 @@ func (h *historian) request(s *sharedSession, cookie, kind, field, value string)
 	if cookie != "" {
 		req.AddCookie(&http.Cookie{Name: "session", Value: cookie})
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := h.client.Do(req)
 	if err != nil {
 		return 0, "", "", errNoAnswer
 	}
@@ -408,6 +409,7 @@ func (s *sharedSession) explain(field, value string, start, end time.Duration) e
 // nothing is lost, nothing comes back, nothing leaks, also while ids rotate and while sessions are edited and revoked
 // from outside (SPEC 3.12, SPEC 4.1, SPEC 4.2, SPEC 4.4, SPEC 4.5, SPEC 5.6, SPEC 10.2, SPEC 10.3).
 func TestHistory(t *testing.T) {
+	t.Parallel()
 	sizes := map[string]int{"memory": 150, "redis": 100, "firestore": 15} // operations of each client
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		seed := *historySeed
@@ -442,7 +444,8 @@ func checkHistory(t *testing.T, b sessplus.Backend, seed uint64, size int) {
 		t.Cleanup(srv.Close)
 		return srv
 	}
-	h := &historian{T: t, begun: time.Now()}
+	h := &historian{T: t, client: &http.Client{Transport: new(http.Transport)}, begun: time.Now()}
+	t.Cleanup(h.client.CloseIdleConnections)
 	h.url, h.soon = site(time.Hour, &h.users[0]).URL, site(short, &h.users[1]).URL
 	h.tried.count = make(map[string]int)
 

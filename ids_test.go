@@ -29,6 +29,7 @@ func siblingCookie(t *testing.T, c *sidSite, name, prefix string, keys ...sesspl
 
 // SPEC 3.1
 func TestWithoutCookiesAndSetsNothingIsFree(t *testing.T) {
+	t.Parallel()
 	handlers := map[string]func(s *sessplus.Session){
 		"nothing": func(*sessplus.Session) {},
 		"reads": func(s *sessplus.Session) {
@@ -79,6 +80,7 @@ func TestWithoutCookiesAndSetsNothingIsFree(t *testing.T) {
 
 // SPEC 3.2
 func TestIDsAreRandomAndNeverStored(t *testing.T) {
+	t.Parallel()
 	for _, prefix := range []string{"", "app/%:"} {
 		t.Run("prefix "+prefix, func(t *testing.T) {
 			onStores(t, func(c *sessplus.Config) { c.KeyPrefix = prefix }, testIDs)
@@ -164,11 +166,13 @@ func malformedIDs(id string) map[string]string {
 
 // SPEC 3.3
 func TestForeignIDIsNeverAdopted(t *testing.T) {
+	t.Parallel()
 	const ( // what the backend may hear of it
 		none = "[]"
 		one  = "[load]"
 	)
 	onEveryVariant(t, func(t *testing.T, c *sidSite) {
+		t.Parallel()
 		id0 := c.start()
 		good := c.jar(c.client)["sid"]
 		refuse := func(name, text, want string) {

@@ -14,24 +14,24 @@ import (
 	"unicode/utf8"
 )
 
-// An Info describes a live session to the user it belongs to, or to a person who looks after users.
+// An Info describes a live session, for the user it belongs to or for an administrator.
 type Info struct {
-	Handle    string         // names the session to Revoke and Edit, until it is renewed; it cannot be used as a cookie
+	Handle    string         // identifies it to Revoke and Edit, until it is renewed; it cannot be used as a cookie
 	Created   time.Time      // when it was created or renewed
-	LastSaved time.Time      // the last time a field was saved
-	Expires   time.Time      // when it ends, if it is not used again
-	Device    string         // the User-Agent that created it, at most 256 bytes, as the client said it: escape it
-	Fields    map[string]any // those of this cookie, as Session.Get gives them; one that cannot be decoded is left out
+	LastSaved time.Time      // when a field was last saved
+	Expires   time.Time      // when it ends if it is not used again
+	Device    string         // the User-Agent that created it, at most 256 bytes; the client chose it, so escape it
+	Fields    map[string]any // this cookie's fields, as Session.Get returns them, without those that cannot be decoded
 	Bound     bool           // to a device's key, see Config.DeviceBound
 }
 
-// Sessions lists the live sessions of a user, most recently used first. user is the value, as text, of the field that
-// [Config.IndexBy] of the cookie names: "42" for the int 42, "ann" for the string "ann"; the empty text matches nobody.
-// The last use is known to a tenth of [Config.IdleTimeout]; without one it is the last save. The session of this
-// request is the one whose Handle equals [Session.Handle]. Before its first save it is not listed.
+// Sessions lists the live sessions of a user, most recently used first. user is the value of the [Config.IndexBy] field
+// as text: "42" for the int 42, "ann" for the string "ann". The empty text matches nobody. The last use is known to
+// within a tenth of [Config.IdleTimeout]; without an IdleTimeout it is the last save. The session of the current
+// request is the one whose Handle equals [Session.Handle]. It is not listed before its first save.
 //
-// The error names a cookie that no config has, or whose config has no IndexBy. It matches [ErrUnavailable] if the backend
-// does not answer within [Options.Timeout]. Sessions may be called concurrently, and outside of a request.
+// It is an error if no config has the cookie, or its config has no IndexBy. The error matches [ErrUnavailable] if the
+// backend does not answer within [Options.Timeout]. Sessions may be called concurrently, and outside of a request.
 func (m *Manager) Sessions(ctx context.Context, cookie, user string) ([]Info, error) {
 	c, err := m.indexed(cookie, "list")
 	if err != nil {
@@ -59,12 +59,12 @@ func (m *Manager) Sessions(ctx context.Context, cookie, user string) ([]Info, er
 	return infos, nil
 }
 
-// Revoke ends the session that the handle names, as [Session.Destroy] does: the next request with its id, on any
-// machine, is anonymous. Revoke takes any handle: check first that it is one of the user's, as [Manager.Sessions] lists
-// them. A handle that names no live session is no error, so a revocation that failed can be retried. A rotation keeps
-// the handle; a handle from before a renewal still ends the session for [EndGrace].
+// Revoke ends the session with the handle, as [Session.Destroy] does: the next request with its id, on any machine, is
+// anonymous. Revoke accepts any handle, so check first that it is one of those that [Manager.Sessions] lists for the
+// user. It is not an error if no live session has the handle, so Revoke can be retried. A handle survives rotations.
+// After a renewal, the old handle still ends the session for [EndGrace].
 //
-// The error names a cookie that no config has, or whose config has no [Config.IndexBy], or a malformed handle. It
+// It is an error if no config has the cookie, its config has no [Config.IndexBy], or the handle is malformed. The error
 // matches [ErrUnavailable] if the backend does not answer.
 func (m *Manager) Revoke(ctx context.Context, cookie, handle string) error {
 	c, err := m.indexed(cookie, "revoke")
@@ -87,9 +87,10 @@ func (m *Manager) Revoke(ctx context.Context, cookie, handle string) error {
 	return err
 }
 
-// RevokeAll ends the sessions of the user, as [Manager.Sessions] lists them, except those with the given handles, and
+// RevokeAll ends the sessions that [Manager.Sessions] lists for the user, except those with the given handles, and
 // returns how many it has ended. With the [Session.Handle] of the current request it is "log out everywhere else"; that
-// session is spared even if it is renewed meanwhile. The errors are those of [Manager.Revoke], and it can be retried.
+// session is spared even if it is renewed in the meantime. The errors are those of [Manager.Revoke]. RevokeAll can be
+// retried.
 func (m *Manager) RevokeAll(ctx context.Context, cookie, user string, except ...string) (int, error) {
 	c, err := m.indexed(cookie, "revoke")
 	if err != nil {
@@ -123,15 +124,15 @@ func (m *Manager) RevokeAll(ctx context.Context, cookie, user string, except ...
 	return n, err
 }
 
-// Edit calls change with the session that the handle names, outside of any request of its visitor, and saves the fields
-// that change has changed, and no others, as a request would. The visitor's next request sees them, on any machine.
-// Edit does not count as a use for [Config.IdleTimeout]. Like [Manager.Revoke], it takes any handle.
+// Edit calls change with the session that has the handle, outside of any request of its visitor, and saves the fields
+// that change has changed. The visitor's next request sees them, on any machine. Edit does not count as a use for
+// [Config.IdleTimeout]. Like [Manager.Revoke], it accepts any handle.
 //
-// The fields of other cookies are absent, and what needs a Set-Cookie ([Session.Renew], [Session.SetPermanent], fields
-// of other cookies) is [ErrHeadersSent]. If change returns an error, Edit returns it, and saves nothing that
-// [Session.Save] or [Field.Update] has not saved already. The error matches [ErrSessionGone] if there is no such
-// session, or it ends meanwhile; otherwise it is as that of Revoke. A session that is renewed meanwhile is changed
-// under its new id.
+// Fields of other cookies are absent. Whatever needs a Set-Cookie header ([Session.Renew], [Session.SetPermanent],
+// setting fields of other cookies) is [ErrHeadersSent]. If change returns an error, Edit returns it and saves nothing,
+// except what [Session.Save] or [Field.Update] have saved already. The error matches [ErrSessionGone] if there is no
+// such session, or it ends in the meantime; the other errors are those of Revoke. A session that is renewed in the
+// meantime is changed under its new id.
 func (m *Manager) Edit(ctx context.Context, cookie, handle string, change func(s *Session) error) error {
 	const op = "edit"
 	c, err := m.indexed(cookie, op)
@@ -191,8 +192,8 @@ func (m *Manager) indexed(name, op string) (*cookie, error) {
 	return nil, &Error{Cookie: name, Op: op, Err: errors.New("no config has this cookie")}
 }
 
-// A handle is the tail of the key that the session's record had first, and the tail of its Owner if it has one: with that
-// the session is found, whatever its key has become.
+// A handle is the tail of the key that the session's record had first, and the tail of its Owner if it has one: with
+// that the session is found, whatever its key has become.
 
 // tail is the part of a record's key that tells the sessions of one cookie apart.
 func tail(key string) string { return key[strings.LastIndexByte(key, ':')+1:] }
@@ -200,6 +201,7 @@ func tail(key string) string { return key[strings.LastIndexByte(key, ':')+1:] }
 // first is the tail of the key that the record had before it was rotated.
 func (r *Record) first(key string) string {
 	if _, first, rotated := strings.Cut(r.Origin, "."); rotated {
+		first, _, _ = strings.Cut(first, ".")
 		return first
 	}
 	return tail(key)
@@ -367,8 +369,8 @@ const (
 	revokedBeside   = 32
 )
 
-// revoke ends records for good, and what they have become. It returns how many there were to end. named is the handle that
-// the program has given for one, or "".
+// revoke ends records for good, and what they have become. It returns how many there were to end. named is the handle
+// that the program has given for one, or "".
 func (m *Manager) revoke(ctx context.Context, c *cookie, list []KeyedRecord, named string) (ended int, err error) {
 	s := m.beside(ctx)
 	step := revokedBeside
@@ -446,8 +448,8 @@ func device(agent string) string {
 	return agent
 }
 
-// userText is the user that the encoded value of an IndexBy field names, "" for nobody. A value that is no text, number or
-// bool names none.
+// userText is the user that the encoded value of an IndexBy field names, "" for nobody. A value that is no text, number
+// or bool names none.
 func userText(codec Codec, value []byte) (user string, ok bool) {
 	if value == nil {
 		return "", true
@@ -497,7 +499,8 @@ func (c *cookie) ownerBy(value []byte) (owner string, err error) {
 	return c.ownerOf(user), nil
 }
 
-// misfiled reports whether the record is not indexed as the config says: it is from before there was an IndexBy, or another.
+// misfiled reports whether the record is not indexed as the config says: it is from before there was an IndexBy, or
+// another.
 func (p *part) misfiled() bool {
 	if p.IndexBy == "" || p.rec == nil || !p.used {
 		return false
@@ -529,8 +532,8 @@ func (s *Session) file(v *save) {
 	}
 }
 
-// unfile makes again, without the Owner, the changes that were to give a record from before there was an index the Owner for
-// a field which another request has changed: that has set it.
+// unfile makes again, without the Owner, the changes that were to give a record from before there was an index the
+// Owner for a field which another request has changed: that has set it.
 func (s *Session) unfile(saves []*save) {
 	var calls []*call
 	for _, v := range saves {

@@ -15,9 +15,7 @@ import (
 
 // SPEC 10.4: a user with very many sessions can list them, end one, and end all but one.
 func TestUserWithVeryManySessions(t *testing.T) {
-	if testing.Short() {
-		t.Skip("makes thousands of sessions")
-	}
+	slow(t)
 	many := map[string]int{"memory": 10_000, "redis": 10_000, "firestore": 10_000}
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		n := many[t.Name()[len("TestUserWithVeryManySessions/"):]]

@@ -42,6 +42,7 @@ func TestOrderAfterADeployment(t *testing.T) {
 
 // A random crowd of tabs with logins in two steps, rotations and single cookies.
 func TestTabs(t *testing.T) {
+	t.Parallel()
 	fast(t, func(t *testing.T, b sessplus.Backend) {
 		for _, single := range []string{"", "__session"} {
 			t.Run("single "+single, func(t *testing.T) {
@@ -150,6 +151,7 @@ func TestChangedLifetimes(t *testing.T) {
 
 // SPEC 5.13, SPEC 6.1: Optional in a single cookie.
 func TestSingleCookieOptional(t *testing.T) {
+	t.Parallel()
 	f, _ := redisBehindProxy(t)
 	for _, lazy := range []bool{false, true} {
 		m := newManager(t, &sessplus.Options{SingleCookie: "__session", Timeout: time.Second},

@@ -57,6 +57,7 @@ func reads(s *sessplus.Session)  { s.Get("user_id") }
 
 // SPEC 10.1, SPEC 10.2: "log out everywhere else" spares the session of the request, whatever id it gets meanwhile.
 func TestRevokeAllSparesASessionThatMovesOn(t *testing.T) {
+	t.Parallel()
 	onEveryIndexer(t, func(t *testing.T, b *watchedIndexer) {
 		config := indexed(b)
 		config.RotateEvery = rotates
@@ -99,6 +100,7 @@ func TestRevokeAllSparesASessionThatMovesOn(t *testing.T) {
 // SPEC 10.1, SPEC 10.2: in the midst of a renewal or rotation a session is listed once, and what is done with it then
 // holds.
 func TestListInTheMidstOfARenewal(t *testing.T) {
+	t.Parallel()
 	onEveryIndexer(t, func(t *testing.T, b *watchedIndexer) {
 		config := indexed(b)
 		config.RotateEvery = rotates
@@ -159,6 +161,7 @@ func TestListInTheMidstOfARenewal(t *testing.T) {
 
 // SPEC 10.1: each live session is in the list once, however many rotate at that moment.
 func TestListBesideRotations(t *testing.T) {
+	t.Parallel()
 	for _, b := range backends {
 		t.Run(b.name, func(t *testing.T) {
 			config := indexed(b.open(t))

@@ -92,6 +92,7 @@ func (b *mutant) Owned(ctx context.Context, owner string) ([]sessplus.KeyedRecor
 
 // SPEC 10.7: the suite tells an Indexer that keeps its promises from one that forgets a rule.
 func TestSuiteCatchesMutants(t *testing.T) {
+	t.Parallel()
 	const env = "SESSPLUS_TEST_MUTANT"
 	if rule, set := os.LookupEnv(env); set {
 		sessplustest.TestBackend(t, func(*testing.T) sessplus.Backend {

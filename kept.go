@@ -19,8 +19,8 @@ const (
 	errIsError   lossError = "is or has an error, of which JSON would not keep what it says; use its text"
 )
 
-// marshalKept is encoding/json, but refuses what that would silently change. What the text of a change looks like is rare, so
-// that the value itself is looked at only then.
+// marshalKept is encoding/json, but refuses what that would silently change. What the text of a change looks like is
+// rare, so that the value itself is looked at only then.
 func marshalKept(v any) ([]byte, error) {
 	if _, ok := v.(error); ok && !marshals(reflect.ValueOf(v)) {
 		return nil, errIsError

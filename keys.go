@@ -12,17 +12,19 @@ import (
 	"github.com/gorilla/securecookie"
 )
 
-// A KeyPair authenticates a cookie and, with a Block key, encrypts it. It never prints its keys, whatever prints it.
+// A KeyPair authenticates cookies and, with a Block key, encrypts them. Packages fmt, log/slog and encoding/json print
+// it without its keys, but not if it is in an unexported field of another struct: there fmt cannot call its methods.
 type KeyPair struct {
 	Hash  []byte // HMAC-SHA256 key, 32 or 64 bytes
-	Block []byte // AES key, 16, 24 or 32 bytes; empty: signed, not encrypted, so that the visitor can read the fields
+	Block []byte // AES key, 16, 24 or 32 bytes; if empty, cookies are signed only, and visitors can read the fields
 }
 
-// minSecret is the shortest secret that DeriveKeyPair takes: as many bytes as it derives for one key.
+// minSecret is the length of the shortest secret that DeriveKeyPair accepts: that of one derived key.
 const minSecret = 32
 
-// DeriveKeyPair derives a hash and a block key from one secret of at least 32 random bytes, by HKDF-SHA256 (RFC 5869).
-// The same secret always gives the same pair. A shorter secret gives an empty pair, which [New] refuses.
+// DeriveKeyPair derives a hash key and a block key from a secret of at least 32 random bytes with HKDF-SHA256 (RFC
+// 5869). The same secret always gives the same pair. For a shorter secret it returns an empty pair, which [New]
+// rejects.
 func DeriveKeyPair(secret []byte) KeyPair {
 	if len(secret) < minSecret {
 		return KeyPair{}
@@ -37,7 +39,8 @@ func DeriveKeyPair(secret []byte) KeyPair {
 	return KeyPair{Hash: derive("hash"), Block: derive("block")}
 }
 
-// GenerateKeyPair returns a random pair. Sessions in secure cookies and signed ids end with the process that keeps it.
+// GenerateKeyPair returns a random pair, for tests and development: the cookies that it seals or signs are worthless
+// once the process has ended.
 func GenerateKeyPair() KeyPair {
 	random := make([]byte, 64)
 	rand.Read(random) // never fails
@@ -46,16 +49,16 @@ func GenerateKeyPair() KeyPair {
 
 const redacted = "[keys]"
 
-// Format implements [fmt.Formatter] for every verb, without the keys.
+// Format implements [fmt.Formatter]. It leaves out the keys, for every verb.
 func (KeyPair) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
 
-// LogValue implements [slog.LogValuer], without the keys.
+// LogValue implements [slog.LogValuer]. It leaves out the keys.
 func (KeyPair) LogValue() slog.Value { return slog.StringValue(redacted) }
 
-// MarshalText implements [encoding.TextMarshaler], and so JSON, without the keys.
+// MarshalText implements [encoding.TextMarshaler], which encoding/json uses. It leaves out the keys.
 func (KeyPair) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
-// problem says what is wrong with the pair, or "".
+// problem returns what is wrong with the pair, or "".
 func (k KeyPair) problem() string {
 	if n := len(k.Hash); n != 32 && n != 64 {
 		return fmt.Sprintf("a Hash key has %d bytes, not 32 or 64; DeriveKeyPair makes a pair of a secret of at least %d bytes", n, minSecret)
@@ -68,9 +71,9 @@ func (k KeyPair) problem() string {
 	}
 }
 
-// codec returns the securecookie for the pair: of plain bytes, of any length and any age, because this package counts
-// both itself (securecookie counts the value without its name, and accepts a time stamp from the future). It has copies of
-// the keys, so that a caller may wipe or reuse its slices.
+// codec returns the securecookie for the pair. It seals plain bytes and limits neither length nor age, because this
+// package checks both itself: securecookie counts the value without its name, and accepts time stamps from the future.
+// The keys are copied, so that the caller may wipe or reuse its slices.
 func (k KeyPair) codec(encrypt bool) *securecookie.SecureCookie {
 	var block []byte
 	if encrypt && len(k.Block) > 0 {

@@ -57,6 +57,7 @@ func TestLifetimeEndsTheSession(t *testing.T) {
 
 // SPEC 3.5, 4.2: a session whose lifetime ends while a request runs is gone for that request, too.
 func TestSaveAfterTheLifetime(t *testing.T) {
+	t.Parallel()
 	onStores(t, func(c *sessplus.Config) { c.Lifetime = time.Second }, func(t *testing.T, c *sidSite) {
 		c.start()
 		slow := false
@@ -121,8 +122,10 @@ func TestIdleTimeoutEndsWhatIsNotUsed(t *testing.T) {
 
 // SPEC 3.5: however many requests only read, the record is touched once per tenth of the timeout, by a small command.
 func TestTouchIsRareAndSmall(t *testing.T) {
+	t.Parallel()
 	const tenth = 300 * time.Millisecond
 	onStores(t, func(c *sessplus.Config) { c.IdleTimeout = 10 * tenth }, func(t *testing.T, c *sidSite) {
+		t.Parallel()
 		id := c.start()
 		c.with(func(s *sessplus.Session) { s.Set("large", strings.Repeat("x", 50_000)) })
 		start := time.Now()
@@ -155,6 +158,7 @@ func TestTouchIsRareAndSmall(t *testing.T) {
 
 // SPEC 3.5: a response that takes long uses its session until its end.
 func TestEndOfALongResponseIsAUse(t *testing.T) {
+	t.Parallel()
 	onStores(t, func(c *sessplus.Config) { c.IdleTimeout = 2 * time.Second }, func(t *testing.T, c *sidSite) {
 		id := c.start()
 		before, err1 := c.record(id)
@@ -176,6 +180,7 @@ func TestEndOfALongResponseIsAUse(t *testing.T) {
 
 // SPEC 3.5: a touch that fails is in the log, and the response is the handler's.
 func TestFailedTouchIsNoError(t *testing.T) {
+	t.Parallel()
 	server := servers.NewRedis(t)
 	client := server.Client()
 	defer client.Close()
@@ -251,6 +256,7 @@ func TestExpiredRecordThatIsStillStored(t *testing.T) {
 
 // SPEC 3.6
 func TestMaxAgeOfAServerSideCookie(t *testing.T) {
+	t.Parallel()
 	const h, none = time.Hour, -1
 	for _, test := range []struct {
 		maxAge, lifetime, idle time.Duration
@@ -295,6 +301,7 @@ func TestMaxAgeOfAServerSideCookie(t *testing.T) {
 
 // SPEC 3.6: with a MaxAge a touch sends the cookie again, without one it does not.
 func TestMaxAgeAfterATouch(t *testing.T) {
+	t.Parallel()
 	for _, maxAge := range []time.Duration{0, time.Hour} {
 		onStores(t, func(c *sessplus.Config) { c.IdleTimeout, c.MaxAge = 3*time.Second, maxAge }, func(t *testing.T, c *sidSite) {
 			c.start()
@@ -364,6 +371,7 @@ func TestAgeOfASecureCookie(t *testing.T) {
 
 // SPEC 3.7
 func TestPermanentTakesThePlaceOfLifetimeAndMaxAge(t *testing.T) {
+	t.Parallel()
 	const h = time.Hour
 	for _, lazy := range []bool{false, true} {
 		onStores(t, func(c *sessplus.Config) { c.PermanentLifetime, c.Lazy = 90*24*h, lazy }, func(t *testing.T, c *sidSite) {
@@ -413,6 +421,7 @@ func TestPermanentTakesThePlaceOfLifetimeAndMaxAge(t *testing.T) {
 
 // SPEC 3.7: a permanent session outlives Lifetime, and ends with it at once when it is no longer permanent.
 func TestPermanentSessionOutlivesLifetime(t *testing.T) {
+	t.Parallel()
 	onStores(t, func(c *sessplus.Config) { c.Lifetime = time.Second }, func(t *testing.T, c *sidSite) {
 		c.permanent = true
 		c.start()

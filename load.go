@@ -9,12 +9,9 @@ import (
 	"time"
 )
 
-// start makes s the session of a request, with nothing loaded.
+// start makes s the session of a request. It loads nothing yet.
 func (s *Session) start(m *Manager, w http.ResponseWriter, r *http.Request) {
-	s.m, s.w, s.ctx, s.tls = m, w, r.Context(), m.secure(r)
-	if s.uri = r.RequestURI; s.uri == "" { // not from a server
-		s.uri = r.URL.Path
-	}
+	s.m, s.w, s.ctx, s.request, s.tls = m, w, r.Context(), r, m.secure(r)
 	s.open = r.Method == http.MethodGet || r.Method == http.MethodHead // others are not kept
 	if m.indexes {
 		s.agent = r.UserAgent()
@@ -27,19 +24,24 @@ func (s *Session) start(m *Manager, w http.ResponseWriter, r *http.Request) {
 	}
 	if m.single != nil {
 		s.unpack(r, time.Now())
+		if len(m.formers)+len(m.formerChunks) > 0 {
+			s.bringFormers(r)
+		}
 		return
 	}
 	m.readCookies(r, func(at slot, value string) {
 		s.parts[at.cookie].bring(candidate{value, at.chunk})
 	})
+	if len(m.formers)+len(m.formerChunks) > 0 {
+		s.bringFormers(r)
+	}
 }
 
-// loadEager loads what is not Lazy, before the handler runs. The error is that of a backend whose fields the request
-// cannot do without.
+// loadEager loads what is not Lazy, before the handler runs. It returns the error of a part that is not Optional.
 func (s *Session) loadEager() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.useAll(s.m.eager)
+	s.loadAll(s.m.eager)
 	for _, i := range s.m.eager {
 		if p := &s.parts[i]; p.err != nil && !p.Optional {
 			return p.err
@@ -48,17 +50,31 @@ func (s *Session) loadEager() error {
 	return nil
 }
 
-// use returns part i, loaded. It lets go of s.mu while it waits.
+// use returns part i, loaded. It releases s.mu while it waits.
 func (s *Session) use(i int) *part {
-	if s.parts[i].state != loaded {
+	if s.parts[i].state != loaded || s.m.feeds {
 		s.useAll([]int{i})
 	}
 	return &s.parts[i]
 }
 
-// useAll makes sure that parts are loaded, all side by side and each once: several goroutines wait for one load. A cookie
-// that is bound to a session needs that first. It lets go of s.mu while it waits.
+// useAll makes sure that parts are loaded, concurrently and each once: if several goroutines need a part, they wait for
+// one load. A cookie that is bound to a session can only be opened after that is loaded. useAll releases s.mu while it
+// waits.
 func (s *Session) useAll(indexes []int) {
+	if !s.m.feeds {
+		s.loadAll(indexes)
+		return
+	}
+	indexes = s.feeders(indexes)
+	for n := -1; n < len(indexes); indexes = s.feeders(indexes) { // what is loaded may show that more is needed
+		n = len(indexes)
+		s.loadAll(indexes)
+	}
+}
+
+// loadAll is useAll without the cookies that may have what belongs to these.
+func (s *Session) loadAll(indexes []int) {
 	s.await(indexes, func(p *part) bool { return p.boundTo != nil && s.parts[p.boundTo.index].state == loading })
 	due := make([]*part, 0, 8)
 	add := func(p *part) {
@@ -79,7 +95,7 @@ func (s *Session) useAll(indexes []int) {
 	s.await(indexes, func(p *part) bool { return p.state == loading })
 }
 
-// await waits while another goroutine loads what one of the parts is waiting for.
+// await waits until no part is waiting for what another goroutine loads.
 func (s *Session) await(indexes []int, waits func(p *part) bool) {
 	for slices.ContainsFunc(indexes, func(i int) bool { return waits(&s.parts[i]) }) {
 		if s.ready == nil {
@@ -90,14 +106,14 @@ func (s *Session) await(indexes []int, waits func(p *part) bool) {
 	}
 }
 
-// unlocked calls f without s.mu, and has it again also when f panics.
+// unlocked calls f with s.mu released. It acquires s.mu again even if f panics.
 func (s *Session) unlocked(f func()) {
 	s.mu.Unlock()
 	defer s.mu.Lock()
 	f()
 }
 
-// load loads parts, and lets go of s.mu meanwhile. A part that cannot be loaded gets its err.
+// load loads parts, with s.mu released in the meantime. A part that cannot be loaded gets an err.
 func (s *Session) load(parts []*part) {
 	for _, p := range parts {
 		p.state, p.next = loading, 0
@@ -128,7 +144,15 @@ func (s *Session) load(parts []*part) {
 	}
 	now := time.Now()
 	if slices.ContainsFunc(parts, func(p *part) bool { return p.sealer == nil }) {
-		s.unlocked(func() { s.lookUp(parts, now) })
+		s.unlocked(func() {
+			s.lookUp(parts, now)
+			for _, p := range parts {
+				if p.sealer == nil {
+					s.takeOverFormers(p, now)
+				}
+			}
+		})
+		s.spread(false, now)
 	}
 	for _, p := range parts {
 		if p.sealer == nil {
@@ -142,8 +166,14 @@ func (s *Session) load(parts []*part) {
 			}
 			bound = b.binding()
 		}
-		s.unlocked(func() { s.unseal(p, bound, now) })
+		s.unlocked(func() {
+			s.unseal(p, bound, now)
+			s.takeOverFormers(p, now)
+		})
 	}
+	s.spread(false, now)
+	s.spread(true, now)
+	s.adoptFields()
 	for _, p := range parts {
 		if p.crowded && p.rec == nil && p.err == nil {
 			p.gone, p.replaced = true, true // one that was not tried may be the session, and is not to be overwritten
@@ -153,8 +183,8 @@ func (s *Session) load(parts []*part) {
 	panicked = false
 }
 
-// lookUp asks the backends for the records of parts: for the first id of each part that has any, then for the next id of
-// those that found nothing.
+// lookUp loads the records of parts: first that of each part's first id, then, for those that found nothing, that of
+// the next one, because a stray cookie may be in front of the good one.
 func (s *Session) lookUp(parts []*part, now time.Time) {
 	for {
 		var calls []*call
@@ -164,7 +194,9 @@ func (s *Session) lookUp(parts []*part, now time.Time) {
 				p.next++
 				id, older, err := p.parseID(text)
 				if err != nil {
-					s.reject(p, err)
+					if !p.stray(p.CookieName, text, err) {
+						s.reject(p, err)
+					}
 					continue
 				}
 				p.resent() // by the cookie before, which found nothing
@@ -179,12 +211,15 @@ func (s *Session) lookUp(parts []*part, now time.Time) {
 		}
 		s.run(calls)
 		for _, c := range calls {
-			c.part.answered(s, c, now)
+			p := c.part
+			if p.answered(s, c, now); c.err == ErrNoRecord {
+				p.stray(p.CookieName, p.texts[p.next-1].text, nil) // former ids may look like ours
+			}
 		}
 	}
 }
 
-// answered takes the answer of a load.
+// answered takes over the result of a load.
 func (p *part) answered(s *Session, c *call, now time.Time) {
 	switch {
 	case errors.Is(c.err, ErrNoRecord):
@@ -206,24 +241,27 @@ func (p *part) answered(s *Session, c *call, now time.Time) {
 		p.gone = false
 		p.moved(c)
 		p.take(s.m, c.record)
-		s.tellForeign(p.cookie, p.foreign)
+		if !c.record.imported() { // in which they have waited for their owner
+			s.tellForeign(p.cookie, p.foreign)
+		}
 	}
 	s.loaded(c, now)
 }
 
-// moved takes the name under which a call has found the session. If it has been rotated, the browser is to hear of it.
+// moved takes over the name under which a call has found the session. If it was rotated, the browser is sent the new
+// id.
 func (p *part) moved(c *call) {
 	p.name = c.sessionName
 	p.resend(c.moved)
 }
 
-// rename takes the name that the session has got by a rotation of another request.
+// rename takes over the name that the session got when another request rotated it.
 func (p *part) rename(name sessionName, now time.Time) {
 	p.rec.Origin = p.origin()
 	p.name, p.rec.Rotated = name, now
 }
 
-// binding names the part's session inside the content of a cookie that is bound to it. A rotation keeps it.
+// binding identifies the part's session in the content of cookies that are bound to it. It survives rotations.
 func (p *part) binding() []byte { return p.rec.binding(p.name.id) }
 
 // binding is that of a record whose id is now id.
@@ -235,25 +273,33 @@ func (r *Record) binding(id string) []byte {
 	return binding(id)
 }
 
-// origin is what a record says of its session, once that is rotated: its binding, and the tail of its first key.
+// origin returns what the record of a rotated session retains of its first id: the binding, and the tail of the first
+// key.
 func (p *part) origin() string {
+	if p.rec.imported() {
+		return origin(p.binding(), p.rec.first(p.name.key), p.rec.until())
+	}
 	return hex.EncodeToString(p.binding()) + "." + p.rec.first(p.name.key)
 }
 
-// take makes the record that of the part, and keeps what it owns of the fields (SPEC 1.3). What this request has changed
-// stays changed.
+// take makes r the record of the part, and drops the fields that the cookie does not own (SPEC 1.3). Changes of this
+// request remain.
 func (p *part) take(m *Manager, r *Record) {
 	mine := p.entries.touched
 	if p.rec == nil || p.permanent == p.rec.Permanent {
 		p.permanent = r.Permanent
 	}
-	p.rec, p.found, p.foreign, p.doubt = r, true, nil, false
+	p.rec, p.found, p.foreign, p.leaving, p.doubt = r, true, nil, nil, false
 	p.entries = entries{stored: r.Fields}
 	foreign := func(f RawField) bool { return !m.routes.owns(p.index, f.Name) || nameProblem(f.Name) != "" }
 	if slices.ContainsFunc(r.Fields, foreign) {
 		p.entries.stored = slices.DeleteFunc(slices.Clone(r.Fields), foreign) // r keeps what is stored
 		for _, f := range r.Fields {
-			if foreign(f) {
+			switch {
+			case !foreign(f):
+			case m.adopting && nameProblem(f.Name) == "" && len(m.adopters(p.index, f.Name)) > 0:
+				p.leaving = append(p.leaving, f)
+			default:
 				p.foreign = append(p.foreign, f.Name)
 			}
 		}
@@ -265,8 +311,8 @@ func (p *part) take(m *Manager, r *Record) {
 	}
 }
 
-// unseal reads the content of a secure cookie, which must be bound to that session. Of several the one written last counts:
-// the others are from before a change of Domain or Path, or of what the visitor did since.
+// unseal reads the content of a secure cookie, which must be bound to that session. If several came, the one written
+// last counts: a deployment has changed Domain or Path, and the others are from before.
 func (s *Session) unseal(p *part, bound []byte, now time.Time) {
 	var last *Record
 	for i, first := range p.texts {
@@ -275,7 +321,9 @@ func (s *Session) unseal(p *part, bound []byte, now time.Time) {
 		}
 		r, older, err := p.cookie.unseal(first.text, p.texts, bound, now)
 		if err != nil {
-			s.reject(p, err)
+			if !p.stray(p.CookieName, first.text, err) {
+				s.reject(p, err)
+			}
 			continue
 		}
 		if last == nil || !r.Saved.Before(last.Saved) {
@@ -287,13 +335,16 @@ func (s *Session) unseal(p *part, bound []byte, now time.Time) {
 	if last == nil {
 		return
 	}
-	p.take(s.m, last)
+	if p.take(s.m, last); last.legacy != nil && p.imports != nil {
+		p.resend(last.legacy.overdue(now))
+	}
 	s.tellForeign(p.cookie, p.foreign)
 	p.foreign = nil // they go when the cookie is written again
 	s.event(p.cookie, EventLoad, nil, last.Fields)
 }
 
-// parseID gives the id in the text of a cookie, and whether an older key signed it.
+// parseID returns the id in the text of a cookie, and whether an older key has signed it. A malformed id never reaches
+// a backend.
 func (c *cookie) parseID(text string) (id string, older bool, err error) {
 	id = text
 	if c.signer != nil {
@@ -307,9 +358,9 @@ func (c *cookie) parseID(text string) (id string, older bool, err error) {
 	return id, older, nil
 }
 
-// Reload loads again the sessions that this request has loaded, for handlers that run long. Changes of this request that
-// were not saved yet stay, on top of what was loaded. The error matches [ErrSessionGone] when a session has ended
-// meanwhile; its fields are then absent.
+// Reload loads the sessions that this request has loaded once more, for handlers that run long. Changes that were not
+// saved yet remain on top of what was loaded. The error matches [ErrSessionGone] if a session has ended in the
+// meantime; its fields are then absent.
 func (s *Session) Reload() error {
 	s.askAgain()
 	s.saving.Lock()
@@ -370,7 +421,7 @@ func (s *Session) Reload() error {
 	return errors.Join(errs...)
 }
 
-// end notes that the session has ended while this request ran: what it had is absent, and it can save nothing more.
+// end notes that the session has ended while this request ran: its fields are absent, and it can save nothing more.
 func (p *part) end() {
 	p.gone, p.replaced, p.rec, p.foreign, p.renew = true, true, nil, nil, false
 	p.entries = entries{}

@@ -124,6 +124,7 @@ func TestFailingLazyLoad(t *testing.T) {
 
 // SPEC 5.12
 func TestLazyLoadFromKilledRedis(t *testing.T) {
+	t.Parallel()
 	server := servers.NewRedis(t)
 	client := server.Client()
 	defer client.Close()

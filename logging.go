@@ -10,7 +10,8 @@ import (
 
 // What may be so at every request is not logged at every request. What a Manager remembers for that is bounded.
 
-// warn writes a line to the log. It never gets an id, the value of a cookie or of a field, or the text of a foreign error.
+// warn writes a line to the log. It never gets an id, the value of a cookie or of a field, or the text of a foreign
+// error.
 func (s *Session) warn(msg string, attrs ...any) { s.m.log.Log(s.ctx, slog.LevelWarn, msg, attrs...) }
 
 // reject notes a cookie of the request that is no session. After a change of keys, or of what wrote the cookies, every
@@ -68,8 +69,8 @@ func (r *rejections) due(k rejection, now time.Time) (due bool, leftOut int) {
 	return true, leftOut
 }
 
-// tellForeign logs which fields of a record the cookie does not own, each once: another version of the program has stored
-// them, as in a rolling deploy or before a roll-back, or another program has.
+// tellForeign logs which fields of a record the cookie does not own, each once: another version of the program has
+// stored them, as in a rolling deploy or before a roll-back, or another program has.
 func (s *Session) tellForeign(c *cookie, fields []string) {
 	if names := s.m.foreign.add(c.index, fields); len(names) > 0 {
 		s.warn("sessplus: a session holds fields that its cookie does not own; they read as absent, and its next save removes them",

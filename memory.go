@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// Memory keeps records in this process: for development, tests and programs on one machine. They end with the process. It
-// needs no Close: expired records are removed, a few at a time, by the calls that store new ones.
+// Memory returns a backend that stores records in this process, for development, tests and programs on one machine.
+// They are lost when the process ends. It needs no Close and starts no goroutine: a call that stores a new record also
+// removes a few expired ones.
 func Memory() Backend {
 	m := &memory{seed: maphash.MakeSeed()}
 	for i := range m.shards {
@@ -20,12 +21,12 @@ func Memory() Backend {
 	return m
 }
 
-// memoryShards is how many locks and maps the records are spread over, so that calls rarely wait for each other and no
-// single map grows so large that growing it is felt.
+// memoryShards is the number of locks and maps that the records are spread over. Calls rarely wait for each other, and
+// no map becomes so large that its growth is felt.
 const memoryShards = 256
 
-// memorySweep is how many records a Create looks at for expired ones. More than one, so that they go faster than they
-// come.
+// memorySweep is how many records a Create checks for expiry: more than one, so that expired records are removed faster
+// than records are added.
 const memorySweep = 4
 
 type memory struct {
@@ -37,8 +38,8 @@ type memory struct {
 type memoryShard struct {
 	mu      sync.Mutex // guards what follows
 	records map[string]*memoryRecord
-	keys    []string // of records, in no order; a sweep goes round
-	hand    int      // where the sweep goes on
+	keys    []string // of records, in any order; the sweep goes round
+	hand    int      // where the sweep continues
 	owners  *memoryOwners
 }
 
@@ -55,8 +56,8 @@ func (r *memoryRecord) owner() string {
 	return r.Owner
 }
 
-// memoryOwners knows the keys of each owner's records. A lock of it may be taken under that of a memoryShard, and not the
-// other way round.
+// memoryOwners holds the keys of each owner's records. Its locks may be acquired while that of a memoryShard is held,
+// and not the other way round.
 type memoryOwners struct {
 	seed   maphash.Seed
 	shards [memoryShards]struct {
@@ -65,7 +66,7 @@ type memoryOwners struct {
 	}
 }
 
-// move notes that the record of the key has another owner; "" is none.
+// move changes the owner of the record of the key; "" means none.
 func (o *memoryOwners) move(key, from, to string) {
 	if from == to {
 		return
@@ -83,7 +84,7 @@ func (o *memoryOwners) move(key, from, to string) {
 	})
 }
 
-// with calls f, under its lock, with the map that has the owner, unless that is "".
+// with calls f with the map that the owner is in, and holds its lock. It does nothing for the owner "".
 func (o *memoryOwners) with(owner string, f func(keys map[string]map[string]struct{})) {
 	if owner == "" {
 		return
@@ -104,7 +105,7 @@ func (m *memory) KeepsDeviceKeys() {}
 
 func (m *memory) client() any { return m }
 
-// doAll makes the calls. None of them waits.
+// doAll makes the calls one after the other, because none of them waits.
 func (m *memory) doAll(ctx context.Context, _ time.Duration, calls []*call) {
 	for _, c := range calls {
 		c.do(ctx)
@@ -118,7 +119,7 @@ func (m *memory) lock(key string) *memoryShard {
 	return s
 }
 
-// find returns the record, and the error of Load.
+// find returns the record, if there is one, and the error of Load.
 func (s *memoryShard) find(key string, now time.Time) (*memoryRecord, error) {
 	r, ok := s.records[key]
 	if !ok {
@@ -140,7 +141,7 @@ func (s *memoryShard) remove(key string) {
 	delete(s.records, key)
 }
 
-// sweep removes what has expired among the next records.
+// sweep removes the expired ones among the next few records.
 func (s *memoryShard) sweep(now time.Time) {
 	for range min(memorySweep, len(s.keys)) {
 		if s.hand >= len(s.keys) {

@@ -7,21 +7,24 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"github.com/sessplus/sessplus/internal/inspection"
 )
 
-// Handler is the middleware: it loads the sessions of a request, runs next with them in the request's context, and commits
-// them before the response headers are sent. If they cannot be loaded, [Options.ErrorHandler] answers and next does not
-// run. A Manager that is in the chain twice acts once; different Managers nest.
+// Handler is the middleware. It loads the sessions of a request, calls next with a request whose context holds them,
+// and commits them before the response headers are sent. If they cannot be loaded, [Options.ErrorHandler] answers and
+// next is not called. A Manager that is in the chain twice acts once; different Managers nest.
 //
-// A response with a status of 500 or more, or a panic, saves nothing. When a save fails before the headers have been
-// sent, the ErrorHandler answers, and what next writes is discarded.
+// Nothing is saved if next panics or responds with a status of 500 or more. If a save fails before the headers have
+// been sent, the ErrorHandler answers, and what next writes is discarded.
 //
-// A response to a request that read or changed a session gets Vary: Cookie. One that sets a session gets Cache-Control:
-// private, no-cache, unless next sets its own, in which public and s-maxage are replaced by private.
+// The response to a request that read or changed a session has the header Vary: Cookie. If it sets a session cookie, it
+// also has Cache-Control: private, no-cache, unless next has set Cache-Control itself; then only public and s-maxage
+// are replaced, by private.
 //
-// A response that upgrades the connection must carry the Set-Cookie headers, too. With WriteHeader(101) it does; a
-// library that hijacks the connection and writes its own response must be given the header, as in Upgrade(w, r,
-// w.Header()) of gorilla/websocket. If that may be missing, the log has a warning.
+// A response that upgrades the connection needs the Set-Cookie headers, too. WriteHeader(101) sends them. A library
+// that hijacks the connection and writes a response of its own must be given the header, as in Upgrade(w, r,
+// w.Header()) of gorilla/websocket. If it may have been forgotten, a warning is logged.
 func (m *Manager) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if m.serveDevice(w, r) {
@@ -68,18 +71,18 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 	})
 }
 
-// Load returns the session of a request to code that Handler cannot wrap: a framework with a request of its own, a
-// connection that was upgraded, a test. The request that it returns carries the session for [Get], and is otherwise r.
+// Load returns the session of a request, for code that Handler cannot wrap: a framework with its own request type, an
+// upgraded connection, a test. It also returns r with the session in its context, for [Get]. If r has passed through
+// Handler, Load returns the session that r has.
 //
-// Nothing is saved until [Session.Save], which is the commit here and writes the cookies to w.Header(). Call it once,
-// after the last change and before the response begins, also in a request that only reads: without it that request is
-// no use for IdleTimeout. Afterwards the session behaves as behind Handler after the headers. A nil w means that the
-// response has begun already. A Save that fails has saved nothing, and may be repeated.
+// Nothing is saved before [Session.Save], which is the commit in this case and writes the cookies to w.Header(). Call
+// it once, after the last change and before the response begins, even in a request that only reads, which otherwise
+// does not count as a use for IdleTimeout. After that, the session behaves as it does behind Handler after the headers.
+// A nil w means that the response has begun already. A Save that fails has saved nothing, and may be repeated.
 //
-// The error matches [ErrUnavailable] if a backend does not answer; the session is then nil, and the request must not be
-// served as that of an anonymous visitor. The ErrorHandler answers neither this error nor that of Save: the caller
-// does, usually with 503 for ErrUnavailable and 409 for [ErrSessionGone]. A request that has passed through Handler
-// keeps the session that it has.
+// The error matches [ErrUnavailable] if a backend does not answer. The session is then nil, and the request must not be
+// served as that of an anonymous visitor. The ErrorHandler is not called for this error or for that of Save; respond
+// yourself, usually with 503 for ErrUnavailable and 409 for [ErrSessionGone].
 func (m *Manager) Load(w http.ResponseWriter, r *http.Request) (*Session, *http.Request, error) {
 	outer, _ := FromContext(r.Context())
 	if s := outer.of(m); s != nil {
@@ -95,8 +98,8 @@ func (m *Manager) Load(w http.ResponseWriter, r *http.Request) (*Session, *http.
 	return s, r.WithContext(&q.ctx), nil
 }
 
-// adopt lets a Handler answer the request whose session [Manager.Load] has given to code further out, unless that has saved
-// it already.
+// adopt lets a Handler commit the session that [Manager.Load] has returned to code outside of it, unless that code has
+// saved it already.
 func (s *Session) adopt(w http.ResponseWriter) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,14 +110,15 @@ func (s *Session) adopt(w http.ResponseWriter) bool {
 	return true
 }
 
-// handBack gives the request that the middleware got what the router and the handler have put into their copy of it: net/http
-// removes the temporary files of its own request only, and what logs or measures outside looks at the route and the form.
+// handBack gives the request that the middleware got what the router and the handler have put into their copy of it:
+// net/http removes the temporary files of its own request only, and what logs or measures outside looks at the route
+// and the form.
 func handBack(r, inner *http.Request) {
 	r.Pattern = inner.Pattern
 	r.Form, r.PostForm, r.MultipartForm = inner.Form, inner.PostForm, inner.MultipartForm
 }
 
-// A request is what the middleware makes for each request, in one piece of memory.
+// A request is what the middleware allocates for each request, in one piece.
 type request struct {
 	ctx     sessionContext
 	handle  Session
@@ -138,8 +142,8 @@ func newRequest(parts int) *request {
 	return q
 }
 
-// A sessionContext is the context of the handler's request: that which the request came with, and the session. People log
-// contexts, and those made from one print what theirs has as String, so it says no more than what it is.
+// A sessionContext is the context of the handler's request: that which the request came with, and the session. People
+// log contexts, and those made from one print what theirs has as String, so it says no more than what it is.
 type sessionContext struct {
 	s *Session
 }
@@ -152,6 +156,9 @@ func (c *sessionContext) Value(key any) any {
 	if key == (contextKey{}) {
 		return c.s
 	}
+	if key == (inspection.Key{Session: c.s}) {
+		return inspector{c.s}
+	}
 	return c.s.ctx.Value(key)
 }
 
@@ -160,7 +167,7 @@ func (c *sessionContext) String() string { return "sessplus.Context" }
 // Format implements [fmt.Formatter] for every verb.
 func (c *sessionContext) Format(f fmt.State, _ rune) { io.WriteString(f, c.String()) }
 
-// defaultErrorHandler answers in plain text that says nothing of the inside, and logs the error.
+// defaultErrorHandler answers in plain text that reveals nothing of the error, and logs it.
 func (m *Manager) defaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
 	status, text := http.StatusInternalServerError, "The request could not be completed."
 	switch {
@@ -176,15 +183,15 @@ func (m *Manager) defaultErrorHandler(w http.ResponseWriter, r *http.Request, er
 
 type contextKey struct{}
 
-// FromContext returns the session of the innermost [Manager] that the request with this context passed through, and
-// whether there is one.
+// FromContext returns the session of the innermost [Manager] that the context's request has passed through, and whether
+// there is one.
 func FromContext(ctx context.Context) (*Session, bool) {
 	s, ok := ctx.Value(contextKey{}).(*Session)
 	return s, ok
 }
 
-// Get returns the session of the innermost [Manager] that the request passed through. It panics if there is none: then
-// the handler is not behind [Manager.Handler], or got another request than the middleware passed on.
+// Get returns the session of the innermost [Manager] that the request has passed through. It panics if there is none:
+// the handler is not behind [Manager.Handler], or something has replaced the request or its context.
 func Get(r *http.Request) *Session {
 	s, ok := FromContext(r.Context())
 	if !ok {
@@ -193,7 +200,8 @@ func Get(r *http.Request) *Session {
 	return s
 }
 
-// Get returns this manager's session, where several managers are nested. It panics as the function [Get] does.
+// Get returns the session of this Manager, for programs that nest several. It panics if the request has not passed
+// through its Handler.
 func (m *Manager) Get(r *http.Request) *Session {
 	s, _ := FromContext(r.Context())
 	if s = s.of(m); s == nil {
@@ -202,7 +210,7 @@ func (m *Manager) Get(r *http.Request) *Session {
 	return s
 }
 
-// of returns the session of m among s and those of Managers further out in the chain, or nil.
+// of returns the session of m among s and the sessions of the Managers around it, or nil.
 func (s *Session) of(m *Manager) *Session {
 	for s != nil && s.m != m {
 		s, _ = FromContext(s.ctx)

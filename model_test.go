@@ -1235,6 +1235,7 @@ func (p mPlay) perform(t *testing.T, backends [2]sessplus.Backend, bubble bool, 
 
 // TestModel plays.
 func TestModel(t *testing.T) {
+	t.Parallel()
 	t.Run("memory", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			time.Sleep(26 * 365 * 24 * time.Hour) // a secure cookie's date has ten digits

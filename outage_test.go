@@ -28,6 +28,7 @@ var outages = []struct {
 // onEveryOutage runs the test for each networked backend and outage. break does the harm, and repair undoes it.
 func onEveryOutage(t *testing.T, test func(t *testing.T, f faulty, breakIt, repair func())) {
 	behindProxy(t, func(t *testing.T, f faulty) {
+		t.Parallel()
 		for _, o := range outages {
 			t.Run(o.name, func(t *testing.T) {
 				test(t, f, func() {
@@ -63,6 +64,7 @@ func wantUser(t testing.TB, want any) func(*sessplus.Session) {
 
 // SPEC 6.1, 6.3, 6.6, 6.8, 6.9
 func TestBackendDownAtLoadIsNoLogout(t *testing.T) {
+	t.Parallel()
 	onEveryOutage(t, func(t *testing.T, f faulty, breakIt, repair func()) {
 		var j journal
 		c := newCrowd(t, newManager(t, j.options(outageTimeout), sessplus.Config{CookieName: "s", Backend: f.backend}))
@@ -99,6 +101,7 @@ func TestBackendDownAtLoadIsNoLogout(t *testing.T) {
 
 // SPEC 6.1
 func TestErrorHandlerAnswersForABackendThatIsDown(t *testing.T) {
+	t.Parallel()
 	f, _ := redisBehindProxy(t)
 	var got error
 	c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: outageTimeout, ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
@@ -121,6 +124,7 @@ func TestErrorHandlerAnswersForABackendThatIsDown(t *testing.T) {
 
 // SPEC 6.1
 func TestOptionalBackendThatIsDownCostsItsFieldsOnly(t *testing.T) {
+	t.Parallel()
 	onEveryOutage(t, func(t *testing.T, f faulty, breakIt, repair func()) {
 		for _, lazy := range []bool{false, true} {
 			var j journal
@@ -183,6 +187,7 @@ func TestOptionalBackendThatIsDownCostsItsFieldsOnly(t *testing.T) {
 
 // SPEC 6.1, 6.2: a new visitor of an Optional backend gets no session, and no error.
 func TestOptionalBackendThatIsDownAtTheSave(t *testing.T) {
+	t.Parallel()
 	onEveryOutage(t, func(t *testing.T, f faulty, breakIt, repair func()) {
 		var j journal
 		c := newCrowd(t, newManager(t, j.options(outageTimeout),
@@ -204,6 +209,7 @@ func TestOptionalBackendThatIsDownAtTheSave(t *testing.T) {
 
 // SPEC 6.1, 5.12
 func TestLazyBackendThatIsDownFailsTheCommit(t *testing.T) {
+	t.Parallel()
 	onEveryOutage(t, func(t *testing.T, f faulty, breakIt, repair func()) {
 		memory := sessplus.Memory()
 		c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: outageTimeout},
@@ -244,6 +250,7 @@ func TestLazyBackendThatIsDownFailsTheCommit(t *testing.T) {
 
 // SPEC 6.2, 6.8, 6.9
 func TestBackendDownAtSaveChangesNothing(t *testing.T) {
+	t.Parallel()
 	changes := []struct {
 		name   string
 		change func(s *sessplus.Session)
@@ -307,6 +314,7 @@ func TestBackendDownAtSaveChangesNothing(t *testing.T) {
 
 // SPEC 6.2
 func TestDestroyExpiresTheCookiesAlsoWhenTheBackendIsDown(t *testing.T) {
+	t.Parallel()
 	onEveryOutage(t, func(t *testing.T, f faulty, breakIt, repair func()) {
 		c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: outageTimeout},
 			sessplus.Config{CookieName: "s", Backend: f.backend, Fields: sessplus.Include("user")},
@@ -342,6 +350,7 @@ func TestDestroyExpiresTheCookiesAlsoWhenTheBackendIsDown(t *testing.T) {
 
 // SPEC 6.2, 3.8: a renewal of one session fails with the save of another, and leaves it as it was.
 func TestRenewalIsUndoneWhenAnotherSaveFails(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		f, _ := redisBehindProxy(t)
 		s := &recorder{Backend: b}
@@ -367,6 +376,7 @@ func TestRenewalIsUndoneWhenAnotherSaveFails(t *testing.T) {
 
 // SPEC 6.1, 6.2: a server that answers, but not to the question, is down too.
 func TestServerThatAnswersWithAnErrorIsDown(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name   string
 		args   []string // of its command line
@@ -416,6 +426,7 @@ func TestServerThatAnswersWithAnErrorIsDown(t *testing.T) {
 
 // SPEC 6.2: a server that dies has stored nothing of a save that failed.
 func TestServerThatIsKilledAtSaveKeepsItsRecords(t *testing.T) {
+	t.Parallel()
 	server := servers.NewRedis(t, "--appendonly", "yes", "--appendfsync", "always")
 	rdb := server.Client()
 	defer rdb.Close()
@@ -434,6 +445,7 @@ func TestServerThatIsKilledAtSaveKeepsItsRecords(t *testing.T) {
 
 // SPEC 6.2, 6.7: the answer to the last step of a renewal is lost. Whatever became of it, the visitor keeps the session.
 func TestRenewalWhoseAnswerIsLostKeepsTheSession(t *testing.T) {
+	t.Parallel()
 	behindProxy(t, func(t *testing.T, f faulty) {
 		b := &recorder{Backend: f.backend}
 		c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 4 * time.Second}, sessplus.Config{CookieName: "s", Backend: b}))
@@ -489,9 +501,14 @@ func TestRenewalWhoseAnswerIsLostKeepsTheSession(t *testing.T) {
 
 // SPEC 6.7
 func TestOutageShorterThanTheTimeoutIsNotNoticed(t *testing.T) {
+	t.Parallel()
 	behindProxy(t, func(t *testing.T, f faulty) {
+		t.Parallel()
 		for _, length := range []time.Duration{300 * time.Millisecond, 4 * time.Second} {
 			t.Run(length.String(), func(t *testing.T) {
+				if length > time.Second {
+					slow(t)
+				}
 				c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 20 * time.Second}, sessplus.Config{CookieName: "s", Backend: f.backend}))
 				c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 				outage := func() {

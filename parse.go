@@ -15,13 +15,13 @@ import (
 	"unicode/utf8"
 )
 
-// ParseConfigs reads configs from a JSON array of objects, with the property names of flask-session-plus. A property
-// that is null counts as absent; one that is unknown or given twice is a mistake.
+// ParseConfigs reads configs from a JSON array of objects with the property names of flask-session-plus. A property
+// that is null counts as absent. A property that is unknown or repeated is an error.
 //
 //	cookie_name                 text          CookieName; required
 //	session_type                text          Backend: "secure_cookie", or a name in backends; default "secure_cookie"
 //	session_fields              see below     Fields; default every field
-//	cookie_domain               text          Domain; default the host that set it
+//	cookie_domain               text          Domain; default the host that set the cookie
 //	cookie_path                 text          Path; default "/"
 //	cookie_httponly             bool          not ScriptReadable; default true
 //	cookie_secure               bool or text  Secure: true always, false never, "auto" over TLS; default "auto"
@@ -36,19 +36,20 @@ import (
 //	use_signer                  bool          SignID; default false
 //	index_by                    text          IndexBy; default none
 //	bound_to                    text          BoundTo; default none
+//	adopt                       array         Adopt: names of cookies; default none
 //	lazy                        bool          Lazy; default false
 //	optional                    bool          Optional; default false
 //	drop_if_gone                bool          DropIfGone; default false
 //	partitioned                 bool          Partitioned; default false
 //	max_chunks                  whole number  MaxChunks; default 1
 //
-// Seconds are a whole or fractional number, and a duration is either that or text such as "24h" or "1h30m". As in
-// [Config], 0 stands for the default. session_fields is an array of the names to include, {"include": […]},
-// {"exclude": […]} or "auto".
+// Seconds are a number, which may have a fraction. A duration is either seconds or text such as "24h" or "1h30m". As in
+// [Config], 0 means the default. session_fields is an array of the names to include, {"include": […]}, {"exclude": […]}
+// or "auto".
 //
-// The error joins a [ConfigError] for every mistake. Its Field is the name of the property, or "data" where there is none
-// to blame; of a text that is no JSON it tells only the place. It does not quote the value of an unknown property, nor what
-// else may be a key. Everything else about the configs is for [New] to judge.
+// The error joins a [*ConfigError] for every mistake. Its Field is the name of the property, or "data" if no property
+// is to blame. For data that is not JSON it only says where. It never quotes the value of an unknown property, or
+// anything else that may be a key. Whether the configs make sense is for [New] to check.
 func ParseConfigs(data []byte, backends map[string]Backend) ([]Config, error) {
 	var errs []error
 	report := func(cookie, property, wrong string) {
@@ -140,6 +141,7 @@ func configProperties(backends map[string]Backend) map[string]setter {
 		"use_signer":                 property(flag, func(c *Config) *bool { return &c.SignID }),
 		"index_by":                   property(text, func(c *Config) *string { return &c.IndexBy }),
 		"bound_to":                   property(text, func(c *Config) *string { return &c.BoundTo }),
+		"adopt":                      property(decode[[]string]("an array of the names of cookies"), func(c *Config) *[]string { return &c.Adopt }),
 		"lazy":                       property(flag, func(c *Config) *bool { return &c.Lazy }),
 		"optional":                   property(flag, func(c *Config) *bool { return &c.Optional }),
 		"drop_if_gone":               property(flag, func(c *Config) *bool { return &c.DropIfGone }),

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A save is what a commit does for one part. It is planned under Session.mu, carried out without it, and its outcome
-// taken over under it again.
+// A save is what a commit does for one part. It is planned with Session.mu held and carried out without it, and its
+// results are taken over with it held again.
 type save struct {
 	part  *part
 	epoch int32 // part.epoch at the time of the plan
@@ -43,7 +43,7 @@ type save struct {
 	value, line [1]string // what holds values and part.lines while they are one
 }
 
-// A deed is what a save does for the session.
+// A deed is what a save does with the session.
 type deed uint8
 
 const (
@@ -80,14 +80,16 @@ func setsAny(changed []RawField) bool {
 // fails reports whether the request fails with this save.
 func (v *save) fails() bool { return v.err != nil && (v.undead || !v.part.tolerates(v.err)) }
 
-// tolerates reports whether an error of the part leaves the request what it is.
+// tolerates reports whether the request succeeds despite the error.
 func (c *cookie) tolerates(err error) bool {
 	return c.Optional && errors.Is(err, ErrUnavailable) || c.DropIfGone && errors.Is(err, ErrSessionGone)
 }
 
-// plan finds out what the parts have to save, at that time. After the headers, what could not be saved is tried once more
-// only with again. A failed save has its err; an error of plan itself means that nothing at all may be saved.
+// plan determines what the parts have to save. After the headers were sent, saves that have failed before are tried
+// once more only with again. A save that cannot be made has an err; an error of plan itself means that nothing at all
+// may be saved.
 func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
+	s.joinMoves()
 	err = s.fatal
 	if s.sent {
 		s.fatal = nil // told once, it does not hold up the rest of a long response
@@ -131,8 +133,8 @@ func (s *Session) planRecords(due []*part, now time.Time) (saves []*save) {
 	return saves
 }
 
-// planCookies adds the saves of secure cookies, sealed if there is no err yet: with the ids that the other saves are going
-// to set.
+// planCookies appends the saves of secure cookies. Unless there is an err already they are sealed now, so that one that
+// is too large saves nothing, and with the ids that the other saves are going to set.
 func (s *Session) planCookies(due []*part, saves []*save, now time.Time, err error) ([]*save, error) {
 	for _, p := range due {
 		if p.sealer == nil {
@@ -153,7 +155,7 @@ func (s *Session) planCookies(due []*part, saves []*save, now time.Time, err err
 	return saves, err
 }
 
-// writes reports whether a loaded part may have something to save, or a cookie to send.
+// writes reports whether a loaded part may have something to save or a cookie to send.
 func (s *Session) writes() bool {
 	now := wallNow()
 	for i := range s.parts {
@@ -165,13 +167,14 @@ func (s *Session) writes() bool {
 	return false
 }
 
-// unsaved reports whether there may be something to save, beside a touch.
+// unsaved reports whether there may be something to save other than a touch.
 func (p *part) unsaved() bool {
-	if p.renew || p.due == tellDrop || p.due == tellSet && p.used || p.err != nil || len(p.ended) > 0 || p.reflags() || p.misfiled() {
+	if p.renew || p.due == tellDrop || p.resends() || p.err != nil || p.trial != noTrial || p.reflags() || p.misfiled() ||
+		p.forsakes() || len(p.ended)+len(p.expelled) > 0 {
 		return true
 	}
 	for i := range p.entries.touched {
-		if p.entries.touched[i].dirty() {
+		if e := &p.entries.touched[i]; e.dirty() && (!e.moved || p.moving) {
 			return true
 		}
 	}
@@ -195,7 +198,7 @@ func (p *part) appendFields(list []RawField) []RawField {
 func (p *part) changes() []RawField {
 	changed := make([]RawField, 0, len(p.entries.touched))
 	for i := range p.entries.touched {
-		if e := &p.entries.touched[i]; e.dirty() {
+		if e := &p.entries.touched[i]; e.dirty() && (!e.moved || p.moving) {
 			changed = append(changed, RawField{e.name, e.value})
 		}
 	}
@@ -216,7 +219,7 @@ func (c *cookie) saveError(err error) error {
 	return &Error{Cookie: c.CookieName, Op: "save", Err: err}
 }
 
-// planRecord plans the save of a server-side part, nil for none.
+// planRecord plans the save of a server-side part, or returns nil if there is nothing to do.
 func (p *part) planRecord(now time.Time, late bool) *save {
 	v := &save{part: p, epoch: p.epoch, changed: p.changes(), drop: p.due == tellDrop}
 	if p.rec == nil {
@@ -233,10 +236,14 @@ func (p *part) planRecord(now time.Time, late bool) *save {
 	} else if !v.idle(filled) {
 		v.planMain(filled, now, late)
 	}
+	if v.main == nil && v.err == nil && p.leaves(filled) && !late {
+		v.drop, v.written = true, true
+	}
 	if filled && !late && v.err == nil && !v.creates() && v.does != ends && p.rotationDue(now) {
 		v.rotates, v.name, v.origin = true, p.name, p.origin()
+		p.trial = noTrial
 	}
-	if v.main == nil && v.err == nil && v.late == nil && len(v.deletes) == 0 && !v.drop && !v.rotates {
+	if v.main == nil && v.err == nil && v.late == nil && len(v.deletes) == 0 && !p.forsakes() && len(p.expelled) == 0 && !v.drop && !v.rotates {
 		return nil
 	}
 	return v
@@ -261,7 +268,7 @@ func (v *save) obstacle(filled, late bool) error {
 	return nil
 }
 
-// idle reports whether there is nothing to do for the record of a session, but to end those that the program has ended.
+// idle reports whether the part has no record to create or change. It may still have records to end.
 func (v *save) idle(filled bool) bool {
 	p := v.part
 	return p.err != nil || p.gone && !v.sets() || p.rec == nil && !filled
@@ -283,17 +290,18 @@ func (v *save) planMain(filled bool, now time.Time, late bool) {
 	case len(v.changed) > 0 || p.reflags():
 		v.planUpdate(now)
 	case filled:
-		v.planTouch(now, p.due == tellSet && p.used && !late)
+		v.planTouch(now, p.resends() && !late)
 	}
 }
 
-// step makes a step with the old record of a session that is renewed or rotated, and goes on to nothing else.
+// step returns a call that makes one step with the old record of a session that is renewed or rotated. It does not
+// follow the record to what it has become.
 func (p *part) step(key string, e Ending) *call {
 	e.Now = wallNow()
 	return &call{part: p, op: opEnd, sessionName: sessionName{key: key}, still: true, ending: &e}
 }
 
-// endCall ends the record of a key for good, and what it has become.
+// endCall returns a call that ends the record of the key for good, and what it has become.
 func (p *part) endCall(key string) *call {
 	return &call{part: p, op: opEnd, sessionName: sessionName{key: key}, asked: key, ending: &Ending{Step: StepEnd, Now: wallNow()}}
 }
@@ -341,7 +349,9 @@ func (v *save) planUpdate(now time.Time) {
 			}
 		}
 	}
-	c.Delete = append(c.Delete, p.foreign...)
+	if !p.waits(now) {
+		c.Delete = append(c.Delete, p.foreign...)
+	}
 	v.send = p.due == tellSet || p.maxAge(p.permanent) > 0
 	if p.reflags() {
 		flag := p.permanent
@@ -355,28 +365,33 @@ func (v *save) planUpdate(now time.Time) {
 	v.main = &call{part: p, op: opUpdate, sessionName: p.name, change: c, patient: true}
 }
 
-// planTouch moves the end of the record, if it is due. With verify it asks in any case whether the
-// session still lives: before a cookie is sent again, because the id of one that has ended must not take the place of a
-// newer one in the browser, and before a cookie is sent that is bound to it.
+// planTouch moves the expiry of the record, if that is due. With verify it asks the backend in any case whether the
+// session still exists: before its cookie is sent again, because the id of an ended session must not replace a newer
+// one in the browser, and before a cookie is sent that is bound to it.
 func (v *save) planTouch(now time.Time, verify bool) {
 	p := v.part
-	if !verify && !p.touchDue(now) && !p.misfiled() {
+	expire := p.trial == tryExpiry
+	if !verify && !expire && !p.touchDue(now) && !p.misfiled() {
 		return
 	}
 	c := &Change{Now: now, Seen: p.rec}
 	c.Expires, _, c.Exact = p.moves(p.rec, now, p.permanent)
-	if p.quiet || !p.used {
+	switch {
+	case expire:
+		c.Expires, c.Exact, p.trial = now, true, noTrial
+	case p.quiet || !p.used:
 		c.Expires = p.rec.Expires
 	}
 	v.does = touches
-	v.send = p.due == tellSet && p.used || p.maxAge(p.permanent) > 0
+	v.send = p.resends() || p.maxAge(p.permanent) > 0
 	v.main = &call{part: p, op: opUpdate, sessionName: p.name, patient: verify, change: c}
-	if p.refilled {
+	if p.refilled || expire {
 		v.need(true)
 	}
 }
 
-// touchDue reports whether the end of the record is to be moved. For a cookie that does not age, the time plays no part.
+// touchDue reports whether the expiry of the record is to be moved. The time does not matter for a config without an
+// IdleTimeout.
 func (p *part) touchDue(now time.Time) bool {
 	if !p.used || p.quiet || p.rec == nil || p.sealer != nil {
 		return false
@@ -385,7 +400,7 @@ func (p *part) touchDue(now time.Time) bool {
 	return due
 }
 
-// expires is when the session ends: as it is stored, or earlier if the config says so now.
+// expires returns when the session ends: the stored time, or an earlier one if the config has become stricter.
 func (p *part) expires(now time.Time) time.Time {
 	if p.sealer != nil {
 		return p.rec.Expires
@@ -397,9 +412,14 @@ func (p *part) expires(now time.Time) time.Time {
 	return end
 }
 
-// rotationDue reports whether the session is to get another id because of its age.
+// rotationDue reports whether the session is old enough to get a new id.
 func (p *part) rotationDue(now time.Time) bool {
-	if p.RotateEvery <= 0 || !p.used || p.quiet || p.rec == nil || p.gone {
+	switch {
+	case p.rec == nil || p.gone:
+		return false
+	case p.trial == tryRotation:
+		return true
+	case p.RotateEvery <= 0 || !p.used || p.quiet:
 		return false
 	}
 	since := p.rec.Rotated
@@ -409,21 +429,22 @@ func (p *part) rotationDue(now time.Time) bool {
 	return !now.Before(since.Add(p.RotateEvery))
 }
 
-// ages reports whether sessions of the cookie have to be looked at although nothing of them has changed.
+// ages reports whether sessions of the cookie may need a touch or a rotation although nothing has changed.
 func (c *cookie) ages() bool { return c.IdleTimeout > 0 || c.RotateEvery > 0 }
 
-// planSealed plans the writing of a secure cookie, nil for none.
+// planSealed plans the writing of a secure cookie, or returns nil if there is nothing to do.
 func (p *part) planSealed(late bool) *save {
 	changed, permanent := p.changes(), p.rec != nil && p.permanent != p.rec.Permanent
 	filled := p.filled()
 	renew := p.renew && filled
 	permanent = permanent && filled
 	// After the headers a bound cookie cannot be dropped, but is void without its session.
-	expire := p.due == tellDrop && !(late && p.boundTo != nil)
+	expire := p.due == tellDrop && !(late && p.boundTo != nil) || p.leaves(filled) && !late
 	dirty := len(changed) > 0 || permanent || renew || expire
-	if !dirty && !(p.due == tellSet && p.used && filled && !late) {
+	if !dirty && !(p.resends() && filled && !late) && !p.forsakes() {
 		return nil
 	}
+	p.settle(wallNow())
 	v := &save{part: p, epoch: p.epoch, changed: changed, renews: renew, send: filled, drop: !filled}
 	switch {
 	case !filled:
@@ -447,7 +468,7 @@ func (p *part) planSealed(late bool) *save {
 	return v
 }
 
-// verifyBound makes sure that the session to which the secure cookie p is bound is asked for by this commit.
+// verifyBound makes sure that this commit asks the backend for the session that the secure cookie p is bound to.
 func (s *Session) verifyBound(p *part, saves []*save, now time.Time) []*save {
 	b := &s.parts[p.boundTo.index]
 	v := saveOf(b.cookie, saves)
@@ -462,8 +483,8 @@ func (s *Session) verifyBound(p *part, saves []*save, now time.Time) []*save {
 	return saves
 }
 
-// need makes the save wait for a record that is taken, because another cookie depends on whether the session lives. With
-// fails, that it has ended is an error of the request. v may be nil.
+// need makes the save wait for a record that is taken, because another cookie depends on whether the session still
+// exists. With fails, the request fails if it has ended. v may be nil.
 func (v *save) need(fails bool) {
 	if v == nil || v.main == nil || v.main.op != opUpdate {
 		return
@@ -474,8 +495,8 @@ func (v *save) need(fails bool) {
 	}
 }
 
-// seal writes the text of a secure cookie. saves holds those of the server-side parts: a cookie that is bound to one of
-// them is sealed with the id that it is going to have.
+// seal produces the text of a secure cookie. saves has the saves of the server-side parts: a cookie that is bound to
+// one of them is sealed with the id that it is going to have.
 func (s *Session) seal(v *save, saves []*save, now time.Time) error {
 	p := v.part
 	all := p.appendFields(make([]RawField, 0, fewNames)) // not in the heap
@@ -501,13 +522,13 @@ func (s *Session) seal(v *save, saves []*save, now time.Time) error {
 		}
 	}
 	var err error
-	if v.values, err = p.cookie.seal(&sealedContent{now, p.permanent, bound, all}, v.value[:0]); err != nil {
+	if v.values, err = p.cookie.seal(&sealedContent{now, p.permanent, bound, p.outlive(all, now)}, v.value[:0]); err != nil {
 		return &Error{Cookie: p.CookieName, Op: "encode", Err: err}
 	}
 	return nil
 }
 
-// saveFor returns the save of the part, which it adds if there is none.
+// saveFor returns the save of the part, and appends one if there is none.
 func saveFor(p *part, saves []*save) (*save, []*save) {
 	if v := saveOf(p.cookie, saves); v != nil {
 		return v, saves

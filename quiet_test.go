@@ -61,6 +61,7 @@ func (h *loggingHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.
 
 // SPEC 7.3: what a hook of the program prints of a command that has run, has no value of a field and no id.
 func TestRepliesOfRedisPrintNoValues(t *testing.T) {
+	t.Parallel()
 	const secret = "secret-value"
 	clients := map[string]func(t *testing.T) redis.UniversalClient{
 		"client": func(t *testing.T) redis.UniversalClient { return servers.Redis(t) },

@@ -16,24 +16,24 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// RedisClient is what sessplus needs of a go-redis client. [redis.Client] (also one for Sentinel),
-// [redis.ClusterClient] and [redis.Ring] have it, and so has every [redis.UniversalClient].
+// RedisClient is the part of a go-redis client that sessplus needs. [redis.Client] (including one for Sentinel),
+// [redis.ClusterClient], [redis.Ring] and every [redis.UniversalClient] implement it.
 type RedisClient interface {
 	Process(ctx context.Context, cmd redis.Cmder) error
 	Pipeline() redis.Pipeliner
 }
 
-// Redis keeps each record as one hash, with a Redis field per field, and lets Redis expire it. All configs on one
-// client load in one round trip and save in one. It needs Redis 4 or newer, or a server that is compatible, with
-// scripts.
+// Redis returns a backend that stores each record as one hash, with a hash field for each field, and lets Redis expire
+// it. All configs on one client load in one round trip and save in one. It needs Redis 4 or later, or a compatible
+// server, with Lua scripts.
 //
-// A load goes to the master, past replicas and the client's own cache, whatever the options of the client say. A
-// client for Sentinel with ReplicaOnly from NewFailoverClient gets to no master: each call fails, and says so. A Ring
-// that lacks a shard is unavailable for what it does not find, and for new sessions.
+// Loads go to the master, past replicas and the client's own cache, whatever the options of the client are. A Sentinel
+// client from NewFailoverClient with ReplicaOnly reaches no master: every call fails with an error that says so. A Ring
+// that lacks a shard is unavailable for sessions that it does not find, and for new ones.
 //
-// Timeout holds also when the server accepts and never answers. A ClusterClient and a Ring should have
-// ContextTimeoutEnabled set: without it a goroutine is left waiting for up to their ReadTimeout then, and a thousand
-// of them are an outage.
+// [Options.Timeout] holds even if the server accepts connections and never answers. Set ContextTimeoutEnabled on a
+// ClusterClient or a Ring: without it, each such call leaves a goroutine behind until the client's ReadTimeout, and
+// from a thousand of them on the backend is unavailable.
 func Redis(client RedisClient) Backend {
 	b := &redisBackend{original: client, calls: make(chan struct{}, maxCalls)}
 	switch c := client.(type) {
@@ -93,8 +93,8 @@ func (b *redisBackend) client() any {
 // begins with a colon gets one more, so that they cannot meet.
 //
 //	:record   "1 CREATED p" or "1 CREATED -": the format's version, the time of creation, and whether it is permanent;
-//	          once rotated, the time of that and the origin; with IndexBy "@SINCE:OWNER" and "#DEVICE", escaped as in a URL; with DeviceBound
-//	          "!KEY" if it is bound
+//	          once rotated, the time of that and the origin; with IndexBy "@SINCE:OWNER" and "#DEVICE", escaped as in
+//	          a URL; if it is bound to a device "!KEY"
 //	:expires  the time of expiry, which the key's PEXPIREAT repeats
 //	:saved    the time of the last save
 //	:mark     that it is taken or has ended, see Mark; of what was ended by nobody in particular all else is gone

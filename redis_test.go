@@ -13,11 +13,12 @@ import (
 
 // SPEC 3.5: a Redis that is full ends no session that is used, and lets visitors log out.
 func TestFullRedisKeepsTheSessionsThatAreUsed(t *testing.T) {
+	t.Parallel()
 	r := servers.NewRedis(t).Client()
 	defer r.Close()
-	c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: sessplus.Redis(r), IdleTimeout: time.Second}))
+	c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: sessplus.Redis(r), IdleTimeout: 2 * time.Second}))
 	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
-	time.Sleep(150 * time.Millisecond)
+	time.Sleep(300 * time.Millisecond)
 	c.mustAsk(c.client, wantUser(t, "ann")) // from here on Redis knows the script
 	other := c.visitor()
 	c.mustAsk(other, func(s *sessplus.Session) { s.Set("user", "bob"); s.Set("cart", 1) })
@@ -32,7 +33,7 @@ func TestFullRedisKeepsTheSessionsThatAreUsed(t *testing.T) {
 	c.mustAsk(other, wantUser(t, "bob"))
 	c.mustAsk(other, func(s *sessplus.Session) { s.Clear() })
 	for range 8 {
-		time.Sleep(200 * time.Millisecond)
+		time.Sleep(400 * time.Millisecond)
 		c.mustAsk(c.client, wantUser(t, "ann"))
 	}
 	old := c.withCookies(c.jar(c.client))
@@ -65,6 +66,7 @@ func TestRedisUserWithoutExpiryLeavesNoRecord(t *testing.T) {
 
 // SPEC 4.1, 4.3: a script of Redis gets more names and values than Lua unpacks at once (8000), and each is saved or removed.
 func TestThousandsOfFieldsInRedis(t *testing.T) {
+	t.Parallel()
 	const n = 5000
 	c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: sessplus.Redis(servers.Redis(t))}))
 	name := func(i int) string { return fmt.Sprint("f", i) }

@@ -19,6 +19,7 @@ import (
 
 // SPEC 5.3: however many backends there are on a client, it gets one hook, and those of the program hear a call once.
 func TestBackendsShareTheHookOfTheirClient(t *testing.T) {
+	t.Parallel()
 	plain := servers.NewRedis(t)
 	for _, bounded := range []bool{false, true} {
 		var stack, heard atomic.Int64

@@ -117,6 +117,7 @@ func saysWhy(t *testing.T, client redis.UniversalClient, want string) (took time
 
 // SPEC 6.9: certificates, and servers that speak something else.
 func TestErrorsOfTLS(t *testing.T) {
+	t.Parallel()
 	secure, authority := newTLSRedis(t)
 	for want, o := range map[string]redis.Options{
 		"unknown authority":         {Addr: secure, TLSConfig: &tls.Config{ServerName: "localhost"}},
@@ -125,6 +126,7 @@ func TestErrorsOfTLS(t *testing.T) {
 		"hangs up at HELLO":         {Addr: secure},
 	} {
 		t.Run(want, func(t *testing.T) {
+			t.Parallel()
 			saysWhy(t, redis.NewClient(&o), want)
 			if o.TLSConfig != nil {
 				saysWhy(t, redis.NewRing(&redis.RingOptions{Addrs: map[string]string{"one": o.Addr}, TLSConfig: o.TLSConfig}), want)
@@ -140,6 +142,7 @@ func TestErrorsOfTLS(t *testing.T) {
 
 // SPEC 6.9: commands that the server does not have.
 func TestErrorsNameTheUnknownCommand(t *testing.T) {
+	t.Parallel()
 	for renamed, want := range map[string]string{
 		"HGETALL":   "it does not know HGETALL",
 		"EVALSHA":   "it does not know EVALSHA",
@@ -186,6 +189,7 @@ func TestErrorsNameTheMissingRight(t *testing.T) {
 
 // SPEC 6.9: a server with too many clients.
 func TestErrorOfTooManyClients(t *testing.T) {
+	t.Parallel()
 	s := servers.NewRedis(t, "--maxclients", "1")
 	held := s.Client()
 	defer held.Close()
@@ -213,6 +217,7 @@ func TestErrorOfAnExhaustedPool(t *testing.T) {
 // SPEC 6.9: a server that accepts and hangs up, as a proxy does that does not know HELLO, costs few connections, and
 // its error is no deadline. Once it has worked, it may come back within the Timeout.
 func TestErrorOfAServerThatHangsUp(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -255,12 +260,17 @@ func TestErrorOfAServerThatHangsUp(t *testing.T) {
 
 // SPEC 6.9: an address where nobody listens, through all kinds of clients.
 func TestErrorsNameTheAddress(t *testing.T) {
+	t.Parallel()
+	slow(t)
 	addr := fmt.Sprint("127.0.0.1:", servers.FreePort(t))
-	for _, client := range []redis.UniversalClient{
-		redis.NewClient(&redis.Options{Addr: addr}),
-		redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true}),
-		redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{addr}}),
+	for name, client := range map[string]redis.UniversalClient{
+		"client":                      redis.NewClient(&redis.Options{Addr: addr}),
+		"client with context timeout": redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true}),
+		"cluster":                     redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{addr}}),
 	} {
-		saysWhy(t, client, "connection refused")
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			saysWhy(t, client, "connection refused")
+		})
 	}
 }

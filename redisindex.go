@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// The index of Redis is a sorted set for each owner, under a key of its own, which on a cluster may be on another node than
-// the records. A member is "SINCE KEY": since when the record of that key has this owner. Its score is when the record
-// expires, and the set expires with the last of them. An entry is written before what it is about, so that it may name
-// nothing, but is never missing; records are looked at to know.
+// The index of Redis is a sorted set for each owner, under a key of its own, which on a cluster may be on another node
+// than the records. A member is "SINCE KEY": since when the record of that key has this owner. Its score is when the
+// record expires, and the set expires with the last of them. An entry is written before what it is about, so that it
+// may name nothing, but is never missing; records are looked at to know.
 
-// redisIndex: KEYS owner; ARGV what has expired for long, the expiry of the record, the entry. It begins with a write that
-// frees memory, because a full Redis takes no script that begins with another.
+// redisIndex: KEYS owner; ARGV what has expired for long, the expiry of the record, the entry. It begins with a write
+// that frees memory, because a full Redis takes no script that begins with another.
 var redisIndex = newRedisScript(`
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
 local stored = redis.call('ZSCORE', KEYS[1], ARGV[3])
@@ -46,8 +46,8 @@ func redisEntry(key string, since time.Time) string {
 	return strconv.FormatInt(since.UnixMilli(), 10) + " " + key
 }
 
-// redisIndexArgs are the arguments of the command that writes an entry. The text of the script goes with each, so that none
-// comes later than the record for want of it.
+// redisIndexArgs are the arguments of the command that writes an entry. The text of the script goes with each, so that
+// none comes later than the record for want of it.
 func (c *call) redisIndexArgs() []any {
 	r := c.record
 	return []any{"eval", redisIndex.text, 1, c.key, r.Saved.Add(-EndGrace).UnixMilli(), r.Expires.UnixMilli(), redisEntry(c.asked, r.owned)}
@@ -87,9 +87,9 @@ func (c *call) indexRecord() (r Record) {
 	return r
 }
 
-// makeIndexed makes the calls together with those that keep the index. On one server the entries go first in the same round
-// trip. On several the two have no order, which for a new record is of no matter: nobody knows its id yet. Another owner of a
-// record that there is, is noted first.
+// makeIndexed makes the calls together with those that keep the index. On one server the entries go first in the same
+// round trip. On several the two have no order, which for a new record is of no matter: nobody knows its id yet.
+// Another owner of a record that there is, is noted first.
 func (b *redisBackend) makeIndexed(ctx context.Context, calls []*call, list []indexed) {
 	var before, beside []*call
 	for _, i := range list {

@@ -46,13 +46,13 @@ var indexSteps = []struct {
 func tripsOf(t *testing.T, b sessplus.Backend, indexBy string, trips *atomic.Int64) map[string]int64 {
 	t.Helper()
 	counted := make(map[string]int64)
-	m := newManager(t, nil, sessplus.Config{CookieName: "session", Backend: b, IndexBy: indexBy, IdleTimeout: 300 * time.Millisecond})
+	m := newManager(t, nil, sessplus.Config{CookieName: "session", Backend: b, IndexBy: indexBy, IdleTimeout: 4 * time.Second})
 	c := newCrowd(t, m)
 	for range 2 { // in the first round the scripts are sent
 		client := c.visitor()
 		for _, step := range indexSteps {
 			if step.name == "touch" {
-				time.Sleep(50 * time.Millisecond)
+				time.Sleep(410 * time.Millisecond) // a tenth of the IdleTimeout, which nothing else takes
 			}
 			trips.Store(0)
 			c.mustAsk(client, step.do)
@@ -64,6 +64,7 @@ func tripsOf(t *testing.T, b sessplus.Backend, indexBy string, trips *atomic.Int
 
 // SPEC 10.4: the index costs no round trip.
 func TestRedisIndexCostsNoRoundTrip(t *testing.T) {
+	t.Parallel()
 	direct := servers.Redis(t)
 	addr, wire := newTripProxy(t, direct.Options().Addr)
 	client := redis.NewClient(&redis.Options{Addr: addr, DB: direct.Options().DB, PoolSize: 1})
@@ -213,6 +214,8 @@ func commandSize(b []byte) int {
 
 // SPEC 10.5: wherever a process dies, no session that lives is missing from the list.
 func TestRedisIndexWhenAProcessDies(t *testing.T) {
+	t.Parallel()
+	slow(t)
 	for _, step := range indexSteps {
 		if step.name == "load" || step.name == "destroy" {
 			continue
@@ -223,24 +226,25 @@ func TestRedisIndexWhenAProcessDies(t *testing.T) {
 		}
 		for n := range most {
 			t.Run(fmt.Sprintf("%s after %d commands", step.name, n), func(t *testing.T) {
+				t.Parallel()
 				server := servers.Redis(t)
 				k := newCutter(t, server.Options().Addr)
 				through := redis.NewClient(&redis.Options{Addr: k.l.Addr().String(), DB: server.Options().DB, PoolSize: 1, MaxRetries: -1})
 				defer through.Close()
 				config := func(r *redis.Client) sessplus.Config {
 					c := indexed(sessplus.Redis(r))
-					c.IdleTimeout = 2 * time.Second
+					c.IdleTimeout = 4 * time.Second
 					return c
 				}
 				// The one that dies sees nothing of it in time to tidy up.
-				dying := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 150 * time.Millisecond}, config(through)))
+				dying := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 500 * time.Millisecond}, config(through)))
 				m := newManager(t, nil, config(server))
 				dying.mustAsk(dying.visitor(), func(s *sessplus.Session) { s.Set("user_id", "bob") }) // a connection and a script
 				client := dying.visitor()
 				if step.name != "create" {
 					dying.mustAsk(client, func(s *sessplus.Session) { s.Set("user_id", "ann") })
 				}
-				time.Sleep(250 * time.Millisecond) // so that a touch is due
+				time.Sleep(450 * time.Millisecond) // so that a touch is due
 				dying.askWith(client, func(s *sessplus.Session) {
 					s.Get("user_id")
 					k.limit(n)
@@ -382,9 +386,8 @@ func TestRedisIndexCleansItself(t *testing.T) {
 
 // SPEC 4.6, SPEC 10.1: on every kind of client.
 func TestRedisIndexOnEveryClient(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts many servers")
-	}
+	t.Parallel()
+	slow(t)
 	t.Run("cluster", func(t *testing.T) {
 		client := servers.NewRedisCluster(t).Client(t)
 		hook := &tripCounter{}
@@ -432,22 +435,23 @@ func TestRedisIndexOnEveryClient(t *testing.T) {
 
 // SPEC 3.5: a full Redis ends no session that is used, and forgets none.
 func TestFullRedisKeepsTheIndex(t *testing.T) {
+	t.Parallel()
 	r := servers.NewRedis(t).Client()
 	defer r.Close()
-	config := sessplus.Config{CookieName: "session", Backend: sessplus.Redis(r), IdleTimeout: time.Second}
+	config := sessplus.Config{CookieName: "session", Backend: sessplus.Redis(r), IdleTimeout: 2 * time.Second}
 	old := newCrowd(t, newManager(t, nil, config))
 	config.IndexBy = "user_id"
 	m := newManager(t, nil, config)
 	c := newCrowd(t, m)
 	client, before := c.logIn("ann"), old.logIn("eve") // from before there was an index
-	time.Sleep(150 * time.Millisecond)
+	time.Sleep(300 * time.Millisecond)
 	c.mustAsk(client, func(s *sessplus.Session) { s.Get("user_id") })
 	r.ConfigSet(t.Context(), "maxmemory", "1")
 	if answer := c.askWith(c.visitor(), func(s *sessplus.Session) { s.Set("user_id", "ann") }); answer.StatusCode != http.StatusServiceUnavailable {
 		t.Fatalf("a new session in a full Redis is answered %d", answer.StatusCode)
 	}
 	for range 8 {
-		time.Sleep(200 * time.Millisecond)
+		time.Sleep(400 * time.Millisecond)
 		c.mustAsk(client, func(s *sessplus.Session) { s.Get("user_id") })
 		c.mustAsk(before, func(s *sessplus.Session) { s.Get("user_id") })
 		if got, want := handles(t, m, "ann"), []string{handleOf(c, client)}; !slices.Equal(got, want) {

@@ -57,6 +57,7 @@ func redisKeys(t *testing.T, admin *redis.Client) map[string]string {
 
 // SPEC 3.5, 6.2: a script that fails midway, because the user of Redis may not do all that it does, has done nothing.
 func TestRedisScriptsDoAllOrNothing(t *testing.T) {
+	t.Parallel()
 	server := servers.NewRedis(t)
 	admin := server.Client()
 	defer admin.Close()

@@ -21,8 +21,9 @@ func newRedisScript(text string) *redisScript {
 	return &redisScript{text, hex.EncodeToString(sum[:])}
 }
 
-// redisCreate: KEYS record; ARGV now, expiry, ":record", ":saved", then names and values. It answers "exists" if there is a
-// record, or was one a moment ago, and "late" if the record has expired by the clock of Redis for more than a second.
+// redisCreate: KEYS record; ARGV now, expiry, ":record", ":saved", then names and values. It answers "exists" if there
+// is a record, or was one a moment ago, and "late" if the record has expired by the clock of Redis for more than a
+// second.
 var redisCreate = newRedisScript(`
 if redis.call('EXISTS', KEYS[1]) == 1 then
   local stored = tonumber(redis.call('HGET', KEYS[1], ':expires') or nil)
@@ -82,9 +83,10 @@ return (empty and 'refilled ' or 'saved ') .. text
 const redisFew = 100
 
 // redisUpdate: KEYS record; ARGV now, the longest expiry of an empty record, expiry, the flag of permanence or "", the
-// expiry and flag with which an earlier expiry holds or "", "@" and the owner or "", the key of a device or "", the number of fields to match, to set
-// and to delete, then their names, the first two with their values. A value to match is preceded by "=", "" stands for
-// absent. With anything to set or delete, the first to set is ":saved". See Change for the rules.
+// expiry and flag with which an earlier expiry holds or "", "@" and the owner or "", the key of a device or "", the number
+// of fields to match, to set and to delete, then their names, the first two with their values. A value to match is
+// preceded by "=", "" stands for absent. With anything to set or delete, the first to set is ":saved". See Change for
+// the rules.
 var redisUpdate = newRedisScript(redisLive + `
 local expires, flag, exact, owner, bind = tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local i, matches, sets, deletes = 11, tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
@@ -144,8 +146,8 @@ if after == 0 then state = 'empty ' elseif before == 0 then state = 'refilled ' 
 return state .. (moved or text) .. filed
 `)
 
-// redisEnd: KEYS record; ARGV now, the step ("take", "release" or "end"), the token or "-", when a take lapses, when an end is
-// forgotten, what comes next. After a take it answers the hash. See Ending for the rules.
+// redisEnd: KEYS record; ARGV now, the step ("take", "release" or "end"), the token or "-", when a take lapses, when an
+// end is forgotten, what comes next. After a take it answers the hash. See Ending for the rules.
 var redisEnd = newRedisScript(`
 local key, now, step, token, next = KEYS[1], tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[6]
 local head = redis.call('HMGET', key, ':expires', ':mark')

@@ -9,11 +9,12 @@ import (
 	"time"
 )
 
-// How a session gets another id: because the program asks for it (a renewal), or because of its age (a rotation). See
+// How a session gets a new id: because the program calls Renew (a renewal), or because of its age (a rotation). See
 // Ending for what happens to the old record.
 
-// retire ends the old records of renewed sessions, which are taken. What other requests saved there meanwhile goes into the
-// new ones. If it turns out that an old one has ended, the new session begins afresh.
+// retire ends the old records of renewed sessions, which are taken by now. What other requests have saved in them
+// meanwhile is carried over to the new ones. If an old record turns out to have ended, the new session is stripped to
+// what this request has set: the fields of a session that somebody has ended must not live on.
 func (s *Session) retire(saves []*save) {
 	var renewed []*save
 	for _, v := range saves {
@@ -72,8 +73,8 @@ func (c *cookie) renewError(err error) error {
 	return &Error{Cookie: c.CookieName, Op: "renew", Err: err}
 }
 
-// contend waits for old records that others have taken. Meanwhile it lets go of those that it has, so that two renewals of
-// the same sessions do not wait for each other.
+// contend waits for old records that others have taken. Before each pause it releases those that it has, so that two
+// renewals of the same sessions do not wait for each other forever.
 func (s *Session) contend(renewed []*save) {
 	for until := time.Now().Add(s.m.timeout); time.Now().Before(until); {
 		if !slices.ContainsFunc(renewed, func(v *save) bool { return errors.Is(v.take.err, ErrTaken) }) {
@@ -95,18 +96,18 @@ func (s *Session) contend(renewed []*save) {
 	}
 }
 
-// release gives the call that undoes what was done to the old record of a renewed session.
+// release returns the call that undoes what was done to the old record of a renewed session.
 func (v *save) release() *call {
 	return v.part.step(v.take.key, Ending{Step: StepRelease, Token: v.take.ending.Token})
 }
 
-// amend plans a change of the new record of a renewed session.
+// amend plans a change to the new record of a renewed session.
 func (v *save) amend(c *Change) {
 	v.part.fileChange(c) // what others have stored names a user
 	v.amends = append(v.amends, &call{part: v.part, op: opUpdate, sessionName: sessionName{key: v.main.key}, change: c})
 }
 
-// amend brings the new records up to date, and takes out of those whose old ones have ended what this request has not set.
+// amend brings the new records up to date, and strips those whose old records have ended to what this request has set.
 func (s *Session) amend(renewed, saves []*save) {
 	var calls []*call
 	for _, v := range renewed {
@@ -143,7 +144,7 @@ func (s *Session) amend(renewed, saves []*save) {
 	}
 }
 
-// stripped gives the change that leaves in the new record only what this request has set, or nil.
+// stripped returns the change that leaves only what this request has set in the new record, or nil.
 func (v *save) stripped() *Change {
 	r := v.main.record
 	c := &Change{Now: wallNow(), Seen: r, Expires: r.Expires}
@@ -167,8 +168,8 @@ func (v *save) stripped() *Change {
 	return c
 }
 
-// missed compares the old record of a renewed session, as it was last, with what this request knew of it, and returns
-// what other requests have changed in fields that this one has not, or nil.
+// missed compares the last state of a renewed session's old record with what this request knew of it. It returns what
+// other requests have changed in fields that this one has not changed, or nil.
 func (s *Session) missed(v *save) *Change {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -200,9 +201,9 @@ func (s *Session) missed(v *save) *Change {
 	return c
 }
 
-// rotate gives another id to the sessions whose age asks for it: it takes the record, creates it again under the new id,
-// and leaves in the old one, for EndGrace, what it has become. Of several requests one does so. It is no error of the
-// request if it fails: a later one will do it.
+// rotate gives a new id to the sessions that are old enough. It takes the record, creates it again under the new id,
+// and ends the old one, which for EndGrace says what it has become. Of several concurrent requests, the one that takes
+// the record rotates it. A failure is not an error of the request: a later one will rotate the session.
 func (s *Session) rotate(saves []*save) {
 	var due []*save
 	for _, v := range saves {
@@ -284,8 +285,8 @@ func (s *Session) notRotated(v *save, made *call, err error) {
 	s.failed(v.part.cookie, EventRotate, made, err)
 }
 
-// sealID hides the new id of a rotated session in the record of its old one, so that only who has the old id can read it: by
-// an exclusive or with a hash of the old id, which serves for no other id.
+// sealID seals the new id of a rotated session for its old record, so that only a visitor with the old id can read it.
+// It is an exclusive or with a hash of the old id that has no other use.
 func sealID(old, id string) string {
 	b := aliasPad(old)
 	for i, c := range decodeID(id) {
@@ -294,7 +295,7 @@ func sealID(old, id string) string {
 	return encodeID(b)
 }
 
-// openID undoes sealID.
+// openID is the inverse of sealID. It returns "" for text that is not a sealed id.
 func openID(old, sealed string) string {
 	if !validID(sealed) {
 		return ""

@@ -265,6 +265,7 @@ func TestSetBackAfterALostAnswer(t *testing.T) {
 
 // SPEC 3.8
 func TestRenewGivesANewIDAndKeepsTheRest(t *testing.T) {
+	t.Parallel()
 	onEveryVariant(t, func(t *testing.T, c *sidSite) {
 		id := c.start()
 		old := c.jar(c.client)["sid"]
@@ -307,6 +308,7 @@ func TestRenewGivesANewIDAndKeepsTheRest(t *testing.T) {
 
 // SPEC 3.8: what other requests save while the session is renewed is in the new record.
 func TestRenewLosesNothingOfOthers(t *testing.T) {
+	t.Parallel()
 	onEveryVariant(t, func(t *testing.T, c *sidSite) {
 		id := c.start()
 		c.with(func(s *sessplus.Session) {
@@ -366,6 +368,7 @@ func TestRenewOfASessionEmptiedMeanwhile(t *testing.T) {
 // SPEC 3.11, 4.2: of two that renew the session at once one wins, and the other, which has nothing to lose, is well; a session
 // that was destroyed is not brought back.
 func TestRenewOfASessionThatIsGone(t *testing.T) {
+	t.Parallel()
 	for name, end := range map[string]func(*sessplus.Session){
 		"renewed":   func(s *sessplus.Session) { s.Renew() },
 		"destroyed": func(s *sessplus.Session) { s.Destroy() },
@@ -461,6 +464,7 @@ func TestOneOfTwoRenewalsWins(t *testing.T) {
 
 // SPEC 4.1, 4.2: what is acknowledged while another request renews is in the renewed session.
 func TestRenewalLosesNoAcknowledgedChange(t *testing.T) {
+	t.Parallel()
 	const rounds, n = 5, 6
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: time.Minute}, sessplus.Config{CookieName: "s", Backend: b}))

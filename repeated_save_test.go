@@ -18,7 +18,7 @@ func rawAsk(c *crowd, cookies string, f func(*sessplus.Session)) *reply {
 	c.handlers.Store(n, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { f(sessplus.Get(r)) }))
 	req, _ := http.NewRequest("GET", c.URL+"/?n="+n, nil)
 	req.Header.Set("Cookie", cookies)
-	res, err := http.DefaultClient.Do(req)
+	res, err := c.Server.Client().Do(req)
 	if err != nil {
 		c.Fatal(err)
 	}

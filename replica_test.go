@@ -201,10 +201,10 @@ func seesWhatWasSaved(t *testing.T, b sessplus.Backend) {
 
 // SPEC 6.10: a load goes to the master, whatever the client does with reads.
 func TestLoadsDoNotGoToReplicas(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts servers")
-	}
+	t.Parallel()
+	slow(t)
 	t.Run("cluster", func(t *testing.T) {
+		t.Parallel()
 		addrs := newLaggingCluster(t)
 		for name, o := range map[string]redis.ClusterOptions{
 			"ReadOnly":                 {ReadOnly: true},
@@ -213,6 +213,7 @@ func TestLoadsDoNotGoToReplicas(t *testing.T) {
 			"without routing policies": {ReadOnly: true, DisableRoutingPolicies: true},
 		} {
 			t.Run(name, func(t *testing.T) {
+				t.Parallel()
 				if o.RouteByLatency && raceEnabled {
 					t.Skip("go-redis 9.23 has a data race of its own there: updateLatency beside NewClusterClient")
 				}
@@ -220,6 +221,7 @@ func TestLoadsDoNotGoToReplicas(t *testing.T) {
 				client := redis.NewClusterClient(&o)
 				seesWhatWasSaved(t, closing(t, client))
 				t.Run("AutoPipeline", func(t *testing.T) {
+					t.Parallel()
 					pipe, err := client.AutoPipeline()
 					if err != nil {
 						t.Fatal(err)
@@ -230,6 +232,7 @@ func TestLoadsDoNotGoToReplicas(t *testing.T) {
 		}
 	})
 	t.Run("sentinel", func(t *testing.T) {
+		t.Parallel()
 		addrs := []string{newLaggingSentinel(t)}
 		for name, o := range map[string]redis.FailoverOptions{
 			"no option":      {},
@@ -239,6 +242,7 @@ func TestLoadsDoNotGoToReplicas(t *testing.T) {
 		} {
 			o.MasterName, o.SentinelAddrs = "sessions", addrs
 			t.Run(name, func(t *testing.T) {
+				t.Parallel()
 				if o.RouteByLatency && raceEnabled {
 					t.Skip("the same race")
 				}
@@ -247,8 +251,9 @@ func TestLoadsDoNotGoToReplicas(t *testing.T) {
 		}
 		for _, bounded := range []bool{false, true} {
 			o := redis.FailoverOptions{MasterName: "sessions", SentinelAddrs: addrs, ContextTimeoutEnabled: bounded}
-			t.Run(fmt.Sprint("client", bounded), func(t *testing.T) { seesWhatWasSaved(t, closing(t, redis.NewFailoverClient(&o))) })
+			t.Run(fmt.Sprint("client", bounded), func(t *testing.T) { t.Parallel(); seesWhatWasSaved(t, closing(t, redis.NewFailoverClient(&o))) })
 			t.Run(fmt.Sprint("client of replicas", bounded), func(t *testing.T) {
+				t.Parallel()
 				o := o
 				o.ReplicaOnly = true
 				var j journal
@@ -274,6 +279,7 @@ func TestLoadsDoNotGoToReplicas(t *testing.T) {
 
 // SPEC 6.10: a load does not come from the client's own cache.
 func TestLoadsDoNotComeFromTheCacheOfTheClient(t *testing.T) {
+	t.Parallel()
 	for _, bounded := range []bool{false, true} {
 		client := redis.NewClient(&redis.Options{
 			Addr: servers.NewRedis(t).Addr, Protocol: 3, ClientSideCacheConfig: &redis.ClientSideCacheConfig{}, ContextTimeoutEnabled: bounded,

@@ -28,6 +28,8 @@ func awaitShards(t *testing.T, r *redis.Ring, n int) {
 
 // SPEC 4.2, 6.1, 6.2, 6.3: while a Ring lacks a shard, no logout is undone and no login lost.
 func TestRingThatLacksAShardIsDown(t *testing.T) {
+	t.Parallel()
+	slow(t)
 	one, two := servers.NewRedis(t), servers.NewRedis(t)
 	r := newRing(t, map[string]string{"one": one.Addr, "two": two.Addr})
 	backend := sessplus.Redis(r)
@@ -101,6 +103,8 @@ func TestRingThatLacksAShardIsDown(t *testing.T) {
 
 // SPEC 6.2: a Destroy that finds a shard of a Ring gone expires the cookie.
 func TestDestroyAtARingThatLosesAShardExpiresTheCookie(t *testing.T) {
+	t.Parallel()
+	slow(t)
 	one, two := servers.NewRedis(t), servers.NewRedis(t)
 	r := newRing(t, map[string]string{"one": one.Addr, "two": two.Addr})
 	c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 2 * time.Second}, sessplus.Config{CookieName: "s", Backend: sessplus.Redis(r)}))
@@ -128,6 +132,8 @@ func TestDestroyAtARingThatLosesAShardExpiresTheCookie(t *testing.T) {
 
 // SPEC 6.3: every answer of the backend that depends on a missing shard is an error, and no ErrNoRecord.
 func TestAnswersOfARingThatLacksAShard(t *testing.T) {
+	t.Parallel()
+	slow(t)
 	one, two := servers.NewRedis(t), servers.NewRedis(t)
 	addrs := map[string]string{"one": one.Addr, "two": two.Addr}
 	two.Pause()

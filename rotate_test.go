@@ -80,6 +80,7 @@ func count[T comparable](list []T, want T) (n int) {
 
 // SPEC 3.12: the old id saves into the same record, also when the rotation comes while its request runs.
 func TestOldNameSavesIntoTheSameRecord(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, RotateEvery: 300 * time.Millisecond}))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("gone", 1) })
@@ -119,7 +120,9 @@ func TestOldNameSavesIntoTheSameRecord(t *testing.T) {
 
 // SPEC 3.12: Renew and Destroy end both names at once.
 func TestEndOfARotatedSessionEndsBothNames(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		t.Parallel()
 		for name, end := range map[string]func(*sessplus.Session){
 			"Destroy": func(s *sessplus.Session) { s.Destroy() },
 			"Renew":   func(s *sessplus.Session) { s.Renew() },
@@ -153,7 +156,9 @@ func TestEndOfARotatedSessionEndsBothNames(t *testing.T) {
 
 // SPEC 3.12: a burst of requests on a session that is due rotates once, and answers all.
 func TestBurstRotatesOnce(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		t.Parallel()
 		for range 5 {
 			var j journal
 			c := newCrowd(t, newManager(t, j.options(20*time.Second), sessplus.Config{CookieName: "s", Backend: b, RotateEvery: time.Second}))
@@ -191,8 +196,10 @@ func TestBurstRotatesOnce(t *testing.T) {
 // SPEC 3.5, 5.8: a request that did not use the session moves no idle timeout and gets no cookie, and SkipTouch takes back
 // that a use counts.
 func TestWhatIsNoUseMovesNothing(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
-		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, IdleTimeout: time.Second, MaxAge: time.Hour}))
+		t.Parallel()
+		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, IdleTimeout: 2 * time.Second, MaxAge: time.Hour}))
 		for name, f := range map[string]func(*sessplus.Session){
 			"nothing":   func(*sessplus.Session) {},
 			"SkipTouch": func(s *sessplus.Session) { s.Get("user"); s.SkipTouch() },
@@ -205,27 +212,30 @@ func TestWhatIsNoUseMovesNothing(t *testing.T) {
 				s.Set("n", s.GetInt("n")+1)
 			},
 		} {
-			client := c.visitor()
-			c.mustAsk(client, func(s *sessplus.Session) { s.Set("user", "ann") })
-			for range 6 {
-				time.Sleep(200 * time.Millisecond)
-				r := c.mustAsk(client, f)
-				if lines := r.setCookies("s"); len(lines) > 0 && !strings.Contains(name, "and") {
-					t.Errorf("%s: Set-Cookie = %q", name, lines)
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				client := c.visitor()
+				c.mustAsk(client, func(s *sessplus.Session) { s.Set("user", "ann") })
+				for range 6 {
+					time.Sleep(400 * time.Millisecond)
+					r := c.mustAsk(client, f)
+					if lines := r.setCookies("s"); len(lines) > 0 && !strings.Contains(name, "and") {
+						t.Errorf("%s: Set-Cookie = %q", name, lines)
+					}
+					if vary := r.Header.Get("Vary"); vary != "" && name == "nothing" {
+						t.Errorf("Vary = %q", vary)
+					}
 				}
-				if vary := r.Header.Get("Vary"); vary != "" && name == "nothing" {
-					t.Errorf("Vary = %q", vary)
-				}
-			}
-			c.mustAsk(client, func(s *sessplus.Session) {
-				if s.Has("user") {
-					t.Errorf("%s: the session lives longer than its idle timeout", name)
-				}
+				c.mustAsk(client, func(s *sessplus.Session) {
+					if s.Has("user") {
+						t.Errorf("%s: the session lives longer than its idle timeout", name)
+					}
+				})
 			})
 		}
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 		for range 8 {
-			time.Sleep(200 * time.Millisecond)
+			time.Sleep(400 * time.Millisecond)
 			c.mustAsk(c.client, wantUser(t, "ann"))
 		}
 	})

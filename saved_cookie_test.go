@@ -138,6 +138,7 @@ func TestErrorHandlerThatClearsTheHeader(t *testing.T) {
 
 // SPEC 4.7: Save touches no header of the response, which the handler may be writing meanwhile.
 func TestSaveBesideTheHandlersHeaders(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		m := newManager(t, nil,
 			sessplus.Config{CookieName: "sid", Backend: b, Fields: sessplus.Exclude("sealed")},

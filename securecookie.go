@@ -1,6 +1,7 @@
 package sessplus
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -16,13 +17,13 @@ import (
 	"github.com/gorilla/securecookie"
 )
 
-// SecureCookie keeps the fields in the cookie itself, signed and, with a Block key, encrypted by gorilla/securecookie.
-// It needs [Config.Keys] or [Options.Keys]. Name and value are at most 4096 bytes, which is about 2.2 kB of fields;
-// MaxChunks allows more. A visitor can bring back an old copy of a cookie until its age ends: what must not come
-// back (a login, a balance) belongs in a server-side backend, or needs BoundTo.
+// SecureCookie returns the backend that stores the fields in the cookie itself, signed and, with a Block key, encrypted
+// by gorilla/securecookie. It needs [Config.Keys] or [Options.Keys]. Name and value may have 4096 bytes, which is about
+// 2.2 kB of fields; [Config.MaxChunks] allows more. A visitor can bring back an old copy of the cookie until it is too
+// old: whatever must not come back (a login, a balance) belongs in a server-side backend, or needs [Config.BoundTo].
 func SecureCookie() Backend { return secureCookie{} }
 
-// secureCookie stands for "in the cookie" in a Config. There are no records behind it, and New never calls it.
+// secureCookie stands for "in the cookie" in a Config. It has no records, and its methods are never called.
 type secureCookie struct{}
 
 func (secureCookie) String() string { return "secure cookie" }
@@ -72,8 +73,8 @@ func (s *sealer) seal(name string, content []byte) (string, error) {
 	return s.codecs[0].Encode(name, content) // encrypts content in place
 }
 
-// open gives the content of a cookie's text, and whether an older key wrote it. data holds its bytes. A MAC that fits does not
-// make the key the right one: pairs may share their Hash, and another Block key makes noise of the content.
+// open gives the content of a cookie's text, and whether an older key wrote it. data holds its bytes. A MAC that fits
+// does not make the key the right one: pairs may share their Hash, and another Block key makes noise of the content.
 func (s *sealer) open(name, text string, data *[]byte) (content sealedContent, older bool, err error) {
 	err = errForged
 	for i, c := range s.codecs {
@@ -144,10 +145,10 @@ func writtenAt(text string) (t time.Time, ok bool) {
 
 // The content of a secure cookie, before securecookie seals it:
 //
-//	version 1 | flags | when it was written | 32 bytes that name the bound session, if flagged | for each field: name, value
+//	version 1 | flags | when it was written | 32 bytes of the bound session, if flagged | for each field: name, value
 //
-// The time is 48 bits of Unix milliseconds, because a securecookie's own date has whole seconds only. A name or value is its
-// length as a uvarint and then its bytes.
+// The time is 48 bits of Unix milliseconds, because a securecookie's own date has whole seconds only. A name or value
+// is its length as a uvarint and then its bytes.
 const (
 	contentVersion = 1
 	contentHead    = 2 + 6
@@ -265,8 +266,8 @@ func chunkName(name string, n int) string {
 	return name + "." + strconv.Itoa(n)
 }
 
-// split appends to chunks the values of the cookies over which text is spread, or returns nil if they would be more than
-// most.
+// split appends to chunks the values of the cookies over which text is spread, or returns nil if they would be more
+// than most.
 func split(name, text string, most int, chunks []string) []string {
 	if len(name)+len(text) <= maxCookieBytes {
 		return append(chunks, text)
@@ -292,8 +293,8 @@ func split(name, text string, most int, chunks []string) []string {
 	return chunks
 }
 
-// firstChunk takes the value of the first cookie apart: over how many the text is spread, their tag, and what it has of the
-// text.
+// firstChunk takes the value of the first cookie apart: over how many the text is spread, their tag, and what it has of
+// the text.
 func firstChunk(value string) (n int, tag, text string, ok bool) {
 	count, rest, found := strings.Cut(value, ".")
 	if !found {
@@ -304,8 +305,8 @@ func firstChunk(value string) (n int, tag, text string, ok bool) {
 	return n, tag, text, found && err == nil && n > 1
 }
 
-// join puts a text together again from the value of the first cookie and those of its other chunks, among all that came. What
-// is longer than a cookie can be, or has more than most chunks, is not even put together.
+// join puts a text together again from the value of the first cookie and those of its other chunks, among all that
+// came. What is longer than a cookie can be, or has more than most chunks, is not even put together.
 func join(first string, all []candidate, most int) (string, error) {
 	n, tag, text, ok := firstChunk(first)
 	if ok && n > most && n <= maxChunks {
@@ -351,6 +352,7 @@ func (c *cookie) unseal(first string, all []candidate, bound []byte, now time.Ti
 	r = &opened.Record
 	*r = Record{Created: written, Saved: written, Permanent: content.permanent, Fields: content.fields}
 	r.Expires = written.Add(c.contentAge(r.Permanent))
+	r.inherit()
 	switch {
 	case written.After(now.Add(maxClockSkew)):
 		return nil, false, errFuture
@@ -373,15 +375,14 @@ func (c *cookie) seal(content *sealedContent, values []string) ([]string, error)
 	}
 	chunks := split(c.CookieName, text, c.MaxChunks, values)
 	if chunks == nil {
-		largest := content.fields[0]
-		for _, f := range content.fields {
-			if len(f.Value) > len(largest.Value) {
-				largest = f
-			}
-		}
-		return nil, tooLargeError(largest.Name, len(c.CookieName)+len(text))
+		return nil, tooLargeError(largest(content.fields).Name, len(c.CookieName)+len(text))
 	}
 	return chunks, nil
+}
+
+// largest returns the field with the largest value.
+func largest(fields []RawField) RawField {
+	return slices.MaxFunc(fields, func(a, b RawField) int { return cmp.Compare(len(a.Value), len(b.Value)) })
 }
 
 // tooLargeError tells of a cookie of which the field is the largest.

@@ -1,5 +1,6 @@
-// Package sessplus gives a net/http program one session made of many. Each cookie is a session with a backend of its own,
-// each field belongs to the cookies that claim it, and a handler sees one set of fields:
+// Package sessplus lets net/http handlers use one session whose fields are stored in several cookies and backends. Each
+// cookie has a backend of its own, each field belongs to the cookies that claim it, and a handler sees a single set of
+// fields:
 //
 //	mgr, err := sessplus.New([]sessplus.Config{
 //		{CookieName: "csrf", Fields: sessplus.Include("csrf_token")},
@@ -16,28 +17,29 @@
 //		s.Set("user_id", 42)
 //	}
 //
-// [Manager.Handler] loads the sessions of a request, and commits them once, before the response headers go: it saves the
-// fields that have changed, and then writes the Set-Cookie headers.
+// [Manager.Handler] loads the sessions of a request and commits them once, before the response headers are sent: it
+// saves the changed fields, and then writes the Set-Cookie headers.
 //
 // # Backends
 //
-// [SecureCookie] keeps fields in the cookie itself. [Redis], [Firestore] and [Memory] keep a record under an id that is in
-// the cookie; a [Backend] of your own does, too.
+// [SecureCookie] stores fields in the cookie itself. [Redis], [Firestore], [Memory] and package sessplussql store them
+// in a record, and the cookie holds its id. You can write a [Backend] of your own.
 //
 // # Concurrency
 //
-// Requests of one visitor that run at the same time lose nothing: a save writes the fields that changed, and no others.
-// Of two changes of one field the later wins; [Field.Update] makes changes that build on each other. A session that was
-// destroyed, renewed or has expired stays dead: what a slower request saves to it afterwards is [ErrSessionGone]. A
-// Manager is safe for concurrent use, and a Session for the goroutines of its request.
+// Concurrent requests of one visitor do not overwrite each other's changes, because a save writes only the fields that
+// have changed. If two requests change the same field, the later save wins; use [Field.Update] for changes that depend
+// on the old value. A session that was destroyed, renewed or has expired stays dead: a request that loaded it before
+// and saves it afterwards gets [ErrSessionGone]. A Manager is safe for concurrent use, and a Session is safe for use by
+// the goroutines of its request.
 //
 // # Security
 //
-// Cookies are HttpOnly, SameSite=Lax, and Secure when the request came over TLS; behind a proxy that ends TLS set
-// [SecureAlways], or Options.SecureRequest. Ids have 256 random bits, are never adopted from a request, and reach a backend
-// only as SHA-256. Call [Session.Renew] at login and [Session.Destroy] at logout. An outage is an error and never looks like
-// a logged-out visitor. Errors and logs hold no id, cookie value, key or field value. SECURITY.md goes through OWASP's
-// session management cheat sheet row by row.
+// Cookies are HttpOnly, SameSite=Lax, and Secure if the request came over TLS. Behind a proxy that terminates TLS, use
+// [SecureAlways] or set Options.SecureRequest. An id has 256 random bits, is never adopted from a request, and reaches
+// a backend only as its SHA-256. Call [Session.Renew] at login and [Session.Destroy] at logout. A backend that is down
+// is an error, and never looks like a logged-out visitor. Errors and log lines contain no ids, cookie values, keys or
+// field values. SECURITY.md goes through OWASP's session management cheat sheet row by row.
 package sessplus
 
 import (
@@ -51,74 +53,82 @@ import (
 	"time"
 )
 
-// Session is what one request sees of all its sessions: one set of fields, each kept by the cookies that own it. It is
-// safe for concurrent use by the goroutines of its request. Changes are saved by the commit, once, before the response
-// headers go.
+// A Session is one request's view of all its sessions: a single set of fields, each stored by the cookies that own it.
+// It is safe for concurrent use by the goroutines of its request. Changes are saved by the commit: once, before the
+// response headers are sent.
 //
-// Read a session before the first Write of the response that depends on it. The headers then tell caches that the page is the
-// visitor's own (Vary: Cookie); a page that reads for the first time afterwards is logged as a warning, once per request.
+// Read the session before the first Write of a response that depends on it. Only then can the headers tell caches that
+// the page is the visitor's own (Vary: Cookie). If the first read of a GET or HEAD request comes later, and the
+// response may be cached, a warning is logged.
 //
-// Methods that name cookies by their CookieName ignore one that no config has, except that the changing ones
-// ([Session.Renew], [Session.Destroy], [Session.SetPermanent]) make the commit fail: it is a mistake in the program.
+// Methods that take the CookieName of a config return the zero value if no config has it. Those that change something
+// ([Session.Renew], [Session.Destroy], [Session.SetPermanent]) make the commit fail, because that is a programming
+// error.
 type Session struct {
-	*session // a pointer, so that fmt does not reach the fields either where it cannot call Format: in a struct of the program's
+	*session // a pointer: fmt cannot call Format on an unexported field of another struct, and would print the fields
 }
 
-// A session is what a Session stands for.
+// A session is the state behind a Session.
 type session struct {
-	m   *Manager
-	ctx context.Context     // the request's
-	w   http.ResponseWriter // the one below the middleware
-	uri string              // what the browser asked for
+	m       *Manager
+	ctx     context.Context     // the request's
+	w       http.ResponseWriter // the one below the middleware
+	request *http.Request       // what the session was made for; nil outside of any
 
-	agent string // what the browser calls itself, if some cookie wants to know
+	agent string // the User-Agent, if some config has an IndexBy
 
 	bundle *bundle // with Options.SingleCookie, else nil
 
-	refused error // the load failed, the ErrorHandler answers, and nothing is saved
+	refused error // why the load failed: the ErrorHandler answers, and nothing is saved
 
-	saving sync.Mutex // held by a commit, so that there is one at a time; taken before mu
+	saving sync.Mutex // held during a commit, so that there is one at a time; acquired before mu
 
-	mu    sync.Mutex // guards what follows; never held across a call of a backend
+	mu    sync.Mutex // guards what follows; never held across a backend call
 	parts []part
 	ready chan struct{} // closed when a load ends; nil while nobody waits for one
 	hung  []Backend     // those that did not answer this request within the Timeout
 	err   error         // the first error, for Err
-	fatal error         // the first mistake of the program, with which commits fail
+	fatal error         // the first programming error, which makes commits fail
 	uses  int           // how often it was read or changed
 	saved int           // uses when the last commit began
 	tls   bool          // the request came over TLS
-	sent  bool          // the headers have gone
-	alone bool          // no middleware answers the request: Save writes the headers
-	wrote []string      // the Set-Cookie lines that a Save has written so
-	open  bool          // shared caches may keep the response and hand it to others, for all that it says
+	sent  bool          // the headers have been sent
+	alone bool          // from Manager.Load, without the middleware: Save writes the headers
+	wrote []string      // the Set-Cookie lines that such a Save has written
+	open  bool          // nothing in the response keeps shared caches from giving it to other visitors
 
 	vary, cacheControl [1]string // what holds these headers
 }
 
-// A part is the state of one cookie in one request.
+// A part is what one request knows about one cookie.
 type part struct {
 	*cookie
-	texts []candidate  // what came under the cookie's name and those of its chunks, and is to be tried in turn
-	first [1]candidate // what holds texts while there is one
+	texts []candidate  // the values that came under the cookie's name and those of its chunks, to be tried in turn
+	first [1]candidate // backs texts if there is only one
 
 	browser
 	proof   *proof // with DeviceBound, else nil
-	content        // of the session, as this request has it
+	content        // of the session, as this request sees it
 
 	ended []ended // records to end
 
-	epoch   int32 // counts Destroy, so that a commit under way notices one
+	*arrivals // from before, nil for none
+
+	expelled []string // fields to be removed, which belong to another cookie now
+	moving   bool     // this commit saves what others have stored for the cookie
+	movedOut bool     // what belongs to another cookie is to go, and so the secure cookie is to be sent
+
+	epoch   int32 // counts calls of Destroy, so that a commit in progress notices one
 	state   partState
-	refused uint8 // how many of the cookies that came were malformed, and are to be told of
+	refused uint8 // how many of the cookies that came were malformed, and have not been reported yet
 	split   uint8 // the same, for those that are split over more cookies than MaxChunks
-	next    uint8 // of texts, to look up
-	chosen  uint8 // of texts, the content of the secure cookie
+	next    uint8 // index of the next text to look up
+	chosen  uint8 // index of the text that the secure cookie's content is from
 	found   bool  // a session came with the request
-	crowded bool  // more came under one name than are tried
-	tried   bool  // what it has to save could not be saved, and there is nothing new since
+	crowded bool  // more values came under one name than are tried
+	tried   bool  // a save has failed, and nothing has changed since
 	used    bool  // the program has read or changed it
-	quiet   bool  // and that is no use for the idle timeout
+	quiet   bool  // which does not count as a use for the idle timeout
 }
 
 // ended is a record to end, as it was last seen.
@@ -127,21 +137,23 @@ type ended struct {
 	seen *Record
 }
 
-// content is what Destroy leaves nothing of.
+// content is what Destroy resets.
 type content struct {
 	err     *Error      // why the load failed; the fields then read as absent
-	name    sessionName // of the session that the client has; zero for none and for a secure cookie
-	rec     *Record     // as it was last seen; nil: there is no session
+	name    sessionName // of the session the client has; zero if there is none, and for a secure cookie
+	rec     *Record     // as it was last seen; nil if there is no session
 	entries entries
-	foreign []string // stored fields that this cookie does not own; the next save removes them
+	foreign []string   // stored fields that this cookie does not own; the next save removes them
+	leaving []RawField // stored fields that another cookie is to take over
 
-	permanent bool // as the program wants it
-	doubt     bool // the store may have it otherwise than rec, because a save did not end well
+	trial     trial // what a developer makes happen to it
+	permanent bool  // what the program has asked for
+	doubt     bool  // the flag in the store may differ from rec's, because a save has failed
 	renew     bool
-	emptied   bool // by this request after the headers, so that the browser has not heard of it
-	refilled  bool // an Update has filled an emptied session, which the browser must hear of
+	emptied   bool // by this request after the headers were sent, so the browser still has the cookie
+	refilled  bool // an Update has added a field to an emptied session, so the browser needs the cookie again
 	gone      bool // the session has ended while this request ran
-	replaced  bool // gone, and perhaps because of another that the browser has or gets
+	replaced  bool // it is gone, and the browser may have got, or be about to get, another one
 }
 
 type partState uint8
@@ -152,19 +164,19 @@ const (
 	loaded
 )
 
-// Format implements [fmt.Formatter] for every verb, so that no log shows a field's value.
+// Format implements [fmt.Formatter]. For every verb it writes the name of the type, and no field.
 func (s *Session) Format(f fmt.State, _ rune) { io.WriteString(f, "sessplus.Session") }
 
-// Get returns the value of the field, or nil if it is absent. It is a copy: changing it changes no session. With the
-// JSON codec its type is string, bool, int64 (uint64 if only that fits), float64, []any or map[string]any; Decode and
-// [Field] give other types. A number that none of these holds (1e400, a [math/big.Int] over 64 bits) is an
-// [encoding/json.Number] with all its digits, and Field[*big.Int] gives the latter back.
+// Get returns the value of the field, or nil if it is absent. The value is a copy: modifying it does not change the
+// session. With the JSON codec its type is string, bool, int64 (uint64 if only that fits), float64, []any or
+// map[string]any; use [Session.Decode] or [Field] for other types. A number that fits none of these (1e400, a
+// [math/big.Int] of more than 64 bits) is an [encoding/json.Number] with all its digits; a Field[*big.Int] reads it.
 func (s *Session) Get(name string) any {
 	v, _ := s.value(name)
 	return v
 }
 
-// value decodes the field into what the codec gives for an any.
+// value decodes the field into an any.
 func (s *Session) value(name string) (v any, ok bool) { return s.decodeAny(name, s.raw(name)) }
 
 func (s *Session) decodeAny(name string, data []byte) (v any, ok bool) {
@@ -179,7 +191,7 @@ func (s *Session) decodeAny(name string, data []byte) (v any, ok bool) {
 	return v, true
 }
 
-// unreadable notes a field that is not what the program asks for.
+// unreadable logs a field that does not have the type the program asks for.
 func (s *Session) unreadable(name, want string) {
 	if want == "" {
 		s.warn("sessplus: a stored field cannot be decoded, and reads as absent", "field", name)
@@ -195,7 +207,7 @@ func (s *Session) raw(name string) []byte {
 	return s.read(name)
 }
 
-// look notes that the program reads the session. It lets go of s.mu when it has to say that this comes late.
+// look notes that the program reads the session. It releases s.mu to log that the read comes too late.
 func (s *Session) look() {
 	s.uses++
 	if s.sent && s.open {
@@ -207,7 +219,7 @@ func (s *Session) look() {
 	}
 }
 
-// read returns the value that Get reads: that of the last owner which has one, or nil.
+// read returns the encoded value of the field, or nil. If several owners have one, the last owner's counts.
 func (s *Session) read(name string) []byte {
 	s.look()
 	owners := s.m.routes.owners(name)
@@ -221,11 +233,12 @@ func (s *Session) read(name string) []byte {
 	return nil
 }
 
-// Set gives the field a value, in every cookie that owns it. The value is encoded at once. An error (no owner, an
-// illegal name, a value that cannot be encoded as it is) makes the commit fail and is what [Session.Err] returns.
+// Set sets the field in every cookie that owns it. The value is encoded at once. If no config owns the field, the name
+// is invalid (a name is valid UTF-8 of 1 to 256 bytes), or the value cannot be encoded without loss, the commit fails
+// and [Session.Err] returns the error.
 //
-// nil is a value, and no Delete: Has and [Field.Lookup] then report that the field is there, Get returns nil, and the
-// typed getters return the zero value. The JSON codec stores it as null.
+// Setting nil does not delete the field: Has and [Field.Lookup] report that it exists, Get returns nil, and the typed
+// getters return the zero value. The JSON codec stores it as null.
 func (s *Session) Set(name string, value any) {
 	data, err := s.encode(name, value)
 	s.mu.Lock()
@@ -238,7 +251,7 @@ func (s *Session) Set(name string, value any) {
 	s.put(name, data)
 }
 
-// encode checks the name and encodes the value. The error does not wrap the codec's, whose text may quote the value.
+// encode checks the name and encodes the value. Its error does not wrap the codec's, whose text may quote the value.
 func (s *Session) encode(name string, value any) ([]byte, error) {
 	if p := nameProblem(name); p != "" {
 		return nil, &Error{Op: "encode", Err: &fieldError{name, p, nil}}
@@ -261,7 +274,7 @@ func (s *Session) encode(name string, value any) ([]byte, error) {
 	return data, nil
 }
 
-// put gives the field an encoded value, or removes it for nil.
+// put sets the field to an encoded value, or removes it if data is nil.
 func (s *Session) put(name string, data []byte) {
 	owners := s.m.routes.owners(name)
 	s.useAll(owners)
@@ -277,14 +290,14 @@ func (s *Session) put(name string, data []byte) {
 	}
 }
 
-// note keeps the first error for Err.
+// note records the first error, for Err.
 func (s *Session) note(err error) {
 	if s.err == nil {
 		s.err = err
 	}
 }
 
-// fail keeps the first mistake of the program for Err and for the commit.
+// fail records the first programming error, for Err and for the commit.
 func (s *Session) fail(err error) {
 	s.note(err)
 	if s.fatal == nil {
@@ -292,7 +305,7 @@ func (s *Session) fail(err error) {
 	}
 }
 
-// Delete removes the field from every cookie that owns it. That it is absent is no error.
+// Delete removes the field from every cookie that owns it. Deleting an absent field is not an error.
 func (s *Session) Delete(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -300,15 +313,15 @@ func (s *Session) Delete(name string) {
 	s.put(name, nil)
 }
 
-// Pop returns the value of the field, as Get does, and removes it. It is no atomic take: two requests at the same time
-// may both get the value, and what another one sets between the load of this request and its save goes with it, unseen.
-// [Field.Update] takes atomically: see the example Flash.
+// Pop returns the value of the field, as Get does, and deletes the field. It is not atomic: two concurrent requests may
+// both get the value, and a value that another request sets between this request's load and save is deleted unseen. To
+// take a value atomically use [Field.Update], as the example Flash does.
 func (s *Session) Pop(name string) any {
 	v, _ := s.decodeAny(name, s.pop(name))
 	return v
 }
 
-// pop removes the field and returns the encoded value that it had.
+// pop removes the field and returns the encoded value it had.
 func (s *Session) pop(name string) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -317,10 +330,10 @@ func (s *Session) pop(name string) []byte {
 	return data
 }
 
-// Has reports whether the field is there.
+// Has reports whether the field exists.
 func (s *Session) Has(name string) bool { return s.raw(name) != nil }
 
-// Fields returns the names of all fields, sorted. It loads what is Lazy.
+// Fields returns the names of all fields, sorted. It loads Lazy configs, too.
 func (s *Session) Fields() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -339,8 +352,8 @@ func (s *Session) Fields() []string {
 	return slices.Compact(names)
 }
 
-// Values returns all fields with their values, as Get gives them. A field that cannot be decoded is left out. It loads what
-// is Lazy.
+// Values returns all fields and their values, as Get returns them, without fields that cannot be decoded. It loads Lazy
+// configs, too.
 func (s *Session) Values() map[string]any {
 	all := make(map[string]any)
 	for _, name := range s.Fields() {
@@ -351,8 +364,8 @@ func (s *Session) Values() map[string]any {
 	return all
 }
 
-// Clear removes every field that this request sees. Unlike Destroy it keeps a session to which another request adds a
-// field meanwhile.
+// Clear deletes every field that this request sees. Unlike [Session.Destroy], it does not end a session to which
+// another request adds a field in the meantime.
 func (s *Session) Clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -367,7 +380,8 @@ func (s *Session) Clear() {
 	}
 }
 
-// Decode decodes the field into dst, a pointer, as the codec does. The error matches [ErrNoField] when it is absent.
+// Decode decodes the field into dst, which must be a pointer, with the codec. The error matches [ErrNoField] if the
+// field is absent.
 func (s *Session) Decode(name string, dst any) error {
 	data := s.raw(name)
 	if data == nil {
@@ -383,7 +397,7 @@ func (s *Session) decode(name string, data []byte, dst any) error {
 	return nil
 }
 
-// get is the common part of the typed getters. A value of another type reads as absent, with a line in the log.
+// get implements the typed getters. A value of another type reads as absent, and is logged.
 func get[T any](s *Session, name string, convert func(any) (T, bool)) T {
 	var zero T
 	v, ok := s.value(name)
@@ -398,7 +412,7 @@ func get[T any](s *Session, name string, convert func(any) (T, bool)) T {
 			return t
 		}
 	}
-	if v != nil { // a nil was set, and is the zero value of every type
+	if v != nil { // nil counts as the zero value of every type
 		s.unreadable(name, fmt.Sprintf("%T", zero))
 	}
 	return zero
@@ -409,10 +423,10 @@ func is[T any](v any) (T, bool) {
 	return t, ok
 }
 
-// GetString returns the field if it is a string, else "".
+// GetString returns the field if it is a string, and otherwise "".
 func (s *Session) GetString(name string) string { return get(s, name, is[string]) }
 
-// GetInt returns the field if it is a whole number that fits, else 0.
+// GetInt returns the field if it is a whole number that fits an int, and otherwise 0.
 func (s *Session) GetInt(name string) int {
 	return get(s, name, func(v any) (int, bool) {
 		n, ok := toInt64(v)
@@ -420,30 +434,30 @@ func (s *Session) GetInt(name string) int {
 	})
 }
 
-// GetInt64 returns the field if it is a whole number that fits, else 0.
+// GetInt64 returns the field if it is a whole number that fits an int64, and otherwise 0.
 func (s *Session) GetInt64(name string) int64 { return get(s, name, toInt64) }
 
-// GetFloat64 returns the field if it is a number that a float64 holds exactly, else 0.
+// GetFloat64 returns the field if it is a number that a float64 represents exactly, and otherwise 0.
 func (s *Session) GetFloat64(name string) float64 { return get(s, name, toFloat64) }
 
-// GetBool returns the field if it is a bool, else false.
+// GetBool returns the field if it is a bool, and otherwise false.
 func (s *Session) GetBool(name string) bool { return get(s, name, is[bool]) }
 
-// GetBytes returns the field if it is a []byte or, as JSON has it, its base64 text; else nil.
+// GetBytes returns the field if it is a []byte or, as in JSON, base64 text, and otherwise nil.
 func (s *Session) GetBytes(name string) []byte { return get(s, name, toBytes) }
 
-// GetTime returns the field if it is a time or, as JSON has it, its RFC 3339 text; else the zero time.
+// GetTime returns the field if it is a time or, as in JSON, RFC 3339 text, and otherwise the zero time.
 func (s *Session) GetTime(name string) time.Time { return get(s, name, toTime) }
 
-// Err returns the first error of this session: of a Set, of a lazy load, or of an Optional backend, and nil if there was
-// none. All but those of Optional backends make the commit fail.
+// Err returns the first error of this session, such as that of a Set, a lazy load or an Optional backend, or nil if
+// there was none. All errors except those of Optional backends make the commit fail.
 func (s *Session) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
 }
 
-// part returns the part of the cookie with that name, or nil.
+// part returns the part of the named cookie, or nil.
 func (s *Session) part(cookie string) *part {
 	for i := range s.parts {
 		if s.parts[i].CookieName == cookie {
@@ -453,7 +467,7 @@ func (s *Session) part(cookie string) *part {
 	return nil
 }
 
-// each loads the parts of the cookies named, or all, side by side, and calls f for them.
+// each calls f for the parts of the named cookies, or for all parts. With load it loads them first, concurrently.
 func (s *Session) each(cookies []string, op string, load bool, f func(p *part)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -475,6 +489,8 @@ func (s *Session) each(cookies []string, op string, load bool, f func(p *part)) 
 			s.withBound(&s.parts[i], func(p *part) { due = append(due, p.index) })
 		}
 		s.useAll(due)
+	} else {
+		s.useAll(slices.DeleteFunc(slices.Clone(parts), func(i int) bool { return !s.parts[i].comes() && len(s.parts[i].adopts) == 0 }))
 	}
 	for _, i := range parts {
 		p := &s.parts[i]
@@ -483,7 +499,7 @@ func (s *Session) each(cookies []string, op string, load bool, f func(p *part)) 
 	}
 }
 
-// withBound calls f for the part, and for those whose cookies are bound to it.
+// withBound calls f for the part and for the parts whose cookies are bound to it.
 func (s *Session) withBound(p *part, f func(p *part)) {
 	f(p)
 	for i := range s.parts {
@@ -493,29 +509,31 @@ func (s *Session) withBound(p *part, f func(p *part)) {
 	}
 }
 
-// Renew gives the sessions of the cookies named, or of all, a new id and a new lifetime at the commit. They keep their
-// fields. Call it when a visitor logs in or gains rights, so that an id planted or seen before is worth nothing (OWASP:
-// session fixation). The content of a secure cookie is written anew, also that of one that is BoundTo a renewed session.
+// Renew gives the sessions of the named cookies, or of all cookies, a new id and a new lifetime at the commit. They
+// keep their fields. Call it when a visitor logs in or gains rights, so that an id that was planted or seen before is
+// worthless (OWASP: session fixation). Secure cookies are written anew, including those that are BoundTo a renewed
+// session.
 //
-// A request whose session has ended meanwhile, or a moment ago, begins a new one with the fields that it sets, so that a
-// login form that is sent twice logs in both times; with none it saves nothing, and that is no error. After the headers
-// have gone Renew is [ErrHeadersSent], and nothing more of that session is saved.
+// If the session has ended in the meantime, or did so up to a minute ago, Renew starts a new one with the fields that
+// this request sets, so that a login form that is sent twice logs in both times. If it sets none, nothing is saved,
+// which is not an error. After the headers have been sent, Renew is [ErrHeadersSent], and nothing more of that session
+// is saved.
 func (s *Session) Renew(cookies ...string) {
 	s.each(cookies, "renew", true, func(p *part) {
 		s.withBound(p, func(p *part) { p.renew = true })
 	})
 }
 
-// Destroy ends the sessions of the cookies named, or of all: fields, record and cookie go at the commit. That a record is
-// gone already is no error; what a renewal has made of it up to a minute ago ends as well. A field set afterwards starts a
-// new session with a new id. After the headers have gone it still removes the record. Cookies that are BoundTo a session
-// that ends, end with it.
+// Destroy ends the sessions of the named cookies, or of all cookies: the commit removes fields, record and cookie. It
+// is not an error if the record is gone already. A session that replaced it up to a minute ago ends, too, as do cookies
+// that are BoundTo it. A field set after Destroy starts a new session with a new id. After the headers have been sent,
+// Destroy still removes the record.
 func (s *Session) Destroy(cookies ...string) {
 	s.each(cookies, "delete", false, func(p *part) { s.withBound(p, s.destroy) })
 }
 
-// destroy ends the session of p for this request. What was not loaded need not be: every session whose id came with the
-// request is removed.
+// destroy ends the session of p for this request. It need not load it: every session whose id came with the request is
+// ended.
 func (s *Session) destroy(p *part) {
 	for p.state == loading {
 		s.use(p.index)
@@ -530,6 +548,8 @@ func (s *Session) destroy(p *part) {
 			}
 		}
 	}
+	p.abandon()
+	s.disown(p)
 	p.state, p.content = loaded, content{}
 	if p.due = tellNothing; p.held {
 		p.due = tellDrop
@@ -537,8 +557,8 @@ func (s *Session) destroy(p *part) {
 	p.epoch++
 }
 
-// SkipTouch takes back that this request is a use of its sessions for IdleTimeout: for a page that polls while nobody sits
-// before it. What it changes is saved all the same.
+// SkipTouch makes this request not count as a use for IdleTimeout. Call it in requests that a page sends by itself,
+// such as polling. Changes are saved nevertheless.
 func (s *Session) SkipTouch() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -547,9 +567,9 @@ func (s *Session) SkipTouch() {
 	}
 }
 
-// SetPermanent makes the session of the cookie permanent, or no longer so: PermanentLifetime then takes the place of
-// Lifetime and of MaxAge ("remember me"). It is kept with the session, once that has a field. A session that is past its
-// Lifetime ends when it is no longer permanent.
+// SetPermanent sets whether the session of the cookie is permanent ("remember me"): its PermanentLifetime then replaces
+// Lifetime and MaxAge. The flag is stored with the session, which needs a field for that. A session that is past its
+// Lifetime ends when it stops being permanent.
 func (s *Session) SetPermanent(cookie string, on bool) {
 	s.each([]string{cookie}, "save", true, func(p *part) { p.permanent = on })
 }
@@ -559,9 +579,9 @@ func (s *Session) Permanent(cookie string) bool {
 	return inspect(s, cookie, func(p *part) bool { return p.permanent })
 }
 
-// Handle returns what names the session of the cookie in events, in [Info] and for [Manager.Revoke]. It cannot be used as a
-// cookie. A rotation keeps it; a renewal, or another user by [Config.IndexBy], makes it another one. It is "" for a secure
-// cookie, and before the first save.
+// Handle returns the name of the cookie's session in events, in [Info] and for [Manager.Revoke]. It cannot be used as a
+// cookie. It survives a rotation, and changes with a renewal or if the session gets another user by [Config.IndexBy].
+// It is "" for a secure cookie and before the first save.
 func (s *Session) Handle(cookie string) string {
 	return inspect(s, cookie, func(p *part) string {
 		if p.rec == nil || p.name.key == "" {
@@ -571,19 +591,19 @@ func (s *Session) Handle(cookie string) string {
 	})
 }
 
-// ID returns the id of the cookie's session, as it is in the cookie before signing. It is a secret. It is "" for a secure
-// cookie, and before the first save.
+// ID returns the id of the cookie's session, without a signature. It is a secret. It is "" for a secure cookie and
+// before the first save.
 func (s *Session) ID(cookie string) string {
 	return inspect(s, cookie, func(p *part) string { return p.name.id })
 }
 
-// IsNew reports whether no session of this cookie came with the request, or it was destroyed.
+// IsNew reports whether the request came without a session of this cookie, or has destroyed it.
 func (s *Session) IsNew(cookie string) bool {
 	return inspect(s, cookie, func(p *part) bool { return !p.found || p.epoch > 0 })
 }
 
-// Expires returns when the session of the cookie ends, or the zero time when it is not stored: as it is stored, or earlier
-// if a deployment has made that earlier.
+// Expires returns when the session of the cookie ends, or the zero time if it has not been saved. It is the stored
+// time, or an earlier one if the config has become stricter since.
 func (s *Session) Expires(cookie string) time.Time {
 	return inspect(s, cookie, func(p *part) time.Time {
 		if p.rec == nil {
@@ -593,7 +613,7 @@ func (s *Session) Expires(cookie string) time.Time {
 	})
 }
 
-// inspect loads the part of the cookie and looks at it. Without one the answer is the zero value.
+// inspect loads the part of the named cookie and returns look's answer, or the zero value if no config has the cookie.
 func inspect[T any](s *Session, cookie string, look func(p *part) T) (answer T) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -54,9 +54,9 @@ func (s *Session) keepLines(v *save, now time.Time, failed bool) {
 	age := p.maxAge(p.permanent)
 	if tells == tellSet && p.sealer == nil {
 		v.values = append(v.value[:0], p.cookieText(p.name))
-		if age > 0 {
-			age = max(min(age, p.rec.Expires.Sub(now)), time.Second)
-		}
+	}
+	if tells == tellSet && age > 0 {
+		age = max(min(age, p.rec.Expires.Sub(now)), time.Second)
 	}
 	p.lines = v.line[:0]
 	if s.bundle != nil {
@@ -68,7 +68,7 @@ func (s *Session) keepLines(v *save, now time.Time, failed bool) {
 			}
 		}
 		if tells != takeBack {
-			p.lines = p.withDrops(p.lines, p.came, p.twice, now, s.tls)
+			p.lines = p.dropOld(p.withDrops(p.lines, p.came, p.twice, now, s.tls), now, s.tls)
 		}
 		if tells == tellDrop {
 			p.lines = p.dropProof(p.lines, now)
@@ -80,8 +80,8 @@ func (s *Session) keepLines(v *save, now time.Time, failed bool) {
 	p.repeats = tells == tellSet && p.sealer == nil && !v.creates()
 }
 
-// notice decides what the browser is told of a save. When the commit failed it hears only of destroyed sessions: it logs
-// out even when the server cannot.
+// notice decides what the browser is told of a save. When the commit failed it hears only of destroyed sessions: it
+// logs out even when the server cannot.
 func (v *save) notice(single, failed bool) notice {
 	p := v.part
 	saved := v.written && !failed
@@ -112,9 +112,9 @@ func (c *cookie) cookieText(name sessionName) string {
 	return text
 }
 
-// withDrops adds the lines that make the browser drop what it has, and nothing takes the place of: chunks, and what it keeps
-// for this host alone, which would come before the cookie of a Domain. came and twice have a bit for each cookie or chunk of
-// which the request brought a value, or several.
+// withDrops adds the lines that make the browser drop what it has, and nothing takes the place of: chunks, and what it
+// keeps for this host alone, which would come before the cookie of a Domain. came and twice have a bit for each cookie
+// or chunk of which the request brought a value, or several.
 func (c *cookie) withDrops(lines []string, came, twice uint32, now time.Time, tls bool) []string {
 	for n := len(lines); came>>n != 0; n++ {
 		if came&(1<<n) != 0 {
@@ -136,8 +136,8 @@ func (c *cookie) setCookie(name, value string, age time.Duration, now time.Time,
 	return c.line(c.scope, name, value, age, now, tls)
 }
 
-// dropHostOnly is a line that makes the browser drop the cookie which it keeps for this host alone, as from before the config
-// had a Domain.
+// dropHostOnly is a line that makes the browser drop the cookie which it keeps for this host alone, as from before the
+// config had a Domain.
 func (c *cookie) dropHostOnly(name string, now time.Time, tls bool) string {
 	return c.line(c.hostScope, name, "", -1, now, tls)
 }
@@ -178,8 +178,8 @@ func (c *cookie) prepareLines() {
 	c.secureFlags = strings.TrimPrefix(k.String(), scope)
 }
 
-// covers reports whether a browser sends the cookie with a request like this one, whose target may have a query, or be a
-// whole address: RFC 6265 section 5.1.4.
+// covers reports whether a browser sends the cookie with a request like this one, whose target may have a query, or be
+// a whole address: RFC 6265 section 5.1.4.
 func (c *cookie) covers(uri string) bool {
 	if c.Path == "/" {
 		return true

@@ -10,13 +10,15 @@ import (
 	"time"
 )
 
-// With Options.SingleCookie the values of all configs ride in one cookie, for hosts that pass on no more (Firebase Hosting:
-// __session). Its value is "NAME:TEXT" for each config that has one, joined by slashes, and "NAME:TEXT:END" for one with a
-// MaxAge, which ends before the others; END is in Unix seconds. NAME is the CookieName with "." and "%" as in a URL, TEXT
-// what the cookie of that config alone would hold. None of the separators is in a cookie's name or in base64.
+// With Options.SingleCookie the values of all configs ride in one cookie, for hosts that pass on no more (Firebase
+// Hosting: __session). Its value is "NAME:TEXT" for each config that has one, joined by slashes, and "NAME:TEXT:END"
+// for one with a MaxAge, which ends before the others; END is in Unix seconds. NAME is the CookieName with "." and "%"
+// as in a URL, TEXT what the cookie of that config alone would hold. None of the separators is in a cookie's name or in
+// base64.
 //
-// To write the cookie is to write the values of all configs, also of those that have not changed. The id of a session that
-// has ended meanwhile must not take the place of a newer one in the browser, so that these sessions are asked for before.
+// To write the cookie is to write the values of all configs, also of those that have not changed. The id of a session
+// that has ended meanwhile must not take the place of a newer one in the browser, so that these sessions are asked for
+// before.
 
 // A bundle is the one cookie, as a request brought it and as it is to be.
 type bundle struct {
@@ -83,10 +85,8 @@ func (s *Session) unpack(r *http.Request, now time.Time) {
 			continue
 		}
 		for item := range strings.SplitSeq(text, "/") {
-			name, rest, _ := strings.Cut(item, ":")
-			text, ends, _ := strings.Cut(rest, ":")
-			end, _ := strconv.ParseInt(ends, 10, 64)
-			p := s.part(unpackedName.Replace(name))
+			name, text, end := unpackItem(item)
+			p := s.part(name)
 			if p == nil || text == "" || end != 0 && end <= now.Unix() {
 				continue
 			}
@@ -98,9 +98,18 @@ func (s *Session) unpack(r *http.Request, now time.Time) {
 	}
 }
 
-// plan makes sure that the bundle can be written, if one of the saves asks for it: the sessions in it that this commit does
-// not save are asked whether they still live. It returns the saves with those that ask. Where one has ended, a request that
-// changes something fails; one that only read does without the cookie, and leaves touch and rotation to the next.
+// unpackItem takes apart what a bundle has of one config.
+func unpackItem(item string) (name, text string, end int64) {
+	name, rest, _ := strings.Cut(item, ":")
+	text, ends, _ := strings.Cut(rest, ":")
+	end, _ = strconv.ParseInt(ends, 10, 64)
+	return unpackedName.Replace(name), text, end
+}
+
+// plan makes sure that the bundle can be written, if one of the saves asks for it: the sessions in it that this commit
+// does not save are asked whether they still live. It returns the saves with those that ask. Where one has ended, a
+// request that changes something fails; one that only read does without the cookie, and leaves touch and rotation to
+// the next.
 func (b *bundle) plan(s *Session, saves []*save, now time.Time) ([]*save, error) {
 	if s.sent || !slices.ContainsFunc(saves, func(v *save) bool { return v.send || v.drop || v.rotates }) {
 		return saves, nil
@@ -227,7 +236,11 @@ func (b *bundle) lines(s *Session, now time.Time) (lines []string) {
 			lines = append(lines, b.setCookie(chunkName(b.CookieName, i), value, age, now, s.tls))
 		}
 	}
-	return b.withDrops(lines, b.came, b.twice, now, s.tls)
+	lines = b.withDrops(lines, b.came, b.twice, now, s.tls)
+	for i := range s.parts {
+		lines = s.parts[i].dropOld(lines, now, s.tls)
+	}
+	return lines
 }
 
 // unboundedAge is how long the value of a cookie may be of use that goes when the browser closes, if it does not close.

@@ -91,6 +91,7 @@ func TestSingleCookie(t *testing.T) {
 
 // SPEC 5.13: the cookie lives as long as its longest part, and each part ends at its own time.
 func TestPartsOfASingleCookieEndOnTheirOwn(t *testing.T) {
+	t.Parallel()
 	b := sessplus.Memory()
 	c := newCrowd(t, newManager(t, &sessplus.Options{SingleCookie: "__session"},
 		sessplus.Config{CookieName: "a", Fields: sessplus.Include("a"), MaxAge: time.Second},

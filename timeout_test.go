@@ -56,7 +56,7 @@ var hangingServers = []struct {
 	{"firestore", func(t *testing.T) (sessplus.Backend, *servers.Process) {
 		servers.Firestore(t) // the shared one first: this one takes the place of none
 		p, addr := servers.NewFirestoreEmulator(t)
-		return sessplus.Firestore(firestoreAt(t, addr, "hung"), "sessions"), p
+		return sessplus.Firestore(servers.FirestoreAt(t, addr, "hung"), "sessions"), p
 	}, false},
 }
 
@@ -82,9 +82,12 @@ func newCluster(t *testing.T) *servers.RedisServer {
 
 // SPEC 6.3, 6.8: a server that accepts and never answers costs Timeout, once per request, however many configs it has.
 func TestHungServerCostsTimeout(t *testing.T) {
-	const timeout = time.Second
+	t.Parallel()
+	slow(t)
+	const timeout = 2 * time.Second
 	for _, h := range hangingServers {
 		t.Run(h.name, func(t *testing.T) {
+			t.Parallel()
 			b, server := h.open(t)
 			var j journal
 			configs := []sessplus.Config{
@@ -161,14 +164,15 @@ func TestHungServerCostsTimeout(t *testing.T) {
 					}
 				})
 			}
-			servers.WaitFor(t, "no goroutine is left", 30*time.Second, func() bool { return len(libraryGoroutines()) == 0 })
+			servers.WaitFor(t, "no goroutine is left", 30*time.Second, func() bool { return len(libraryGoroutines(t)) == 0 })
 		})
 	}
 }
 
 // SPEC 6.3: the loads of Lazy configs, and the save after an Optional load, wait for a hung server once.
 func TestHungServerCostsTimeoutOncePerRequest(t *testing.T) {
-	const timeout = time.Second
+	t.Parallel()
+	const timeout = 2 * time.Second
 	server := servers.NewRedis(t)
 	rdb := server.Client()
 	defer rdb.Close()
@@ -207,7 +211,8 @@ func TestHungServerCostsTimeoutOncePerRequest(t *testing.T) {
 
 // SPEC 6.3: several candidates for one cookie, and several backends that hang.
 func TestHungServersAreWaitedForSideBySide(t *testing.T) {
-	const timeout = time.Second
+	t.Parallel()
+	const timeout = 2 * time.Second
 	one, two := servers.NewRedis(t), servers.NewRedis(t)
 	r1, r2 := one.Client(), two.Client()
 	defer r1.Close()
@@ -283,7 +288,9 @@ func newMute(t *testing.T) string {
 
 // SPEC 6.3: a server that hangs from the start costs the Timeout, whatever client was given and however it is set.
 func TestTimeouts(t *testing.T) {
-	const timeout, requests = 200 * time.Millisecond, 20
+	t.Parallel()
+	slow(t)
+	const timeout, requests = 500 * time.Millisecond, 20
 	addr := newMute(t)
 	slots := func(context.Context) ([]redis.ClusterSlot, error) {
 		return []redis.ClusterSlot{{Start: 0, End: 16383, Nodes: []redis.ClusterNode{{Addr: addr}}}}, nil
@@ -305,6 +312,7 @@ func TestTimeouts(t *testing.T) {
 				MasterName: "m", SentinelAddrs: []string{addr}, RouteByLatency: true, ContextTimeoutEnabled: bounded}),
 		} {
 			t.Run(fmt.Sprint(name, bounded), func(t *testing.T) {
+				t.Parallel()
 				c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: timeout},
 					sessplus.Config{CookieName: "a", Backend: closing(t, client), Fields: sessplus.Include("a")},
 					sessplus.Config{CookieName: "b", Backend: sessplus.Redis(client), Fields: sessplus.Include("b")}))
@@ -330,5 +338,5 @@ func TestTimeouts(t *testing.T) {
 			})
 		}
 	}
-	servers.WaitFor(t, "no goroutine is left", 60*time.Second, func() bool { return len(libraryGoroutines()) == 0 })
+	servers.WaitFor(t, "no goroutine is left", 60*time.Second, func() bool { return len(libraryGoroutines(t)) == 0 })
 }

@@ -68,6 +68,7 @@ func TestRenewalIsUndoneWhenAnotherCannotEnd(t *testing.T) {
 
 // SPEC 6.7: the answer to a create is lost, and the second try finds the record of the first.
 func TestCreateWhoseAnswerIsLost(t *testing.T) {
+	t.Parallel()
 	behindProxy(t, func(t *testing.T, f faulty) {
 		created := make(chan string, 1)
 		b := &recorder{Backend: f.backend}
@@ -132,6 +133,8 @@ func TestServerThatHangsAtTheEndOfARenewal(t *testing.T) {
 
 // SPEC 6.7: each of these answers of Redis passes, and is asked about again for longer than go-redis does.
 func TestAnswersOfAFailoverAreRetried(t *testing.T) {
+	t.Parallel()
+	slow(t)
 	for _, code := range []string{"CLUSTERDOWN", "LOADING", "READONLY", "MASTERDOWN", "TRYAGAIN", "MOVED", "ASK"} {
 		t.Run(code, func(t *testing.T) {
 			r := servers.Redis(t)
@@ -160,6 +163,8 @@ func TestAnswersOfAFailoverAreRetried(t *testing.T) {
 
 // SPEC 6.7: a cluster elects another master, so that one which refuses connections is waited for.
 func TestRestartOfAClusterIsNotNoticed(t *testing.T) {
+	t.Parallel()
+	slow(t)
 	server := newCluster(t)
 	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{server.Addr}, ContextTimeoutEnabled: true})
 	c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 30 * time.Second}, sessplus.Config{CookieName: "s", Backend: closing(t, client)}))

@@ -8,17 +8,18 @@ import (
 	"time"
 )
 
-// Update applies change to the stored value and stores the result, atomically across requests, processes and machines:
-// if another one changes the field meanwhile, change is called again with the new value. It is saved at once, not at the
-// commit, and returned. An absent field counts as the zero value; a stored value of another type is an error, and stays.
-// change must not use the session.
+// Update calls change with the stored value, stores its result, and returns it, atomically across requests, processes
+// and machines: if another request changes the field in between, change is called again with the new value. The result
+// is saved at once, and not by the commit. An absent field counts as the zero value. A stored value that does not
+// decode into T is an error, and is not changed. change must not use the session.
 //
-// To take what is stored, change assigns it to a variable of its caller's, anew in each call, and returns what is to be
-// left: see the example Flash.
+// To take a value, let change assign it to a variable of the caller, anew in each call, and return what is to remain;
+// see the example Flash.
 //
-// A value that this request has set and not saved counts as the stored one. On a secure cookie, or a session that is not
-// saved yet or is to be renewed, it is a plain change of this request's copy. The error matches [ErrSessionGone] when the session has ended meanwhile, and [ErrUnavailable] when the backend does not answer or others are
-// always faster for as long as [Options.Timeout]. When an answer is lost the update may have happened.
+// A value that this request has set and not yet saved counts as the stored one. On a secure cookie, and on a session
+// that has not been saved yet or is to be renewed, Update only changes this request's copy. The error matches
+// [ErrSessionGone] if the session has ended, and [ErrUnavailable] if the backend does not answer, or if other requests
+// were faster until [Options.Timeout] was over. If a reply of the backend is lost, the update may have been made.
 func (f Field[T]) Update(s *Session, change func(T) T) (T, error) {
 	var v T
 	err := s.update(string(f), func(data []byte) ([]byte, error) {
@@ -165,7 +166,8 @@ func (s *Session) target(name string) (target, error) {
 	return target{part: p, epoch: p.epoch, name: p.name, rec: p.rec, known: e.value, set: e.dirty(), quiet: p.quiet}, nil
 }
 
-// updated takes over what an update has saved. It reports whether the browser still has the session's cookie, or gets it.
+// updated takes over what an update has saved. It reports whether the browser still has the session's cookie, or gets
+// it.
 func (s *Session) updated(t target, name string, data []byte, c *call) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -188,7 +190,8 @@ func (s *Session) updated(t target, name string, data []byte, c *call) bool {
 	return !s.sent || !c.result.Refilled || p.emptied
 }
 
-// doubts notes that the field may have been changed in the store, or not. What this request sets it to is saved in any case.
+// doubts notes that the field may have been changed in the store, or not. What this request sets it to is saved in any
+// case.
 func (s *Session) doubts(t target, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -25,6 +25,7 @@ func increment(n int) int { return n + 1 }
 
 // SPEC 4.5: several managers and many clients, as on several machines.
 func TestConcurrentUpdatesAddUp(t *testing.T) {
+	t.Parallel()
 	sizes := map[string]struct{ clients, each int }{
 		"memory": {40, 25}, "redis": {40, 25}, "firestore": {20, 10},
 	}
@@ -74,6 +75,7 @@ const (
 
 // SPEC 4.5: several processes of the operating system.
 func TestUpdatesOfSeveralProcessesAddUp(t *testing.T) {
+	t.Parallel()
 	const processes, clients, each = 4, 5, 50
 	r := servers.Redis(t)
 	c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: sessplus.Redis(r)}))
@@ -314,6 +316,7 @@ func TestUpdateBesideARenewal(t *testing.T) {
 
 // SPEC 4.2, 4.5
 func TestUpdateOfAnEndedSession(t *testing.T) {
+	t.Parallel()
 	onEveryEnding(t, func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool) {
 		c := newCrowd(t, newManager(t, nil, config))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
@@ -333,6 +336,7 @@ func TestUpdateOfAnEndedSession(t *testing.T) {
 
 // SPEC 4.5, 6.7: an answer that is lost, so that it is not known whether the update happened, is not a second update.
 func TestUpdateWhoseAnswerIsLostHappensOnce(t *testing.T) {
+	t.Parallel()
 	behindProxy(t, func(t *testing.T, f faulty) {
 		b := &recorder{Backend: f.backend}
 		c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 10 * time.Second}, sessplus.Config{CookieName: "s", Backend: b}))

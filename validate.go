@@ -62,6 +62,8 @@ func (v *validation) all() []error {
 		}
 		v.name(i, c)
 		v.fields(c)
+		v.imports(c)
+		v.adoptions(c)
 		v.attributes(c)
 		v.domain(c)
 		v.lifetimes(c)
@@ -151,8 +153,8 @@ func (v *validation) attributes(c *Config) {
 	v.prefixes(c)
 }
 
-// prefixes finds what the prefix of the cookie's name makes browsers refuse it for. They read it in any case (RFC 6265bis
-// section 5.7).
+// prefixes finds what the prefix of the cookie's name makes browsers refuse it for. They read it in any case (RFC
+// 6265bis section 5.7).
 func (v *validation) prefixes(c *Config) {
 	always := c.Secure == SecureAlways
 	prefix := func(p string) bool {

@@ -81,7 +81,8 @@ func (s *Session) answerError(r *http.Request, err error) {
 	w.commit(http.StatusOK)
 }
 
-// WriteHeader commits before every status that ends the headers; 1xx responses except 101 do not (RFC 9110 section 15.2).
+// WriteHeader commits before every status that ends the headers; 1xx responses except 101 do not (RFC 9110 section
+// 15.2).
 func (w *writer) WriteHeader(status int) {
 	final := status >= 200 && status <= 999 || status == http.StatusSwitchingProtocols
 	if final && w.commit(status) != nil {
@@ -159,8 +160,8 @@ func (s *Session) takenOver(asked bool) {
 		"cookies", names)
 }
 
-// begunBefore warns, once, of a response that began past this writer, with the headers as they were: gin's Context writes
-// to a writer of its own.
+// begunBefore warns, once, of a response that began past this writer, with the headers as they were: gin's Context
+// writes to a writer of its own.
 func (s *Session) begunBefore() {
 	if b, ok := s.w.(interface{ Written() bool }); ok && b.Written() && !s.m.begunBefore.Swap(true) {
 		s.warn("sessplus: a response had begun before its session was saved, so its Set-Cookie never reaches the visitor; write to the "+
@@ -221,8 +222,8 @@ func wrap(w *writer) http.ResponseWriter {
 	return wraps[has](w)
 }
 
-// The 32 sets of optional interfaces, by the bits of wrap. Each type is the one without its highest bit and a method more.
-// They hold nothing but the pointer to the writer, so that to make one allocates nothing.
+// The 32 sets of optional interfaces, by the bits of wrap. Each type is the one without its highest bit and a method
+// more. They hold nothing but the pointer to the writer, so that to make one allocates nothing.
 type (
 	w0  struct{ *writer }
 	w1  struct{ w0 }

@@ -1,5 +1,5 @@
-// Package adopt takes over the sessions that a program's visitors have from another library, so that moving to sessplus
-// logs nobody out. There is an importer for each library; a config names those that apply:
+// Package adopt takes over sessions from other libraries, so that moving a program to sessplus logs nobody out. It has
+// an importer for each library; a config names those that apply:
 //
 //		{CookieName: "session", Backend: sessplus.Redis(client), Import: []sessplus.Importer{
 //			adopt.SCS(store, nil), // the store that the scs.SessionManager had
@@ -14,28 +14,29 @@
 //
 // # What becomes of the values
 //
-// A field has the name of the old key, and the Go value that the old library gave the program, with these exceptions.
-// Keys that are no text but a number or bool become their text; a field under another kind of key is lost. A
-// map[any]any becomes a map[string]any by the same rule, also inside of lists and other such maps. Text that is not
-// valid UTF-8 becomes a []byte. The codec of the manager then decides what [sessplus.Session.Get] gives: with JSON an
-// int64 for an int or a uint, text for a [time.Time] and a []byte, a map for a struct, and the typed getters and
-// [sessplus.Field] give the type that it was; with [sessplus.Gob] the old type itself. Flashes of gorilla/sessions
-// are a list in the field "_flash".
+// A field has the name of the old key, and the Go value that the old library returned to the program, with these
+// exceptions. Keys that are numbers or bools become text; fields with other kinds of keys are lost. A map[any]any
+// becomes a map[string]any by the same rule, even inside lists and other maps. Text that is not valid UTF-8 becomes a
+// []byte. Flashes of gorilla/sessions are a list in the field "_flash".
+//
+// The codec of the Manager then determines what [sessplus.Session.Get] returns. With JSON that is an int64 for an int
+// or a uint, text for a [time.Time] or a []byte, and a map for a struct; the typed getters and [sessplus.Field] return
+// the old type. With [sessplus.Gob] Get returns the old type, too.
 //
 // # Types that the program has registered
 //
-// Sessions that are stored as gobs name the types of their values, so keep the calls of [gob.Register] for as long as
-// the importer is there. One type that is not registered costs the fields that have it, and a warning names those and
-// the type. If a type has moved to another package since, [gob.RegisterName] gives it the old name.
+// Sessions that are stored as gobs contain the names of types, so keep the calls of [gob.Register] as long as you keep
+// the importer. Fields of a type that is not registered are lost, and a warning names the fields and the type. If a
+// type has moved to another package since, register it under its old name with [gob.RegisterName].
 //
 // # What is refused
 //
-// What visitors send is bounded before it is decoded, and a value that needs a signature is not decoded without a
-// good one. An importer answers [sessplus.ErrNoRecord], with the reason, to what is forged, damaged, expired, or not
-// known to the old store. An old store that does not answer is another error, by which nobody is logged out; so are
-// keys that cannot be used at all.
+// The length of a value is checked before it is decoded, and a signed value is not decoded unless its signature is
+// valid. For a value that is forged, damaged, expired, or unknown to the old store, an importer returns
+// [sessplus.ErrNoRecord] with the reason. If the old store does not answer, or the keys cannot be used at all, it
+// returns another error, and nobody is logged out.
 //
-// Importers are safe for concurrent use and start no goroutines.
+// Importers are safe for concurrent use, and start no goroutines.
 package adopt
 
 import (
@@ -48,27 +49,28 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// Options say how the old library was set up. A nil *Options is the zero value: its defaults.
+// Options say how the old library was configured. The zero value and a nil *Options mean its defaults.
 type Options struct {
-	// Keep leaves the old session where it is until its own end, for running beside the old program. Otherwise it is
-	// removed once it has been taken over. What a secure cookie holds is nowhere else, so there is nothing to remove.
+	// Keep leaves the old session in its store until it expires, so that the old program can run side by side with the
+	// new one. Otherwise the session is removed once it has been taken over. It does not apply to secure cookies, which
+	// have no store.
 	Keep bool
 
-	// Until is when importing ends: from then on the importer knows no session. Zero: no end. A secure cookie is good
-	// until then, or until its own end, whatever happened to the session meanwhile.
+	// Until is when importing ends: from then on the importer finds no sessions. Zero means no end. A secure cookie can
+	// be imported until then, or until it expires, even if its session has ended in the meantime.
 	Until time.Time
 
-	// Prefix is that of the keys in the old store. "": the old library's default. No meaning for secure cookies, and
-	// for SCS, whose store has it.
+	// Prefix is the prefix of the keys in the old store. "" means the old library's default. It does not apply to secure
+	// cookies and to SCS, whose store has it.
 	Prefix string
 
-	// MaxAge is how long a signed cookie is good for, from when it was written: as its codecs had it, to the second.
-	// 0: the old library's default, which is 30 days for gorilla's and no limit for Flask's. <0: no limit. No meaning
-	// for cookies without a time stamp.
+	// MaxAge is how long a signed cookie is valid after it was written, in whole seconds: what the old codecs were set
+	// to. 0 means the old library's default, which is 30 days for gorilla and no limit for Flask. A negative MaxAge means
+	// no limit. It does not apply to cookies without a time stamp.
 	MaxAge time.Duration
 
 	HashToken bool // SCS: HashTokenInStore was set
-	JSON      bool // RediStore, RedisStore: the values are JSON, by the library's JSONSerializer, and not gobs
+	JSON      bool // RediStore, RedisStore: values are JSON, from the library's JSONSerializer, and not gobs
 }
 
 // An importer is what all the functions of this package return.

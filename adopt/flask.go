@@ -24,11 +24,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// FlaskSessionPlus reads the secure cookies of flask-session-plus. secret is the application's SECRET_KEY.
-// Options.MaxAge is its cookie_max_age; without one such a cookie is good for ever, so set Until.
+// FlaskSessionPlus imports from the secure cookies of flask-session-plus. secret is the application's SECRET_KEY.
+// Options.MaxAge is its cookie_max_age. Without one, such a cookie is valid forever, so set Until.
 //
-// Tuples become lists, Markup and UUIDs text, bytes a []byte, dates a [time.Time], whole numbers an int64 (or, if it
-// is too large, a [json.Number]), others a float64.
+// Tuples become lists, Markup and UUIDs become text, bytes become a []byte, dates a [time.Time], whole numbers an int64
+// (or a [json.Number] if they are too large), and other numbers a float64.
 func FlaskSessionPlus(secret string, o *Options) sessplus.Importer {
 	i := newImporter("FlaskSessionPlus", o)
 	if secret == "" {
@@ -64,11 +64,11 @@ func FlaskSessionPlus(secret string, o *Options) sessplus.Importer {
 	return i
 }
 
-// FlaskFirestore reads the sessions that flask-session-plus keeps in a collection of Firestore, under "session" and
-// the id. secret is the application's SECRET_KEY if use_signer was set, else "". An id must be a UUID, as the library
-// makes them.
+// FlaskFirestore imports the sessions that flask-session-plus has stored in a collection of Firestore, under "session"
+// and the id. secret is the application's SECRET_KEY if use_signer was set, and otherwise "". The id must be a UUID,
+// which is what the library generates.
 //
-// A reference or geopoint costs its field.
+// Fields that are references or geopoints are lost.
 func FlaskFirestore(c *firestore.Client, collection, secret string, o *Options) sessplus.Importer {
 	i := newImporter("FlaskFirestore", o)
 	if c == nil {

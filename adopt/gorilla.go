@@ -13,11 +13,11 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// Gorilla reads the cookies of a CookieStore of github.com/gorilla/sessions, also under gin-contrib/sessions/cookie
-// and echo-contrib/session. keyPairs are those of NewCookieStore. Options.MaxAge is what was given to the store's
-// MaxAge method, if that was called, where 0 meant no limit: here that is -1. Setting Options of the store, as the
-// Options method of gin's does, changed the browser's cookie only, and the content was good for 30 days; a MaxAge as
-// low as that is fine.
+// Gorilla imports from the cookies of a github.com/gorilla/sessions CookieStore, including those of
+// gin-contrib/sessions/cookie and echo-contrib/session. keyPairs are the arguments of NewCookieStore. If the program
+// called the store's MaxAge method, Options.MaxAge is its argument, or -1 for 0, which meant no limit. Setting the
+// Options of the store, as gin's Options method does, only changed the browser's cookie: its content remained valid for
+// 30 days, the default here. A shorter MaxAge is fine.
 func Gorilla(o *Options, keyPairs ...[]byte) sessplus.Importer {
 	i := newImporter("Gorilla", o)
 	keys := i.newSealed(keyPairs)
@@ -36,9 +36,9 @@ func Gorilla(o *Options, keyPairs ...[]byte) sessplus.Importer {
 	return i
 }
 
-// RediStore reads the sessions of github.com/boj/redistore, also under gin-contrib/sessions/redis and
-// echo-contrib/session: a signed cookie that holds an id, and a string in Redis under "session_" and that id. keyPairs
-// are those of NewRediStore. A session ends when its string expires, or when its cookie is older than MaxAge, as there.
+// RediStore imports the sessions of github.com/boj/redistore, including those of gin-contrib/sessions/redis and
+// echo-contrib/session: a signed cookie with an id, and a string in Redis under "session_" and the id. keyPairs are the
+// arguments of NewRediStore. As there, a session ends when its string expires or its cookie is older than MaxAge.
 func RediStore(c redis.UniversalClient, o *Options, keyPairs ...[]byte) sessplus.Importer {
 	i := newImporter("RediStore", o)
 	keys := i.newSealed(keyPairs)
@@ -65,9 +65,9 @@ func RediStore(c redis.UniversalClient, o *Options, keyPairs ...[]byte) sessplus
 	return i
 }
 
-// RedisStore reads the sessions of github.com/rbcervilla/redisstore/v9: a cookie that is an id, and a string in Redis
-// under "session:" and that id. The id must be 16 to 256 letters, digits, "-", "_", "+", "/", "=" or ".", as that of
-// any sensible KeyGen is.
+// RedisStore imports the sessions of github.com/rbcervilla/redisstore/v9: a cookie that is an id, and a string in Redis
+// under "session:" and the id. The id must consist of 16 to 256 letters, digits, "-", "_", "+", "/", "=" and ".", which
+// any sensible KeyGen generates.
 func RedisStore(c redis.UniversalClient, o *Options) sessplus.Importer {
 	i := newImporter("RedisStore", o)
 	if c == nil {

@@ -11,13 +11,13 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// SCS reads the sessions of github.com/alexedwards/scs/v2 from the store that the scs.SessionManager had. If the
-// manager had a Codec, give a store that has it, too:
+// SCS imports the sessions of github.com/alexedwards/scs/v2 from the store of the scs.SessionManager. If that had a
+// Codec, pass a store that has it, too:
 //
 //	adopt.SCS(struct { scs.Store; scs.Codec }{store, codec}, nil)
 //
-// A session keeps its Deadline; an IdleTimeout is that of the config from now on. It is permanent if RememberMe was
-// called. A store without contexts must have timeouts of its own.
+// A session keeps its Deadline, and the IdleTimeout of the config applies from now on. It is permanent if RememberMe
+// was called. A store whose methods take no context must have timeouts of its own.
 func SCS(store scs.Store, o *Options) sessplus.Importer {
 	i := newImporter("SCS", o)
 	if store == nil {
@@ -45,8 +45,8 @@ func SCS(store scs.Store, o *Options) sessplus.Importer {
 	return i
 }
 
-// SCSRedis is [SCS] for sessions in Redis, as scs/redisstore and scs/goredisstore keep them: neither has a release,
-// nor does a program need one of them any more when it has a client. Prefix is "scs:session:" by default.
+// SCSRedis is [SCS] for sessions that scs/redisstore or scs/goredisstore has stored in Redis. It needs a client instead
+// of these packages, which have no releases. The default Prefix is "scs:session:".
 func SCSRedis(c redis.UniversalClient, o *Options) sessplus.Importer {
 	i := newImporter("SCSRedis", o)
 	if c == nil {

@@ -12,20 +12,19 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// Store gives the session of a cookie of m to libraries that ask for a gorilla store, as gothic does, so that they
-// need no second one:
+// Store makes the session of a cookie of m available to libraries that require a gorilla store, such as gothic:
 //
 //	gothic.Store = adopt.Store(mgr, "oauth")
 //
-// Each key of their session is a field that the cookie owns, whatever name they give the session. So give it a config
-// of its own, with Fields: Include what they use, or Auto: their Save removes the fields of the cookie that the
-// session does not have any more, and an Options.MaxAge below zero, which is how gothic ends its session, destroys
-// it. Other Options are ignored, as the config has them.
+// Each key of the library's session is a field of the cookie, whatever name it gives the session. Use a config of its
+// own, which includes the fields that the library uses, or with Auto: Save deletes the cookie's other fields. A
+// negative Options.MaxAge, with which gothic ends its session, destroys it. All other Options are ignored in favor of
+// the config.
 //
-// Save changes the session of the request; it is stored with the response, by [sessplus.Manager.Handler], which the
-// request must have passed through: Get and New panic otherwise. Values come back with the types that were set: text
-// and bools are stored as such, all others as a gob, so that they must be registered with [gob.Register] as for
-// gorilla's own stores.
+// The request must have passed through [sessplus.Manager.Handler], or Get and New panic. Save changes the session of
+// the request, which Handler saves with the response. Values come back with the types that were set: strings and bools
+// are stored as they are, all others as gobs, whose types must be registered with [gob.Register], as for gorilla's own
+// stores.
 func Store(m *sessplus.Manager, cookie string) sessions.Store {
 	s := &store{manager: m, cookie: cookie, named: make(map[string]bool)}
 	for _, r := range m.Describe() {

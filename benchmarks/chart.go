@@ -53,7 +53,8 @@ func (d *drawing) legend(x, y float64, names, colours []string) {
 
 func (d *drawing) end() string { return d.String() + "</svg>\n" }
 
-// bars shows the time of each library as a multiple of the time by hand, for the scenarios in which that says something.
+// bars shows the time of each library as a multiple of the time by hand, for the scenarios in which that says
+// something.
 func bars(rows []row) string {
 	libs := []string{"scs", "gorilla", "sessplus"}
 	paint := []string{colours[1], colours[2], colours[0]}

@@ -8,8 +8,8 @@ import (
 	"github.com/rbcervilla/redisstore/v9"
 )
 
-// openGorilla has a session for each cookie, as sessplus does, from a store each. There is no middleware: a handler asks
-// the stores.
+// openGorilla has a session for each cookie, as sessplus does, from a store each. There is no middleware: a handler
+// asks the stores.
 func openGorilla(e *env, s scenario) *app {
 	options := sessions.Options{Path: "/", MaxAge: int(lifetime.Seconds()), HttpOnly: true, SameSite: http.SameSiteLaxMode}
 	cookies := sessions.NewCookieStore(hashKey, blockKey)

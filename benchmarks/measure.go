@@ -66,8 +66,8 @@ type sample struct {
 	Bytes  float64 `json:"bytes"`
 }
 
-// slice runs the request for about d, and at least once. Requests of a server are timed one by one, and the median counts:
-// its hiccups are nobody's. Of quicker ones the mean counts, so that each pays for its garbage.
+// slice runs the request for about d, and at least once. Requests of a server are timed one by one, and the median
+// counts: its hiccups are nobody's. Of quicker ones the mean counts, so that each pays for its garbage.
 func (x *runner) slice(d time.Duration) (ns float64, err error) {
 	if !x.server { // else the first requests would pay for the caches that are lost
 		runtime.GC() // so that nobody pays for what another left behind
@@ -110,9 +110,9 @@ func (x *runner) memory() (allocs, bytes float64, err error) {
 	return float64(after.Mallocs-before.Mallocs) / n, float64(after.TotalAlloc-before.TotalAlloc) / n, nil
 }
 
-// roundRobin lets the runners take turns, so that what disturbs the machine disturbs all of them, and returns the time of a
-// request in each turn of each runner. Every round begins with another one.
-// What takes longer than a 40th of a turn has turns of one request: in a row, the emulator of Firestore serves them slower.
+// roundRobin lets the runners take turns, so that what disturbs the machine disturbs all of them, and returns the time
+// of a request in each turn of each runner. Every round begins with another one. What takes longer than a 40th of a
+// turn has turns of one request: in a row, the emulator of Firestore serves them slower.
 func roundRobin(rounds int, d time.Duration, runners []*runner) ([][]float64, error) {
 	if took := runners[0].took; took > d/40 {
 		rounds, d = rounds*max(1, int(d/took)), 0

@@ -21,7 +21,8 @@ type program struct {
 // initClock is what the runtime says of a package with GODEBUG=inittrace=1.
 var initClock = regexp.MustCompile(`(?m)^init \S+ @\S+ ms, (\S+) ms clock`)
 
-// measureSize builds the programs below size/ in dir, and starts each a few times. The current directory is the module's.
+// measureSize builds the programs below size/ in dir, and starts each a few times. The current directory is the
+// module's.
 func measureSize(dir string, rounds int) ([]program, error) {
 	list := []program{{Name: "hand"}, {Name: "scs"}, {Name: "gorilla"}, {Name: "sessplus"}}
 	sources := []string{"hand", "scs", "gorilla", "sessplus", "sessplus", "sessplus"}

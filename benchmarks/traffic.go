@@ -19,7 +19,8 @@ type flows struct {
 	Received float64 `json:"received"`
 }
 
-// count sends n requests of a library's app through a counting proxy. It is false if the library does not have the scenario.
+// count sends n requests of a library's app through a counting proxy. It is false if the library does not have the
+// scenario.
 func count(e *env, s scenario, lib library, n int) (flows, bool, error) {
 	e.redis() // starts the server
 	p := newProxy(e.tb, e.redisAddr, 0)

@@ -36,6 +36,7 @@ func TestQuickstart(t *testing.T) {
 		t.Fatalf("go build ./examples/quickstart: %v\n%s", err, out)
 	}
 	t.Run("in a browser", func(t *testing.T) { testBrowser(t, program) })
+	t.Run("inspect in a browser", func(t *testing.T) { testInspect(t, program) })
 	t.Run("while Redis is down", func(t *testing.T) { testRedisDown(t, program) })
 	t.Run("ends when interrupted", func(t *testing.T) { testInterrupt(t, program) })
 	t.Run("refuses a short secret", func(t *testing.T) { testShortSecret(t, program) })

@@ -1,4 +1,4 @@
-// Package ginsessplus has sessplus as a middleware inside gin.
+// Package ginsessplus adapts the middleware of sessplus to gin.
 //
 //	engine := gin.Default()
 //	engine.Use(ginsessplus.New(mgr))
@@ -7,8 +7,8 @@
 //		…
 //	})
 //
-// A program whose every route has sessions needs no more than mgr.Handler(engine) in place of it. This middleware is for
-// groups and single routes, and for programs in which others come first.
+// If all routes of a program have sessions, mgr.Handler(engine) is enough. This middleware is for groups and single
+// routes, and for programs in which other middleware comes first.
 package ginsessplus
 
 import (
@@ -22,12 +22,12 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// New returns [sessplus.Manager.Handler] as gin has it. The handlers after it find the session with [sessplus.Get] in
-// c.Request, and write through the writer of mgr, which commits before the headers go. If the session cannot be loaded,
-// the ErrorHandler answers, and the handlers after it do not run.
+// New returns [sessplus.Manager.Handler] as a handler for gin. The handlers after it get the session with
+// [sessplus.Get] from c.Request, and write to the writer of mgr, which commits before the headers are sent. If the
+// session cannot be loaded, the ErrorHandler answers, and the handlers after it do not run.
 //
-// Middleware that answers errors after c.Next belongs inside, so that its status of 500 or more saves nothing. Recovery
-// and loggers belong outside, as in [gin.Default].
+// Put middleware that answers errors after c.Next inside, so that nothing is saved if it responds with a status of 500
+// or more. Put Recovery and loggers outside, as in [gin.Default].
 func New(mgr *sessplus.Manager) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		outer, ran := c.Writer, false
@@ -46,8 +46,8 @@ func New(mgr *sessplus.Manager) gin.HandlerFunc {
 	}
 }
 
-// A writer is gin's, which holds the status back until the response begins, and lets that begin through the writer of the
-// Manager, which is above it.
+// A writer is gin's, which holds the status back until the response begins, and lets that begin through the writer of
+// the Manager, which is above it.
 type writer struct {
 	gin.ResponseWriter
 	commits http.ResponseWriter

@@ -1,4 +1,4 @@
-// Package otelsessplus makes OpenTelemetry spans and metrics of what sessplus does:
+// Package otelsessplus records OpenTelemetry spans and metrics of sessplus:
 //
 //	onEvent, err := otelsessplus.New(nil)
 //	if err != nil {
@@ -6,15 +6,14 @@
 //	}
 //	mgr, err := sessplus.New(configs, &sessplus.Options{OnEvent: onEvent})
 //
-// A program that listens to events itself calls onEvent from its own function.
+// A program with an OnEvent function of its own calls onEvent from it.
 //
 // # Spans
 //
-// Each call of a backend is a span below the request's, if the program has started one (as otelhttp does) in the
-// context that the middleware gets. It is named "OPERATION COOKIE", as in "load session", and follows the semantic
-// conventions for databases: db.system.name, db.operation.name, db.query.summary, error.type. Calls that share a
-// round trip have a span each, of the same length. A renewal, which takes several calls, is one span. A secure cookie
-// is no call.
+// Each backend call is a child of the request's span, if the program has started one outside of the middleware, as
+// otelhttp does. Its name is "OPERATION COOKIE", such as "load session", and it follows the semantic conventions for
+// databases: db.system.name, db.operation.name, db.query.summary, error.type. Calls that share a round trip have a span
+// each, of the same length. A renewal, which takes several calls, is one span. Secure cookies have no spans.
 //
 // # Metrics
 //
@@ -23,15 +22,16 @@
 //	sessplus.io                  counter    By           of fields, by sessplus.direction: read or write
 //	sessplus.rejected_cookies    counter    {cookie}     cookies that were refused, by sessplus.reason
 //
-// The mean number of loads under way at one time is the rate of the sum of sessplus.operation.duration.
+// The mean number of concurrent loads is the rate of the sum of sessplus.operation.duration.
 //
 // # Attributes
 //
-// Spans and metrics have sessplus.cookie (the CookieName), sessplus.backend (as Manager.Describe calls it),
-// sessplus.operation (load, create, save, touch, renew, rotate, destroy) and sessplus.outcome: ok, miss (there is no
-// such session), gone (it has ended, so the changes are lost), unavailable (the backend did not answer) or failed.
-// All of these come from the configs and from short lists: a metric has at most 7 × 5 series for each config, in
-// practice about ten. Nothing of a visitor is in a span or a metric: no handle, id, key, name or value of a field.
+// Spans and metrics have the attributes sessplus.cookie (the CookieName), sessplus.backend (its name in
+// Manager.Describe), sessplus.operation (load, create, save, touch, renew, rotate, destroy) and sessplus.outcome: ok,
+// miss (there is no such session), gone (it has ended, so the changes are lost), unavailable (the backend did not
+// answer) or failed. All values come from the configs or from short lists, so a metric has at most 7 × 5 series for
+// each config, and about ten in practice. Spans and metrics contain nothing about a visitor: no handles, ids, keys,
+// field names or values.
 package otelsessplus
 
 import (
@@ -50,14 +50,14 @@ import (
 
 const scope = "github.com/sessplus/sessplus/otelsessplus"
 
-// Options says where spans and metrics go. The zero value takes the global providers of package otel.
+// Options say where spans and metrics go. The zero value means the global providers of package otel.
 type Options struct {
 	TracerProvider trace.TracerProvider // nil: otel.GetTracerProvider()
 	MeterProvider  metric.MeterProvider // nil: otel.GetMeterProvider()
 }
 
-// New returns a function for [sessplus.Options.OnEvent]. o may be nil. The function is safe for concurrent use and
-// may serve several Managers. The error is that of a provider that refuses an instrument.
+// New returns a function for [sessplus.Options.OnEvent]. o may be nil. The function is safe for concurrent use, and
+// several Managers may share it. New fails only if a provider refuses an instrument.
 func New(o *Options) (onEvent func(context.Context, sessplus.Event), err error) {
 	if o == nil {
 		o = &Options{}

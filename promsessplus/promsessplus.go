@@ -1,4 +1,4 @@
-// Package promsessplus counts for Prometheus what sessplus does:
+// Package promsessplus exports Prometheus metrics of sessplus:
 //
 //	onEvent, err := promsessplus.New(prometheus.DefaultRegisterer)
 //	if err != nil {
@@ -6,8 +6,8 @@
 //	}
 //	mgr, err := sessplus.New(configs, &sessplus.Options{OnEvent: onEvent})
 //
-// A program that listens to events itself calls onEvent from its own function. The folder alerts has rules for four
-// alerts and a dashboard for Grafana.
+// A program with an OnEvent function of its own calls onEvent from it. The directory alerts has four alerting rules and
+// a dashboard for Grafana.
 //
 // # Metrics
 //
@@ -17,13 +17,13 @@
 //	sessplus_written_bytes_total         cookie, backend                      the same, saved
 //	sessplus_rejected_cookies_total      cookie, reason                       cookies that were refused
 //
-// operation is load, create, save, touch, renew, rotate or destroy; outcome is ok, miss (there is no such session),
-// gone (it has ended, so the changes are lost), unavailable (the backend did not answer) or failed. A secure cookie
-// is no call, and is not in the histogram. The mean number of loads under way at one time is the rate of
+// operation is load, create, save, touch, renew, rotate or destroy. outcome is ok, miss (there is no such session),
+// gone (it has ended, so the changes are lost), unavailable (the backend did not answer) or failed. Secure cookies have
+// no calls, and are not in the histogram. The mean number of concurrent loads is the rate of
 // sessplus_operation_duration_seconds_sum.
 //
-// All labels come from the configs and from short lists: at most 7 × 5 counters and 7 histograms for each config, in
-// practice about ten and five. Nothing of a visitor is in a label.
+// All labels come from the configs or from short lists, so there are at most 7 × 5 counters and 7 histograms for each
+// config, and about ten and five in practice. Labels contain nothing about a visitor.
 package promsessplus
 
 import (
@@ -34,9 +34,9 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// New registers the metrics with reg and returns a function for [sessplus.Options.OnEvent], which is safe for
-// concurrent use and may serve several Managers. The error is that of reg, as when the metrics are there already;
-// then none is registered.
+// New registers the metrics with reg and returns a function for [sessplus.Options.OnEvent]. The function is safe for
+// concurrent use, and several Managers may share it. If reg refuses a metric, for example because it is registered
+// already, New returns its error and registers none.
 func New(reg prometheus.Registerer) (onEvent func(context.Context, sessplus.Event), err error) {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "sessplus", Name: name, Help: help}, labels)

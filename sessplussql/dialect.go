@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// A Dialect is the SQL that a database speaks.
+// A Dialect is the SQL of a database.
 type Dialect int
 
-// The databases that a [Backend] knows.
+// The databases that a [Backend] supports.
 const (
 	SQLite     Dialect = iota + 1
 	PostgreSQL         // 11 or newer
@@ -206,14 +206,14 @@ func (d Dialect) repeated(text string, n, first int) string {
 	return b.String()
 }
 
-// Schema returns the statements that make the tables, for a migration tool. Each ends with a semicolon. They leave
-// alone what is there already.
+// Schema returns the statements that create the tables, for a migration tool. Each ends with a semicolon. They leave
+// existing tables unchanged.
 func (b *Backend) Schema() string {
 	return strings.Join(b.text.schema, ";\n\n") + ";\n"
 }
 
-// CreateTables makes the tables and indexes that are not there yet. It fails if the table is there and is not what
-// [Backend.Schema] makes, or if a setting of the database is wrong.
+// CreateTables creates the tables and indexes that do not exist. It returns an error if the table exists and differs
+// from [Backend.Schema], or if a setting of the database is wrong.
 func (b *Backend) CreateTables(ctx context.Context) error {
 	return b.call(ctx, "", sweepTime, func(ctx context.Context) error {
 		leave, err := b.enter(ctx)

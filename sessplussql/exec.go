@@ -244,8 +244,8 @@ func (b *Backend) complete(ctx context.Context, key string, s *state, r *sessplu
 	return err
 }
 
-// owned returns what is stored under an owner. One statement sees one state of all records, so that none is missing whose
-// session gets another key meanwhile.
+// owned returns what is stored under an owner. One statement sees one state of all records, so that none is missing
+// whose session gets another key meanwhile.
 func (b *Backend) owned(ctx context.Context, owner string) ([]sessplus.KeyedRecord, error) {
 	rows, err := b.query(ctx, b.text.owned, owner, time.Now().UnixMilli())
 	if err != nil {
@@ -463,8 +463,8 @@ const (
 	sweepTime = 30 * time.Second
 )
 
-// Sweep removes what has expired, and returns how many records it has removed. It does so in steps of 500 records, each
-// a short transaction, until nothing is left or ctx is done; several machines may sweep at the same time.
+// Sweep removes expired records and returns how many it has removed. It removes 500 records at a time, in one short
+// transaction each, until none is left or ctx is done. Several machines may sweep concurrently.
 func (b *Backend) Sweep(ctx context.Context) (int, error) {
 	total := 0
 	for {

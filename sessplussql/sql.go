@@ -1,5 +1,5 @@
-// Package sessplussql keeps the sessions of sessplus in the SQL database that a program has already: SQLite,
-// PostgreSQL, or MySQL and MariaDB, through database/sql.
+// Package sessplussql stores the sessions of sessplus in the SQL database that a program already uses: SQLite,
+// PostgreSQL, MySQL or MariaDB, through database/sql.
 //
 //	db, err := sql.Open("sqlite", "file:sessions.db"+
 //		"?_pragma=busy_timeout(1000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)")
@@ -17,9 +17,8 @@
 //
 // # Expired records
 //
-// Whether a record has expired is told by the clock of the program, when the record is loaded or changed.
-// [Backend.Sweep] removes the rows of expired ones. The package starts no goroutine, so the program calls it now and
-// then:
+// Expired records do not count, by the clock of the program, even while their rows are in the table. [Backend.Sweep]
+// removes those rows. The package starts no goroutine, so call it every few minutes:
 //
 //	go func() {
 //		for range time.Tick(10 * time.Minute) {
@@ -29,33 +28,33 @@
 //
 // # Settings
 //
-// SQLite: the file must be in WAL mode, in which readers do not wait for a writer, and each connection must have a busy
-// timeout, both of which the first call checks. It should be shorter than [sessplus.Options.Timeout]. The changes of
-// one [Backend] queue up in the process, in turn, and only those of others meet the lock of the file. With
-// synchronous(NORMAL) a change is not flushed to the disk at once: a crash of the program loses nothing, one of the
-// machine the last changes. The DSN above has all of this.
+// SQLite: the file must be in WAL mode, in which readers do not wait for a writer, and each connection needs a busy
+// timeout, which should be shorter than [sessplus.Options.Timeout]. The first call checks both. The changes of one
+// [Backend] take turns within the process, and only compete with other processes for the lock on the file. With
+// synchronous(NORMAL) a change is not flushed to disk at once: a crash of the program loses nothing, and a crash of the
+// machine loses the last changes. The DSN above has these settings.
 //
-// PostgreSQL and MySQL: let the pool keep as many idle connections as it has busy ones (SetMaxIdleConns, whose default
-// is 2), because a new connection costs more than a session's whole request. Give it the primary: a replica lags
-// behind, and a session that was ended must not be found there. After a failover target_session_attrs=read-write (pgx)
-// and rejectReadOnly=true (go-sql-driver) keep the pool from a server that has become a replica.
+// PostgreSQL and MySQL: let the pool keep as many idle connections as are busy at a time (SetMaxIdleConns, 2 by
+// default), because opening a connection costs more than a whole request. Connect to the primary: a replica lags
+// behind, and may still have a session that was ended. After a failover, target_session_attrs=read-write (pgx) and
+// rejectReadOnly=true (go-sql-driver) keep the pool away from a server that has become a replica.
 //
-// MySQL: a value, with what is changed together with it, must be shorter than the server's max_allowed_packet, 16 MiB
-// by default; a longer one is [sessplus.ErrTooLarge].
+// MySQL: a change must be smaller than the server's max_allowed_packet, 16 MiB by default, or it is
+// [sessplus.ErrTooLarge].
 //
 // # The sessions of a user
 //
-// With [sessplus.Config.IndexBy] a program lists and ends a user's sessions. Who has a record is a column with an index,
-// which is written by the same statement as the record, and costs a session whose user stays the same nothing.
+// With [sessplus.Config.IndexBy] a program can list and end a user's sessions. The owner of a record is an indexed
+// column, written by the same statement as the record. As long as the user does not change, it costs nothing.
 //
 // # How records are kept
 //
-// A record is one row, with its small fields in one column. A change is one UPDATE that asks for the version of the row
-// that the request has loaded, so it is one round trip; if somebody else was faster, the row is read again and the
-// change applied to it. No lock is held between statements. That makes a change half as expensive as a row for each
-// field would (measured on all three databases), because a transaction of two statements is four round trips. Fields
-// that would make the row longer than 2 KB have rows of their own in a second table: a change of a small field does not
-// write them, a load is a second round trip, and a change of such a field is one statement on PostgreSQL and a short
+// A record is one row, with its small fields in one column. A change is one UPDATE on the condition that the row still
+// has the version that the request has loaded, so it is one round trip. If another request was faster, the row is read
+// again and the change is applied to that. No lock is held between statements. A row for each field would make a change
+// twice as expensive (measured on all three databases), because a transaction of two statements is four round trips.
+// Fields that would make the row longer than 2 KB have rows of their own in a second table: changing a small field does
+// not write them, loading takes a second round trip, and changing one is a single statement on PostgreSQL and a short
 // transaction elsewhere.
 package sessplussql
 
@@ -76,13 +75,13 @@ import (
 
 // Options are optional settings of a [Backend].
 type Options struct {
-	// Table is the name of the table, and the prefix of every other name that is made; "" is "sessions". It consists of
-	// at most 40 ASCII letters, digits and underscores.
+	// Table is the name of the table, and the prefix of all other names; "" means "sessions". It may have up to 40 ASCII
+	// letters, digits and underscores.
 	Table string
 }
 
-// A Backend keeps records in a database. It is a [sessplus.Backend] and a [sessplus.Indexer],
-// and safe for concurrent use. It needs no Close.
+// A Backend stores records in a database. It implements [sessplus.Backend] and [sessplus.Indexer], is safe for
+// concurrent use, and needs no Close.
 type Backend struct {
 	db      *sql.DB
 	dialect Dialect
@@ -99,8 +98,8 @@ type Backend struct {
 	prepared map[string]*sql.Stmt
 }
 
-// New returns a backend that keeps records in the database. o may be nil. What is wrong with the arguments, or with the
-// settings of the database, is the error of [Backend.CreateTables] and of every other call.
+// New returns a backend that stores records in the database. o may be nil. If the arguments or the settings of the
+// database are wrong, [Backend.CreateTables] and every other call return an error.
 func New(db *sql.DB, d Dialect, o *Options) *Backend {
 	b := &Backend{db: db, dialect: d, table: "sessions", seed: maphash.MakeSeed(), prepared: make(map[string]*sql.Stmt)}
 	if o != nil && o.Table != "" {

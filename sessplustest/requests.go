@@ -10,15 +10,14 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// With returns a copy of r with the cookies of a session that has these fields, as a browser would send it after a
+// With returns a copy of r that has the cookies of a session with these fields, as a browser would send them after a
 // login:
 //
 //	r := sessplustest.With(t, mgr, httptest.NewRequest("GET", "/account", nil), map[string]any{"user_id": 42})
 //
-// The fields are set and saved as a handler would do it, in whatever backends the manager has, so that the sessions
-// are those of the program in all respects. If r has cookies of a session, that session is changed. The cookies are
-// added whatever their Domain, Path and Secure attributes say. A field that no config owns, and whatever else a
-// handler could not save, fails the test.
+// The fields are set and saved as by a handler, in the backends of m. If r already has a session, that session is
+// changed. The cookies are added regardless of their Domain, Path and Secure attributes. The test fails if the fields
+// cannot be saved, for example because no config owns one.
 func With(t testing.TB, m *sessplus.Manager, r *http.Request, fields map[string]any) *http.Request {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -35,14 +34,14 @@ func With(t testing.TB, m *sessplus.Manager, r *http.Request, fields map[string]
 	return withCookies(r, w.Result().Cookies())
 }
 
-// Serve runs h behind the middleware of m, and returns its response and the fields that the session of the visitor has
-// afterwards, as the next request would find them:
+// Serve calls h behind the middleware of m. It returns the response, and the fields that the visitor's next request
+// would find in the session:
 //
 //	w, fields := sessplustest.Serve(t, mgr, handler, r)
 //
-// h may have the middleware in it already, as a router does that was given it with Use. The types of the values are
-// those of [sessplus.Session.Get]. A session that cannot be read afterwards fails the test; to try what a program
-// does without a backend, call [sessplus.Manager.Handler].
+// h may contain the middleware already, like a router with Use. The values have the types that [sessplus.Session.Get]
+// returns. The test fails if the session cannot be read afterwards. To test what a program does while its backend is
+// down, call [sessplus.Manager.Handler] instead.
 func Serve(t testing.TB, m *sessplus.Manager, h http.Handler, r *http.Request) (*httptest.ResponseRecorder, map[string]any) {
 	t.Helper()
 	w := httptest.NewRecorder()

@@ -1,4 +1,9 @@
-// Package sessplustest checks that a [sessplus.Backend] meets its contract. Call [TestBackend] from the backend's test:
+// Package sessplustest helps to test programs and backends.
+//
+// In the test of a program, [With] makes the request of a logged-in user, and [Serve] returns what a handler answers
+// and what it leaves in the session.
+//
+// In the test of a [sessplus.Backend], call [TestBackend] to check that it keeps its contract:
 //
 //	func TestBackend(t *testing.T) {
 //		sessplustest.TestBackend(t, func(t *testing.T) sessplus.Backend { return mybackend.New(t.TempDir()) })
@@ -36,8 +41,9 @@ type env struct {
 	rule string
 }
 
-// TestBackend runs the conformance suite. Each promise is a subtest, which calls open for its backend; these backends may
-// share their records. A failure states the promise that is broken.
+// TestBackend runs the conformance suite. Each promise is a subtest, which calls open once; the backends that open
+// returns may share one store. A failure states the promise that is broken. The promises about [sessplus.Indexer] are
+// skipped for other backends. The documentation of [sessplus.Backend] says what the suite cannot test.
 func TestBackend(t *testing.T, open func(t *testing.T) sessplus.Backend) {
 	for i, p := range promises {
 		t.Run(p.name, func(t *testing.T) {
@@ -994,8 +1000,8 @@ func (e *env) owns(owner string, keys ...string) []sessplus.KeyedRecord {
 	return list
 }
 
-// history applies random changes and steps to the backend and, with Change.Apply and Ending.Apply, to a record in memory.
-// It compares the two after each (SPEC 13.2).
+// history applies random changes and steps to the backend and, with Change.Apply and Ending.Apply, to a record in
+// memory. It compares the two after each (SPEC 13.2).
 func history(e *env) {
 	rule := e.rule
 	seed := uint64(time.Now().UnixNano())

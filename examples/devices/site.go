@@ -109,8 +109,8 @@ func login(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, "/", http.StatusSeeOther)
 }
 
-// form makes a handler of what a form of the page does for a user. It sends the browser back to the page afterwards, which
-// shows what was done once. Somebody whose session has ended in the meantime finds that out there.
+// form makes a handler of what a form of the page does for a user. It sends the browser back to the page afterwards,
+// which shows what was done once. Somebody whose session has ended in the meantime finds that out there.
 func (a *site) form(do func(r *http.Request, s *sessplus.Session, user string) (done string, err error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s := sessplus.Get(r)

@@ -1,6 +1,6 @@
 // Quickstart is a small shop with one session made of many: a CSRF token in an encrypted cookie, the visitor and the
-// cart in a server-side session, the plan in another one, the preferences in a cookie of their own. Its page shows
-// which field lives where.
+// cart in a server-side session, the plan in another one, the preferences in a cookie of their own. Beside it, /inspect
+// shows which field lives where, and what each click does to the sessions.
 //
 //	go run ./examples/quickstart
 //

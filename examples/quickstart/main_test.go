@@ -57,6 +57,16 @@ func TestVisit(t *testing.T) {
 	}
 }
 
+func TestInspect(t *testing.T) {
+	open := newSite(t)
+	b := open()
+	b.open()
+	b.submit("/login", "name", "Ann")
+	b.took(b.Get(b.url + "/inspect"))(http.StatusOK)
+	b.shows("user_name", "POST <code>/login</code>", `class="kind create"`)
+	b.hides("Ann")
+}
+
 func TestLogoutEndsTheRecord(t *testing.T) {
 	b := newSite(t)()
 	b.open()

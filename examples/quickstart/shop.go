@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/sessplus/sessplus"
+	"github.com/sessplus/sessplus/inspect"
 )
 
 // The fields of the session. No handler says where they live: the configs in newShop do.
@@ -36,17 +37,19 @@ var files embed.FS
 
 type shop struct {
 	sessions *sessplus.Manager
-	traces   traces
+	events   inspect.Events
 }
 
 func newShop(keys sessplus.KeyPair, session, account sessplus.Backend) (*shop, error) {
-	sessions, err := sessplus.New([]sessplus.Config{
+	shop := &shop{}
+	var err error
+	shop.sessions, err = sessplus.New([]sessplus.Config{
 		{CookieName: "csrf", Fields: sessplus.Include("csrf_token")},
 		{CookieName: "session", Fields: sessplus.Include("user_id", "user_name", "cart"), Backend: session},
 		{CookieName: "account", Fields: sessplus.Include("plan"), Backend: account},
 		{CookieName: "data", Fields: sessplus.Auto(), MaxAge: 365 * 24 * time.Hour},
-	}, &sessplus.Options{Keys: []sessplus.KeyPair{keys}, OnEvent: onEvent})
-	return &shop{sessions: sessions}, err
+	}, &sessplus.Options{Keys: []sessplus.KeyPair{keys}, OnEvent: shop.events.OnEvent})
+	return shop, err
 }
 
 func (a *shop) handler() http.Handler {
@@ -60,11 +63,13 @@ func (a *shop) handler() http.Handler {
 	pages.HandleFunc("POST /cart/empty", a.form(emptyCart))
 
 	mux := http.NewServeMux()
-	mux.Handle("/", traced(a.sessions.Handler(pages)))
+	mux.Handle("/", a.sessions.Handler(pages))
 	// Outside the middleware: a static file needs no session, and should not wait for one.
 	mux.HandleFunc("GET /style.css", func(w http.ResponseWriter, r *http.Request) {
 		http.ServeFileFS(w, r, files, "style.css")
 	})
+	// What goes on in the sessions, for a developer at localhost. A program for visitors leaves it out.
+	mux.Handle("/inspect", inspect.New(a.sessions, &inspect.Options{Events: &a.events}))
 	return http.MaxBytesHandler(mux, 64<<10)
 }
 
@@ -89,8 +94,7 @@ func (a *shop) form(do func(s *sessplus.Session, r *http.Request) *problem) http
 			http.Error(w, p.text, p.status)
 			return
 		}
-		// The sessions are saved when the redirect is written; the page then finds in the trace what that was.
-		http.Redirect(w, r, "/?wrote="+a.traces.keep(traceOf(r)), http.StatusSeeOther)
+		http.Redirect(w, r, "/", http.StatusSeeOther)
 	}
 }
 

@@ -1,5 +1,5 @@
-// Package docs checks the Markdown pages: their links, their Go, and that docs/troubleshooting.md lacks no message. What
-// its variables name is what the snippets take for granted, and its imports are those that snippets need not name.
+// Package docs checks the Markdown pages: their links, their Go, and that docs/troubleshooting.md lacks no message.
+// What its variables name is what the snippets take for granted, and its imports are those that snippets need not name.
 package docs
 
 import (

@@ -115,8 +115,8 @@ func (c *RedisCluster) Client(t testing.TB) *redis.ClusterClient {
 	return client
 }
 
-// MoveSlot moves a slot with its keys from one master to another, as redis-cli --cluster reshard does, while between lets
-// the caller make requests halfway.
+// MoveSlot moves a slot with its keys from one master to another, as redis-cli --cluster reshard does, while between
+// lets the caller make requests halfway.
 func (c *RedisCluster) MoveSlot(t testing.TB, slot int, from, to *RedisServer, between func()) {
 	t.Helper()
 	c.do(t, to, "cluster", "setslot", slot, "importing", c.ID(t, from))

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -46,15 +47,25 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// FreePort returns a loopback port that nobody listens on.
+var ports atomic.Int64 // that FreePort has tried
+
+func init() { ports.Store(rand.Int64N(1 << 32)) }
+
+// FreePort returns a loopback port that nobody listens on. It is none of those that the system gives to who asks for
+// any (from 32768 on Linux, from 49152 elsewhere), so that no other test gets it before the server listens, or while it
+// is down.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const first, n = 20000, 12000
+	for range n {
+		port := int(first + ports.Add(1)%n)
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port)); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }
 
 // A Process is a server that a test has started.
@@ -64,7 +75,8 @@ type Process struct {
 	done chan struct{} // closed when it has ended
 }
 
-// Start starts a program in a process group of its own, so that its children end with it. The group ends with the tests.
+// Start starts a program in a process group of its own, so that its children end with it. The group ends with the
+// tests.
 func Start(name string, args ...string) (*Process, error) {
 	p := &Process{cmd: exec.Command(name, args...), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
@@ -107,7 +119,8 @@ func (p *Process) Pause() {
 	}
 }
 
-// runs reports whether, as Linux tells, a thread of the process has not stopped yet: on a busy machine that takes a while.
+// runs reports whether, as Linux tells, a thread of the process has not stopped yet: on a busy machine that takes a
+// while.
 func (p *Process) runs() bool {
 	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
 	for _, thread := range threads {
@@ -149,7 +162,8 @@ type RedisServer struct {
 	args []string
 }
 
-// NewRedis starts a redis-server with an empty directory and further arguments of its command line. It ends with the test.
+// NewRedis starts a redis-server with an empty directory and further arguments of its command line. It ends with the
+// test.
 func NewRedis(t testing.TB, args ...string) *RedisServer {
 	t.Helper()
 	s := startRedis(t, append([]string{"--dir", t.TempDir()}, args...))
@@ -204,7 +218,8 @@ var sharedRedis struct {
 }
 
 // Redis returns a client of a server that the tests of a package share, in an emptied database. Its address is that of
-// the environment variable SESSPLUS_REDIS, if there is one: host:port of a server whose databases 0 to 15 may be emptied.
+// the environment variable SESSPLUS_REDIS, if there is one: host:port of a server whose databases 0 to 15 may be
+// emptied.
 func Redis(t testing.TB) *redis.Client {
 	t.Helper()
 	sharedRedis.Lock()
@@ -227,8 +242,12 @@ func Redis(t testing.TB) *redis.Client {
 	return c
 }
 
+const emulatorHost = "FIRESTORE_EMULATOR_HOST"
+
+var environment sync.Mutex // guards the variable emulatorHost
+
 // givenEmulator is read before FirestoreClient sets the variable.
-var givenEmulator = os.Getenv("FIRESTORE_EMULATOR_HOST")
+var givenEmulator = os.Getenv(emulatorHost)
 
 var sharedFirestore struct {
 	sync.Mutex
@@ -274,7 +293,7 @@ func startFirestore(t testing.TB) (*Process, string) {
 // warmUp lets a new emulator do once what tests measure the time of: what it does first can take it seconds.
 func warmUp(t testing.TB, addr string) {
 	t.Helper()
-	client := FirestoreClient(t, addr)
+	client := FirestoreAt(t, addr, "warm-up")
 	WaitFor(t, "the Firestore emulator is quick", 60*time.Second, func() bool {
 		start, ctx := time.Now(), context.Background()
 		doc := client.Collection("warm").Doc("up")
@@ -329,12 +348,32 @@ func Firestore(t testing.TB) *firestore.Client {
 	return FirestoreClient(t, sharedFirestore.addr)
 }
 
-// FirestoreClient returns a client of the emulator at addr, in an empty project of its own.
+// FirestoreAddr returns the address of the emulator that the tests of a package share.
+func FirestoreAddr(t testing.TB) string {
+	t.Helper()
+	Firestore(t)
+	return sharedFirestore.addr
+}
+
+// FirestoreClient returns a client of the emulator at addr, in an empty project of its own. From then on, it is the
+// emulator of the environment, which programs inherit that a test starts.
 func FirestoreClient(t testing.TB, addr string) *firestore.Client {
 	t.Helper()
+	c := FirestoreAt(t, addr, fmt.Sprintf("test-%d-%d", os.Getpid(), sharedFirestore.project.Add(1)))
+	environment.Lock()
+	defer environment.Unlock()
+	os.Setenv(emulatorHost, addr)
+	return c
+}
+
+// FirestoreAt returns a client of the emulator at addr for the project, and leaves the environment as it is.
+func FirestoreAt(t testing.TB, addr, project string) *firestore.Client {
+	t.Helper()
+	environment.Lock()
+	defer environment.Unlock()
 	// The client library takes the address of an emulator from the environment only.
-	os.Setenv("FIRESTORE_EMULATOR_HOST", addr)
-	project := fmt.Sprintf("test-%d-%d", os.Getpid(), sharedFirestore.project.Add(1))
+	defer os.Setenv(emulatorHost, os.Getenv(emulatorHost))
+	os.Setenv(emulatorHost, addr)
 	c, err := firestore.NewClient(context.Background(), project)
 	if err != nil {
 		t.Fatal(err)

@@ -76,24 +76,8 @@ fi
 
 export SESSPLUS_REQUIRE_SERVERS=1
 
-# The tests of the root mostly wait, for expiries and for servers to come back. So they run in two halves side by side.
-halves() {
-	local first='^(Test|Fuzz|Example)[A-L]' out failed=0
-	out=$(mktemp)
-	go test -race -shuffle=on -timeout 30m -run "$first" ./... >"$out" 2>&1 &
-	go test -race -shuffle=on -timeout 30m -skip "$first" ./... || failed=1
-	wait $! || failed=1
-	cat "$out"
-	rm -f "$out"
-	return $failed
-}
-
 git ls-files -co --exclude-standard '*go.mod' | while read -r mod; do
 	dir=$(dirname "$mod")
 	echo "== go test -race -shuffle=on ./... in $dir"
-	if [ "$dir" = . ]; then
-		halves
-	else
-		(cd "$dir" && go test -race -shuffle=on -timeout 20m ./...)
-	fi </dev/null
+	(cd "$dir" && go test -race -shuffle=on -timeout 20m ./...) </dev/null
 done

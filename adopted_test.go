@@ -1,0 +1,199 @@
+package sessplus_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sessplus/sessplus"
+)
+
+// moving gives the configs from before and after a deployment that moves the user from cookie s to cookie t. Both can take
+// back what the other has moved.
+func moving(s, t sessplus.Backend) (before, after []sessplus.Config) {
+	before = []sessplus.Config{
+		{CookieName: "s", Backend: s, Fields: sessplus.Include("user", "theme"), Adopt: []string{"t"}},
+		{CookieName: "t", Backend: t, Fields: sessplus.Include("cart")},
+	}
+	after = []sessplus.Config{
+		{CookieName: "s", Backend: s, Fields: sessplus.Include("theme")},
+		{CookieName: "t", Backend: t, Fields: sessplus.Include("cart", "user"), Adopt: []string{"s"}},
+	}
+	return before, after
+}
+
+// A wanderer is a browser that meets two processes in turn.
+type wanderer struct {
+	t   *testing.T
+	jar map[string]string
+}
+
+func (w *wanderer) ask(c *crowd, f func(s *sessplus.Session)) *reply {
+	w.t.Helper()
+	var list []string
+	for name, value := range w.jar {
+		list = append(list, name+"="+value)
+	}
+	r := c.raw(strings.Join(list, "; "), func(_ http.ResponseWriter, r *http.Request) { f(sessplus.Get(r)) })
+	if r.StatusCode != 200 {
+		w.t.Errorf("status %d: %q", r.StatusCode, r.body)
+	}
+	for _, k := range r.Cookies() {
+		if w.jar[k.Name] = k.Value; k.MaxAge < 0 {
+			delete(w.jar, k.Name)
+		}
+	}
+	return r
+}
+
+// SPEC 12.4: between all kinds of cookies, forth and back.
+func TestAdopt(t *testing.T) {
+	onEveryHome(t, func(t *testing.T, b sessplus.Backend) {
+		for name, o := range map[string]sessplus.Backend{"memory": sessplus.Memory(), "secure cookie": sessplus.SecureCookie(), "the same": b} {
+			for _, full := range []bool{false, true} {
+				t.Run(fmt.Sprint("from ", name, " ", full), func(t *testing.T) {
+					before, after := moving(o, b)
+					old, now := newCrowd(t, newManager(t, nil, before...)), newCrowd(t, newManager(t, nil, after...))
+					old.raw("", who) // both serve
+					w := &wanderer{t, map[string]string{}}
+					has := func(c *crowd, user string) {
+						t.Helper()
+						r := w.ask(c, func(s *sessplus.Session) {
+							if got := s.GetString("user"); got != user {
+								t.Errorf("the user is %q, want %q", got, user)
+							}
+						})
+						if len(r.Cookies()) > 0 {
+							t.Errorf("a request that only read sets %q", r.Header["Set-Cookie"])
+						}
+					}
+					w.ask(old, func(s *sessplus.Session) {
+						s.Set("user", "ann")
+						if full {
+							s.Set("theme", "dark")
+							s.Set("cart", "tea")
+						}
+					})
+					has(now, "ann")
+					has(old, "ann")
+					for i, c := range []*crowd{now, old, now, now, old} {
+						w.ask(c, func(s *sessplus.Session) { s.Set("cart", fmt.Sprint("tea ", i)) })
+						has(now, "ann")
+						has(old, "ann")
+					}
+					for i, c := range []*crowd{now, old, now, old, old} {
+						user := fmt.Sprint("user ", i)
+						w.ask(c, func(s *sessplus.Session) { s.Set("user", user) })
+						has(old, user)
+						has(now, user)
+					}
+					w.ask(now, func(s *sessplus.Session) { s.Renew() })
+					has(old, "user 4")
+					w.ask(old, func(s *sessplus.Session) { s.Delete("user") })
+					has(now, "")
+					has(old, "")
+					w.ask(old, func(s *sessplus.Session) { s.Set("user", "bob") })
+					w.ask(now, func(s *sessplus.Session) { s.Destroy("t") })
+					has(now, "")
+				})
+			}
+		}
+	})
+}
+
+// SPEC 12.4: read from its former owner, written to the new one with the next save, and removed there.
+func TestAdoptRemovesThere(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		before, after := moving(b, b)
+		before[0].Adopt = nil
+		old, now := newCrowd(t, newManager(t, nil, before...)), newCrowd(t, newManager(t, nil, after...))
+		w := &wanderer{t, map[string]string{}}
+		w.ask(old, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("theme", "dark") })
+		user := func(c *crowd, want string) {
+			t.Helper()
+			w.ask(c, func(s *sessplus.Session) {
+				if got := s.GetString("user"); got != want {
+					t.Errorf("the user is %q, want %q", got, want)
+				}
+			})
+		}
+		user(now, "ann")
+		user(old, "ann")
+		w.ask(now, func(s *sessplus.Session) { s.Set("theme", "light") })
+		user(now, "ann")
+		user(old, "")
+		// The record that lost its last field has ended, and so has its cookie.
+		w = &wanderer{t, map[string]string{}}
+		w.ask(old, func(s *sessplus.Session) { s.Set("user", "ann") })
+		r := w.ask(now, func(s *sessplus.Session) { s.Set("cart", "tea") })
+		if len(r.setCookies("t")) != 1 || len(r.setCookies("s")) != 1 || w.jar["s"] != "" {
+			t.Errorf("the cookies are %q", r.Header["Set-Cookie"])
+		}
+		user(now, "ann")
+	})
+}
+
+// SPEC 12.4: old and new processes side by side under load lose nothing, in both directions.
+func TestAdoptUnderLoad(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		before, after := moving(b, b)
+		sides := []*crowd{newCrowd(t, newManager(t, nil, before...)), newCrowd(t, newManager(t, nil, after...))}
+		until := time.Now().Add(3 * time.Second)
+		if testing.Short() {
+			until = time.Now().Add(time.Second)
+		}
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		requests := 0
+		for range 4 {
+			wg.Go(func() {
+				w := &wanderer{t, map[string]string{}}
+				w.ask(sides[0], func(s *sessplus.Session) { s.Set("user", "0"); s.Set("theme", "dark"); s.Set("cart", "tea") })
+				user := "0"
+				for n := 1; time.Now().Before(until) && !t.Failed(); n++ {
+					// One request sets the user while others change other fields on either side.
+					next, setter, round := fmt.Sprint(n), rand.IntN(6), *w
+					var burst sync.WaitGroup
+					for i := range 6 {
+						burst.Go(func() {
+							c := &wanderer{t, map[string]string{"s": round.jar["s"], "t": round.jar["t"]}}
+							c.ask(sides[rand.IntN(2)], func(s *sessplus.Session) {
+								if got := s.GetString("user"); got != user && got != next {
+									t.Errorf("the user is %q, want %q or %q", got, user, next)
+								}
+								switch {
+								case i == setter && n%2 == 0:
+									s.Set("user", next)
+								case i%2 == 0:
+									s.Set("cart", fmt.Sprint(next, i))
+								default:
+									s.Set("theme", fmt.Sprint(next, i))
+								}
+							})
+						})
+					}
+					burst.Wait()
+					if n%2 == 0 {
+						user = next
+					}
+					for _, side := range sides {
+						w.ask(side, func(s *sessplus.Session) {
+							if got := s.GetString("user"); got != user {
+								t.Errorf("after the burst the user is %q, want %q", got, user)
+							}
+						})
+					}
+					mu.Lock()
+					requests += 8
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		t.Logf("%d requests", requests)
+	})
+}

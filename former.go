@@ -1,0 +1,198 @@
+package sessplus
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Former imports the sessions of this library as they were configured before: under another CookieName, as on the way to
+// one with "__Host-", in another Backend, under another KeyPrefix, with other Keys, with or without SignID, or with other
+// Fields. c is the old config; Keys that it leaves out are those of the new Manager, and so is the Codec: see [FormerOf].
+// [New] reports its mistakes. What is not about finding and reading its sessions has no meaning.
+//
+// A session ends when it would have, by its Lifetime or, in a secure cookie, its MaxAge; an IdleTimeout is that of the new
+// config. The old record ends as if the program had called [Session.Destroy]. A secure cookie with BoundTo cannot be imported.
+func Former(c Config) Importer { return FormerOf(c, nil) }
+
+// FormerOf is [Former] for a config whose Manager had other Options: Keys, Codec or SingleCookie. The rest of o has no
+// meaning.
+func FormerOf(c Config, o *Options) Importer {
+	if o == nil {
+		o = &Options{}
+	}
+	f := &former{config: c, options: Options{Keys: o.Keys, Codec: o.Codec, SingleCookie: o.SingleCookie}}
+	f.config.Import, f.config.Adopt = nil, nil
+	f.m, f.err = New([]Config{f.config}, f.managerOptions(nil))
+	return f
+}
+
+// A former is an importer for sessions of this library.
+type former struct {
+	config  Config
+	options Options
+	m       *Manager // of the config alone; nil: it has mistakes
+	err     error    // which are these
+	raw     bool     // the values of its fields are encoded as the new Manager does
+}
+
+// managerOptions are those of its Manager. keys are read if the config and its options have none.
+func (f *former) managerOptions(keys []KeyPair) *Options {
+	o := f.options
+	if o.Keys == nil {
+		o.Keys = keys
+	}
+	o.Logger = slog.New(slog.DiscardHandler)
+	return &o
+}
+
+// bind gives the former what it shares with the Manager that it imports for.
+func (f *former) bind(m *Manager, keys []KeyPair) *former {
+	b := &former{config: f.config, options: f.options, raw: f.options.Codec == nil}
+	if b.raw {
+		b.options.Codec = m.codec
+	}
+	if b.m, b.err = New([]Config{f.config}, b.managerOptions(keys)); b.err == nil {
+		b.m.timeout, b.m.log = m.timeout, m.log
+	}
+	return b
+}
+
+// CookieName is the cookie that it reads.
+func (f *former) CookieName() string { return cmp.Or(f.options.SingleCookie, f.config.CookieName) }
+
+// Format keeps the keys out of logs.
+func (f *former) Format(s fmt.State, _ rune) {
+	io.WriteString(s, "sessplus.Former("+f.CookieName()+")")
+}
+
+// chunks is over how many cookies its value may be spread.
+func (f *former) chunks() int {
+	if f.m == nil || f.m.single != nil {
+		return 1
+	}
+	return f.m.cookies[0].MaxChunks
+}
+
+// Import implements [Importer].
+func (f *former) Import(ctx context.Context, _, value string) (*Imported, error) {
+	return f.find(ctx, []candidate{{value, 0}})
+}
+
+// find imports what the cookie and its chunks say.
+func (f *former) find(ctx context.Context, texts []candidate) (*Imported, error) {
+	if f.err != nil {
+		return nil, f.err
+	}
+	s := f.m.beside(ctx)
+	p := &s.parts[0]
+	if f.m.single != nil {
+		text, ok := packedText(texts[0].text, p.CookieName, time.Now())
+		if !ok {
+			return nil, &formerError{errMalformed}
+		}
+		texts = []candidate{{text, 0}}
+	}
+	found := &Imported{}
+	now := time.Now()
+	if p.sealer != nil {
+		r, _, err := p.cookie.unseal(texts[0].text, texts, nil, now)
+		if err != nil {
+			return nil, &formerError{err}
+		}
+		p.rec, found.Expires = r, r.Expires
+	} else {
+		id, _, err := p.parseID(texts[0].text)
+		if err != nil {
+			return nil, &formerError{err}
+		}
+		c := &call{part: p, op: opLoad, sessionName: p.nameOf(id)}
+		s.run([]*call{c})
+		switch {
+		case errors.Is(c.err, ErrNoRecord), c.err == nil && !p.alive(c.record, now):
+			return nil, &formerError{errors.New("there is no such session")}
+		case c.err != nil:
+			return nil, c.err
+		}
+		p.rec = c.record
+		if life := p.lifetime(p.rec.Permanent); life > 0 {
+			found.Expires = p.rec.Created.Add(life)
+		}
+		if until := p.rec.until(); !until.IsZero() && (found.Expires.IsZero() || until.Before(found.Expires)) {
+			found.Expires = until
+		}
+		found.Forget = func(ctx context.Context) error {
+			s := f.m.beside(ctx)
+			end := s.parts[0].endCall(c.key)
+			s.run([]*call{end})
+			if errors.Is(end.err, ErrNoRecord) {
+				return nil
+			}
+			return end.err
+		}
+	}
+	found.Permanent = p.rec.Permanent
+	found.Fields = make(map[string]any)
+	for _, field := range p.rec.Fields {
+		if f.m.routes.owns(0, field.Name) && nameProblem(field.Name) == "" {
+			found.Fields[field.Name] = f.value(field.Value)
+		}
+	}
+	return found, nil
+}
+
+// encodedValue is the value of a field that is encoded as it is to be stored.
+type encodedValue []byte
+
+// value is that of a field of the session.
+func (f *former) value(data []byte) any {
+	if f.raw {
+		return encodedValue(data)
+	}
+	v, err := decodeAny(f.m.codec, data)
+	if err != nil {
+		return errors.New("it cannot be decoded by the former Codec")
+	}
+	return v
+}
+
+// formerError is why a cookie is none of the former config's.
+type formerError struct{ error }
+
+func (e *formerError) Is(target error) bool { return target == ErrNoRecord }
+
+// packedText returns what a single cookie, which is not split, has for a config.
+func packedText(value, cookie string, now time.Time) (text string, ok bool) {
+	for item := range strings.SplitSeq(value, "/") {
+		if name, text, ends := unpackItem(item); name == cookie && text != "" && (ends == 0 || ends > now.Unix()) {
+			return text, true
+		}
+	}
+	return "", false
+}
+
+// formerChunks are the names of the chunks of secure cookies that formers read.
+func formerChunks(cookies []*cookie) map[string][]slot {
+	m := make(map[string][]slot)
+	for i, c := range cookies {
+		if c.imports == nil {
+			continue
+		}
+		for _, s := range c.imports.sources {
+			f, ok := s.Importer.(*former)
+			for n := 1; ok && n < f.chunks(); n++ {
+				name := chunkName(s.cookie, n)
+				if at := (slot{i, n}); !slices.Contains(m[name], at) {
+					m[name] = append(m[name], at)
+				}
+			}
+		}
+	}
+	return m
+}

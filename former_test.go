@@ -1,0 +1,120 @@
+package sessplus_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sessplus/sessplus"
+)
+
+// SPEC 12.1 and 12.2: this library as it was configured before.
+func TestFormer(t *testing.T) {
+	other := []sessplus.KeyPair{sessplus.DeriveKeyPair([]byte("another secret of thirty-two bytes or more"))}
+	big := strings.Repeat("x", 5000)
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		mem := sessplus.Memory()
+		for _, test := range []struct {
+			name          string
+			before, after sessplus.Config
+			options       *sessplus.Options // from before
+			theme         string
+		}{
+			{"the name", sessplus.Config{CookieName: "old", Backend: b, Domain: "example.com"}, sessplus.Config{CookieName: "__Host-s", Secure: sessplus.SecureAlways, Backend: b}, nil, ""},
+			{"the backend", sessplus.Config{CookieName: "s", Backend: mem}, sessplus.Config{CookieName: "s", Backend: b}, nil, ""},
+			{"to a secure cookie", sessplus.Config{CookieName: "s", Backend: b, KeyPrefix: "c:"}, sessplus.Config{CookieName: "s"}, nil, ""},
+			{"from a secure cookie", sessplus.Config{CookieName: "s"}, sessplus.Config{CookieName: "s", Backend: b, KeyPrefix: "d:"}, nil, ""},
+			{"from chunks", sessplus.Config{CookieName: "s", MaxChunks: 5}, sessplus.Config{CookieName: "s", Backend: b, KeyPrefix: "e:"}, nil, big},
+			{"from chunks of another name", sessplus.Config{CookieName: "old", MaxChunks: 5}, sessplus.Config{CookieName: "s", Backend: b, KeyPrefix: "e2:"}, nil, big},
+			{"the prefix", sessplus.Config{CookieName: "s", Backend: b, KeyPrefix: "f:"}, sessplus.Config{CookieName: "s", Backend: b, KeyPrefix: "g:"}, nil, ""},
+			{"a signature", sessplus.Config{CookieName: "s", Backend: b, KeyPrefix: "h:"}, sessplus.Config{CookieName: "s", Backend: b, KeyPrefix: "h:", SignID: true}, nil, ""},
+			{"no signature", sessplus.Config{CookieName: "s", Backend: b, KeyPrefix: "i:", SignID: true}, sessplus.Config{CookieName: "s", Backend: b, KeyPrefix: "i:"}, nil, ""},
+			{"keys", sessplus.Config{CookieName: "s", Keys: other}, sessplus.Config{CookieName: "s"}, nil, ""},
+			{"keys of the options", sessplus.Config{CookieName: "s"}, sessplus.Config{CookieName: "s"}, &sessplus.Options{Keys: other}, ""},
+			{"the codec", sessplus.Config{CookieName: "s", Backend: b, KeyPrefix: "j:"}, sessplus.Config{CookieName: "s", Backend: b, KeyPrefix: "k:"}, &sessplus.Options{Codec: sessplus.Gob()}, ""},
+			{"a single cookie", sessplus.Config{CookieName: "s", Backend: b, KeyPrefix: "l:"}, sessplus.Config{CookieName: "t", Backend: b, KeyPrefix: "m:"}, &sessplus.Options{SingleCookie: "__session"}, ""},
+			{"fields", sessplus.Config{CookieName: "s", Backend: b, KeyPrefix: "n:", Fields: sessplus.Include("user", "theme", "gone")},
+				sessplus.Config{CookieName: "s", Backend: b, KeyPrefix: "o:", Fields: sessplus.Include("user", "theme")}, nil, ""},
+		} {
+			t.Run(test.name, func(t *testing.T) {
+				if test.theme == "" {
+					test.theme = "dark"
+				}
+				before := newCrowd(t, newManager(t, test.options, test.before))
+				r := before.raw("", func(_ http.ResponseWriter, r *http.Request) {
+					s := sessplus.Get(r)
+					s.Set("user", "ann")
+					s.Set("theme", test.theme)
+					if test.name == "fields" {
+						s.Set("gone", 1)
+					}
+					s.SetPermanent(test.before.CookieName, true)
+				})
+				cookies := cookiesOf(r)
+				var ends time.Time
+				before.raw(cookies, func(_ http.ResponseWriter, r *http.Request) { ends = sessplus.Get(r).Expires(test.before.CookieName) })
+				f := sessplus.Former(test.before)
+				if test.options != nil {
+					f = sessplus.FormerOf(test.before, test.options)
+				}
+				if text := fmt.Sprintf("%v %+v %#v", f, f, f); strings.Contains(text, "secret") || len(text) > 200 {
+					t.Errorf("it prints %s", text)
+				}
+				var j journal
+				c := importing(test.after, f)
+				one, two := newCrowd(t, newManager(t, j.options(0), c)), newCrowd(t, newManager(t, nil, c))
+				replies := bursts(t, 6, cookies, one, two)
+				for _, r := range replies {
+					if !strings.HasPrefix(r.body, "ann "+test.theme) || r.body != replies[0].body {
+						t.Errorf("%d %.200q, and the first %.200q", r.StatusCode, r.body, replies[0].body)
+					}
+				}
+				stays := test.before.Backend == nil || test.after.Backend == nil
+				if r := before.raw(cookies, who); (r.StatusCode == 200) != stays {
+					t.Errorf("before: %d %q", r.StatusCode, r.body)
+				}
+				var dropped []string
+				for _, k := range replies[0].Cookies() {
+					if k.MaxAge < 0 {
+						dropped = append(dropped, k.Name+k.Domain)
+					}
+				}
+				if name := test.before.CookieName; name != test.after.CookieName && name == "old" && (len(dropped) == 0 || dropped[0] != name+test.before.Domain) {
+					t.Errorf("dropped are %q, the cookies are %q", dropped, replies[0].Header["Set-Cookie"])
+				}
+				after := cookiesOf(replies[0])
+				two.raw(after, func(w http.ResponseWriter, r *http.Request) {
+					s, name := sessplus.Get(r), test.after.CookieName
+					if got := s.Expires(name); !s.Has("user") || got.Sub(ends).Abs() > 2*time.Second || !s.Permanent(name) {
+						t.Errorf("the user is there: %t; it expires %v, want %v; permanent %t", s.Has("user"), got, ends, s.Permanent(name))
+					}
+				})
+				one.raw(after, func(_ http.ResponseWriter, r *http.Request) { sessplus.Get(r).Destroy() })
+				if r := two.raw(cookies, who); (test.after.Backend != nil || test.before.Backend != nil) && r.StatusCode != 401 {
+					t.Errorf("after the logout: %d %q", r.StatusCode, r.body)
+				}
+				j.keepsSecret(t, nil, strings.TrimPrefix(strings.SplitN(cookies, ";", 2)[0], test.before.CookieName+"="))
+			})
+		}
+	})
+}
+
+// SPEC 12.1: New says what is wrong with a former config.
+func TestFormerWithMistakes(t *testing.T) {
+	for _, test := range []struct {
+		config sessplus.Config
+		want   string
+	}{
+		{sessplus.Config{CookieName: "s", Import: []sessplus.Importer{sessplus.Former(sessplus.Config{CookieName: "a b"})}}, "CookieName"},
+		{sessplus.Config{CookieName: "s", Import: []sessplus.Importer{nil}}, "importer 0 is nil"},
+		{sessplus.Config{CookieName: "s", Import: []sessplus.Importer{sessplus.FromCookie("a;", &oldStore{})}}, `"a;" is not the name of a cookie`},
+		{sessplus.Config{CookieName: "s", Backend: sessplus.Memory(), Keys: []sessplus.KeyPair{}, Import: []sessplus.Importer{&oldStore{}}}, "needs a pair of keys"},
+	} {
+		_, err := sessplus.New([]sessplus.Config{test.config}, &sessplus.Options{Keys: testKeys})
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("New = %v, want %q", err, test.want)
+		}
+	}
+}

@@ -1,0 +1,765 @@
+package sessplus
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// How a session from before becomes one of ours. Machines do not talk about it: what they derive from the old cookie with a
+// key is the same on each. So all of them look for one record, and one of them makes it.
+//
+//	load the record of the derived id: another request was here before
+//	else ask the importers, unless the mark says that the session was taken over and has ended since
+//	else load it once more: another request has taken the session over, and its old store has forgotten it
+//	create it, then the mark; if there is one, load it
+//
+// The mark is a record of its own, under another derived id. It lives as long as the old session would have, so that nobody
+// comes back with an old cookie whose session has ended here, also where the old one cannot be removed.
+
+// A stray is a value that came under the name of a cookie, and names no session of ours.
+type stray struct {
+	cookie, value string
+	why           error // it is not even of the form of ours; nil: it might be
+}
+
+// arrivals is what a request has of sessions from before, for one cookie.
+type arrivals struct {
+	strays   []stray
+	past     *stray      // the one that the session was, or is, the former cookie of
+	brought  []RawField  // of the session that it was, for secure cookies
+	spread   []int       // the cookies that have got what belongs to them of it
+	old      []string    // the names of other cookies that came, and go when the new one is set
+	forsaken []stray     // those that the program has ended
+	chunks   []candidate // of former secure cookies
+	took     bool        // this cookie has got something of a session from before, and is to be sent
+}
+
+// imports is what a cookie with Config.Import knows.
+type imports struct {
+	sources []source
+	keys    [][]byte // with which ids are derived, newest first
+}
+
+// A source is an importer, and the cookie that it reads.
+type source struct {
+	Importer
+	cookie string
+}
+
+func newImports(c *Config, keys []KeyPair) *imports {
+	if len(c.Import) == 0 {
+		return nil
+	}
+	m := &imports{}
+	for _, i := range c.Import {
+		m.sources = append(m.sources, source{i, readsCookie(i, c.CookieName)})
+	}
+	for _, k := range keys {
+		key, err := hkdf.Key(sha256.New, k.Hash, nil, "sessplus import", sha256.Size)
+		if err != nil { // only for a length that SHA-256 cannot give
+			panic(err)
+		}
+		if !slices.ContainsFunc(m.keys, func(o []byte) bool { return hmac.Equal(o, key) }) {
+			m.keys = append(m.keys, key)
+		}
+	}
+	return m
+}
+
+// bind gives those that read sessions of this library what they share with m.
+func (m *imports) bind(manager *Manager, keys []KeyPair) {
+	if m == nil {
+		return
+	}
+	for i, s := range m.sources {
+		if f, ok := s.Importer.(*former); ok {
+			m.sources[i].Importer = f.bind(manager, keys)
+		}
+	}
+}
+
+// What ids are derived for.
+const (
+	forSession = "session"
+	forMark    = "mark"
+)
+
+// names are those that the session of a cookie gets which v stands for, or its mark: the first one if it is made now.
+func (m *imports) names(c *cookie, purpose string, v *stray) []sessionName {
+	list := make([]sessionName, len(m.keys))
+	for i, key := range m.keys {
+		h := hmac.New(sha256.New, key)
+		for _, text := range []string{purpose, c.CookieName, v.cookie} { // none of them has a NUL
+			io.WriteString(h, text+"\x00")
+		}
+		io.WriteString(h, v.value)
+		list[i] = c.nameOf(encodeID([idBytes]byte(h.Sum(nil))))
+	}
+	return list
+}
+
+// formers finds the cookies with an importer that reads another cookie than theirs, or whose own rides in a single cookie.
+func formers(cookies []*cookie) map[string][]int {
+	m := make(map[string][]int)
+	for i, c := range cookies {
+		if c.imports == nil {
+			continue
+		}
+		for _, s := range c.imports.sources {
+			if (s.cookie != c.CookieName || c.packed) && !slices.Contains(m[s.cookie], i) {
+				m[s.cookie] = append(m[s.cookie], i)
+			}
+		}
+	}
+	return m
+}
+
+// bringFormers notes the cookies that came under the names which importers read, beside those of the configs.
+func (s *Session) bringFormers(r *http.Request) {
+	eachCookie(r, func(name, value string) {
+		for _, at := range s.m.formerChunks[name] {
+			p := &s.parts[at.cookie]
+			p.meet().chunks = append(p.chunks, candidate{value, at.chunk})
+			if _, ours := s.m.names[name]; !ours {
+				p.old = append(p.old, name)
+			}
+		}
+		for _, i := range s.m.formers[name] {
+			p := &s.parts[i]
+			if _, ours := s.m.names[name]; p.stray(name, value, errMalformed) && !ours && !slices.Contains(p.old, name) {
+				p.old = append(p.old, name)
+			}
+		}
+	})
+}
+
+// stray notes a value that names no session of ours, if importers are to be asked about it. It reports whether it did.
+func (p *part) stray(cookie, value string, why error) bool {
+	if p.imports == nil || value == "" || len(value) > maxCookieBytes {
+		return false
+	}
+	p.meet()
+	same := func(v stray) bool { return v.cookie == cookie && v.value == value }
+	if len(p.strays) >= 2*maxCandidates || slices.ContainsFunc(p.strays, same) {
+		return false
+	}
+	p.strays = append(p.strays, stray{cookie, value, why})
+	return true
+}
+
+// comes reports whether the request has something that may be a session from before of the cookie.
+func (p *part) comes() bool {
+	return p.imports != nil && (len(p.texts) > 0 || p.arrivals != nil && len(p.strays) > 0)
+}
+
+// was reports whether the session was found by the cookie of one from before.
+func (p *part) was() bool { return p.arrivals != nil && p.past != nil }
+
+// resends reports whether the cookie is to be sent again by this request: because the program has used it, or because the
+// browser still has the one from before.
+func (p *part) resends() bool { return p.due == tellSet && (p.used || p.taken() || p.movedOut) }
+
+// taken reports whether this request has made some of a session from before one of this cookie.
+func (p *part) taken() bool { return p.arrivals != nil && p.took }
+
+// leaves reports whether the browser is to drop the former cookie: all that its session had belongs to other cookies.
+func (p *part) leaves(filled bool) bool {
+	return !filled && p.due == tellSet && (p.movedOut || p.taken() && len(p.brought) > 0)
+}
+
+// takeOverFormers finds what the strays of a part stand for, until one of them stands for a session.
+func (s *Session) takeOverFormers(p *part, now time.Time) {
+	if p.arrivals == nil {
+		return
+	}
+	for i := range p.strays {
+		v := &p.strays[i]
+		if p.rec == nil && p.err == nil && !p.gone {
+			if s.takeOverFormer(p, v, now); p.rec != nil {
+				p.past = v
+				p.arrive()
+			}
+			if p.rec != nil || p.err != nil || p.gone {
+				continue
+			}
+		}
+		if v.why != nil && p.err == nil {
+			s.reject(p, v.why)
+		}
+	}
+}
+
+// arrive notes that the cookie is to be sent.
+func (p *part) arrive() {
+	p.meet().took = true
+	p.resend(true)
+}
+
+// meet returns what the part has from before, to be changed.
+func (p *part) meet() *arrivals {
+	if p.arrivals == nil {
+		p.arrivals = new(arrivals)
+	}
+	return p.arrivals
+}
+
+// takeOverFormer makes the session that v stands for that of p, if there is one.
+func (s *Session) takeOverFormer(p *part, v *stray, now time.Time) {
+	if p.sealer != nil {
+		s.importFor(p, v)
+		return
+	}
+	found, marked := s.former(p, p, v)
+	if found == nil && !marked && s.importFor(p, v) {
+		return
+	}
+	if found == nil && p.err == nil {
+		found, marked = s.former(p, p, v)
+	}
+	if found == nil || p.err != nil {
+		return
+	}
+	p.answered(s, found, now)
+	if p.rec == nil {
+		return
+	}
+	if p.brought = p.rec.Fields; !marked { // whoever has made it has not come so far
+		if err := s.mark(p, p, v, p.rec.until()); err != nil {
+			p.content = content{}
+			s.importFailed(p, nil, err)
+		}
+	}
+}
+
+// former asks the backend of p for the record that was made of what v stands for, and for the mark. found is nil if there is
+// none, nor one that has ended a moment ago.
+func (s *Session) former(p, from *part, v *stray) (found *call, marked bool) {
+	sessions, marks := from.imports.names(p.cookie, forSession, v), from.imports.names(p.cookie, forMark, v)
+	var calls []*call
+	for _, name := range slices.Concat(sessions, marks) {
+		calls = append(calls, &call{part: p, op: opLoad, sessionName: name})
+	}
+	s.run(calls)
+	for i, c := range calls {
+		switch isMark := i >= len(sessions); {
+		case isMark && c.err == nil:
+			marked = true
+		case isMark && errors.Is(c.err, ErrNoRecord), c.err == ErrNoRecord:
+		case found == nil || found.err != nil && c.err == nil:
+			found = c
+		}
+	}
+	return found, marked
+}
+
+// importFor asks the importers for the session that v stands for, and makes it that of p, and of the other cookies that own
+// some of it. It reports whether it did.
+func (s *Session) importFor(p *part, v *stray) bool {
+	found, made, err := s.ask(p, v)
+	now := wallNow()
+	switch {
+	case errors.Is(err, ErrNoRecord):
+		if v.why != nil {
+			v.why = &notImported{v.why, err}
+		}
+		return false
+	case err != nil:
+		s.importFailed(p, made, err)
+		return false
+	case !found.Expires.IsZero() && !found.Expires.After(now):
+		return false
+	}
+	routed := s.route(p, found)
+	if len(routed) == 0 {
+		return false
+	}
+	switch err := s.establish(p, v, found, routed, made, now); {
+	case errors.Is(err, ErrRecordExists): // another request was faster
+		return false
+	case err != nil:
+		s.importFailed(p, made, err)
+		return false
+	}
+	switch {
+	case found.Forget == nil:
+	case p.sealer != nil && (p.sealer.encrypts || !p.ScriptReadable):
+		p.rec.legacy.old = stray{v.cookie, v.value, errMalformed}
+	default:
+		ctx, cancel := s.bounded()
+		defer cancel()
+		if err := found.Forget(ctx); err != nil {
+			s.notForgotten(p, err)
+		}
+	}
+	return true
+}
+
+func (s *Session) notForgotten(p *part, err error) {
+	s.warn("sessplus: a session was taken over, but could not be removed where it was before", "cookie", p.CookieName, "error", err)
+}
+
+// bounded is the context of a call that does not end with the request, but within the Timeout.
+func (s *Session) bounded() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(s.ctx), s.m.timeout)
+}
+
+// ask asks the importers in turn. The call has the time that it took, for events.
+func (s *Session) ask(p *part, v *stray) (found *Imported, made *call, err error) {
+	ctx, cancel := s.bounded()
+	defer cancel()
+	start := time.Now()
+	err = ErrNoRecord
+	for _, i := range p.imports.sources {
+		if i.cookie != v.cookie {
+			continue
+		}
+		if f, ok := i.Importer.(*former); ok {
+			found, err = f.find(ctx, append([]candidate{{v.value, 0}}, p.chunks...))
+		} else {
+			found, err = i.Import(ctx, v.cookie, v.value)
+		}
+		if err == nil && found == nil {
+			err = errors.New("the importer returned neither a session nor an error")
+		}
+		if !errors.Is(err, ErrNoRecord) {
+			break
+		}
+	}
+	return found, &call{part: p, began: start.UnixNano(), took: time.Since(start)}, err
+}
+
+// importFailed notes that it is not known what a stray stands for. Nobody is logged out by that.
+func (s *Session) importFailed(p *part, made *call, err error) {
+	if !errors.Is(err, ErrTooLarge) && !errors.Is(err, ErrUnavailable) {
+		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	p.err = &Error{Cookie: p.CookieName, Op: "import", Err: err}
+	s.failed(p.cookie, EventImport, made, p.err)
+	if p.Optional {
+		s.warn("sessplus: a session could not be loaded, and its fields are absent", "cookie", p.CookieName, "error", p.err)
+	}
+}
+
+// notImported is why a cookie is refused of which no importer knows a session.
+type notImported struct{ form, importer error }
+
+func (e *notImported) Error() string { return e.form.Error() + "; " + e.importer.Error() }
+func (e *notImported) Unwrap() error { return e.form }
+
+// route encodes the fields of an imported session, by the index of the cookie that owns them. What nobody owns, or cannot be
+// read or encoded, is dropped, and named in the log once.
+func (s *Session) route(p *part, found *Imported) map[int][]RawField {
+	routed := make(map[int][]RawField)
+	reasons := make(map[string]string)
+	for name, value := range found.Fields {
+		data, err := s.encodeImported(name, value)
+		if err != nil {
+			reasons[name] = quote(name) + ": " + reasonOf(err)
+			continue
+		}
+		for _, i := range s.m.routes.owners(name) {
+			routed[i] = append(routed[i], RawField{name, data})
+		}
+	}
+	if lost := s.m.dropped.add(p.index, slices.Sorted(maps.Keys(reasons))); len(lost) > 0 {
+		why := make([]string, len(lost))
+		for i, name := range lost {
+			why[i] = reasons[name]
+		}
+		s.warn("sessplus: an imported session has fields that were dropped", "cookie", p.CookieName, "fields", lost, "reasons", why)
+	}
+	return routed
+}
+
+// encodeImported encodes the value of a field of an imported session.
+func (s *Session) encodeImported(name string, value any) ([]byte, error) {
+	switch value := value.(type) {
+	case error:
+		return nil, value
+	case encodedValue:
+		_, err := s.encode(name, nil) // the name
+		return value, err
+	}
+	return s.encode(name, value)
+}
+
+// reasonOf is what an error says of a field that was not imported.
+func reasonOf(err error) string {
+	if f := (*fieldError)(nil); errors.As(err, &f) {
+		return f.reason
+	}
+	return err.Error()
+}
+
+// establish makes the records of an imported session: those of other cookies, and then that of p. What belongs to secure
+// cookies is in that of p as well, for the requests beside this one.
+func (s *Session) establish(p *part, v *stray, found *Imported, routed map[int][]RawField, made *call, now time.Time) error {
+	own := routed[p.index]
+	all := slices.Clone(own)
+	for i := range s.parts {
+		t := &s.parts[i]
+		if t == p || len(routed[i]) == 0 {
+			continue
+		}
+		if t.sealer == nil {
+			if _, err := s.place(t, p, v, found, routed[i], now); err != nil && !errors.Is(err, ErrRecordExists) {
+				return err
+			}
+		}
+		if t.sealer != nil || len(own) == 0 {
+			all = append(all, routed[i]...)
+		}
+	}
+	if p.sealer != nil {
+		p.receive(s.m, own, found.Expires, found.Permanent, now)
+		p.brought = all
+		s.event(p.cookie, EventImport, made, own)
+		return nil
+	}
+	c, err := s.place(p, p, v, found, all, now)
+	if err != nil {
+		return err
+	}
+	p.name = c.sessionName
+	p.take(s.m, c.record)
+	p.brought = all
+	c.began, c.took = made.began, made.took
+	s.event(p.cookie, EventImport, c, own)
+	return nil
+}
+
+// place creates the record of a session that v stood for, and the mark. The error matches ErrRecordExists if there is one.
+func (s *Session) place(t, from *part, v *stray, found *Imported, fields []RawField, now time.Time) (*call, error) {
+	name := from.imports.names(t.cookie, forSession, v)[0]
+	r := &Record{Created: now, Saved: now, Expires: t.expiry(now, now, found.Permanent), Permanent: found.Permanent, Fields: fields, owned: now}
+	if !found.Expires.IsZero() && found.Expires.Before(r.Expires) {
+		r.Expires = found.Expires.Truncate(time.Millisecond)
+	}
+	r.Rotated = now // it had another id before
+	r.Origin = origin(binding(name.id), tail(name.key), found.Expires)
+	for _, f := range fields {
+		if f.Name == t.IndexBy {
+			r.Owner, _ = t.ownerBy(f.Value) // a value that names nobody is for the program to mend
+		}
+	}
+	if t.IndexBy != "" {
+		r.Device = device(s.agent)
+	}
+	c := &call{part: t, op: opCreate, sessionName: name, record: r}
+	s.run([]*call{c})
+	if errors.Is(c.err, ErrTooLarge) {
+		return nil, &fieldError{largest(fields).Name, "is the largest of an imported session that its store does not take", ErrTooLarge}
+	}
+	if c.err != nil {
+		return nil, c.err
+	}
+	return c, s.mark(t, from, v, found.Expires)
+}
+
+// mark makes the record that says of v that it has been taken over. until is when the old session would have ended.
+func (s *Session) mark(t, from *part, v *stray, until time.Time) error {
+	now := wallNow()
+	if until.IsZero() {
+		until = now.Add(maxCookieAge)
+	}
+	c := &call{part: t, op: opCreate, sessionName: from.imports.names(t.cookie, forMark, v)[0], record: &Record{
+		Created: now, Saved: now, Expires: until, Fields: []RawField{{"taken over", []byte("true")}}, owned: now,
+	}}
+	s.run([]*call{c})
+	if errors.Is(c.err, ErrRecordExists) {
+		return nil
+	}
+	return c.err
+}
+
+// receive gives a secure cookie fields of a session from before, unless it has such fields itself.
+func (p *part) receive(m *Manager, fields []RawField, until time.Time, permanent bool, now time.Time) {
+	r := &Record{Created: now, Saved: now, Permanent: permanent, Expires: now.Add(p.contentAge(permanent))}
+	r.end(&legacy{until: until, at: now})
+	if p.rec != nil {
+		c := *p.rec
+		r = &c
+	}
+	r.Fields = slices.Clone(r.Fields)
+	for _, f := range fields {
+		if e, known := p.entries.find(f.Name); !known || e.value == nil && e.saved == nil {
+			r.Fields = append(r.Fields, f)
+		}
+	}
+	p.take(m, r)
+	p.foreign = nil
+	p.arrive()
+}
+
+// spread gives the other cookies what belongs to them of the sessions from before that this request has brought. It lets go of
+// s.mu meanwhile.
+func (s *Session) spread(sealed bool, now time.Time) {
+	for i := range s.parts {
+		from := &s.parts[i]
+		if !from.was() {
+			continue
+		}
+		for j := range s.parts {
+			t := &s.parts[j]
+			if t == from || (t.sealer != nil) != sealed || t.state == unloaded || t.err != nil || t.gone || t.epoch > 0 || slices.Contains(from.spread, j) {
+				continue
+			}
+			from.arrivals.spread = append(from.arrivals.spread, j)
+			if sealed {
+				s.carry(t, from, now)
+			} else if t.rec == nil {
+				s.spreadTo(t, from, now)
+			}
+		}
+	}
+}
+
+// carry gives a secure cookie what it owns of what a session from before had.
+func (s *Session) carry(t, from *part, now time.Time) {
+	if from.rec == nil || t.boundTo != nil && s.parts[t.boundTo.index].rec == nil {
+		return
+	}
+	var mine []RawField
+	for _, f := range from.brought {
+		if s.m.routes.owns(t.index, f.Name) {
+			mine = append(mine, f)
+		}
+	}
+	if len(mine) > 0 {
+		t.receive(s.m, mine, from.rec.until(), from.rec.Permanent, now)
+	}
+}
+
+// spreadTo looks for the record that was made for another cookie.
+func (s *Session) spreadTo(t, from *part, now time.Time) {
+	epoch := t.epoch
+	var found *call
+	s.unlocked(func() { found, _ = s.former(t, from, from.past) })
+	if found == nil || t.rec != nil || t.epoch != epoch {
+		return
+	}
+	if t.answered(s, found, now); t.rec != nil {
+		t.arrive()
+	}
+}
+
+// feeders are the cookies that are to be loaded before others, because they may have fields of theirs. They are added to the
+// list.
+func (s *Session) feeders(indexes []int) []int {
+	all := indexes
+	for i := range s.parts {
+		if p := &s.parts[i]; p.state == unloaded && p.comes() && !slices.Contains(all, i) {
+			all = append(slices.Clip(all), i)
+		}
+	}
+	if s.m.adopting {
+		all = s.withAdoptions(all)
+	}
+	return all
+}
+
+// dropOld adds the lines that make the browser drop the former cookies under other names.
+func (p *part) dropOld(lines []string, now time.Time, tls bool) []string {
+	if p.arrivals == nil {
+		return lines
+	}
+	for _, name := range p.old {
+		c := p.cookie
+		for _, s := range p.imports.sources {
+			if f, ok := s.Importer.(*former); ok && f.m != nil && (name == s.cookie || strings.HasPrefix(name, s.cookie+".")) {
+				c = f.m.cookies[0] // as it was set
+			}
+		}
+		lines = append(lines, c.setCookie(name, "", -1, now, tls))
+	}
+	return lines
+}
+
+// waits reports whether the record has fields for requests that still bring the former cookie, and belong to other ones.
+func (p *part) waits(now time.Time) bool {
+	return p.rec.imported() && now.Sub(p.rec.Rotated) < EndGrace
+}
+
+// abandon notes that the sessions from before go, of which the request has brought cookies.
+func (p *part) abandon() {
+	if p.imports == nil {
+		return
+	}
+	if p.rec != nil && p.rec.legacy != nil {
+		p.stray(p.rec.legacy.old.cookie, p.rec.legacy.old.value, errMalformed)
+	}
+	for _, t := range p.texts {
+		if id, _, err := p.parseID(t.text); p.sealer != nil || err != nil || id != p.name.id {
+			p.stray(p.CookieName, t.text, errMalformed)
+		}
+	}
+	if p.arrivals != nil {
+		p.forsaken, p.strays, p.past, p.brought = append(p.forsaken, p.strays...), nil, nil, nil
+	}
+}
+
+// forsakes reports whether sessions from before are to end.
+func (p *part) forsakes() bool { return p.arrivals != nil && len(p.forsaken) > 0 }
+
+// forsake ends sessions from before, which the program has destroyed: what was made of them, and where they are.
+func (s *Session) forsake(v *save) {
+	p := v.part
+	if !p.forsakes() {
+		return
+	}
+	for i := range p.forsaken {
+		switch err := s.forsakeOne(p, &p.forsaken[i]); {
+		case err == nil || v.err != nil:
+		case p.epoch == 0: // it lives on here
+			s.notForgotten(p, err)
+		default:
+			v.err, v.undead = &Error{Cookie: p.CookieName, Op: "delete", Err: fmt.Errorf("%w: %w", ErrUnavailable, err)}, true
+		}
+	}
+}
+
+func (s *Session) forsakeOne(p *part, v *stray) error {
+	if p.sealer == nil {
+		var ends []*call
+		for _, name := range p.imports.names(p.cookie, forSession, v) {
+			ends = append(ends, p.endCall(name.key))
+		}
+		s.run(ends)
+		for _, c := range ends {
+			if c.err != nil && !errors.Is(c.err, ErrNoRecord) {
+				return c.err
+			}
+		}
+	}
+	found, _, err := s.ask(p, v)
+	switch {
+	case errors.Is(err, ErrNoRecord):
+		return nil
+	case err != nil:
+		return err
+	}
+	if p.sealer == nil {
+		if err := s.mark(p, p, v, found.Expires); err != nil {
+			return err
+		}
+	}
+	if found.Forget == nil {
+		return nil
+	}
+	ctx, cancel := s.bounded()
+	defer cancel()
+	return found.Forget(ctx)
+}
+
+// origin is what a record says of where it comes from: the binding of its session, the tail of the key that it had first, and,
+// if it was imported, when it ends at the latest, in Unix milliseconds.
+func origin(binding []byte, first string, until time.Time) string {
+	text := hex.EncodeToString(binding) + "." + first + "."
+	if !until.IsZero() {
+		text += strconv.FormatInt(until.UnixMilli(), 10)
+	}
+	return text
+}
+
+// until is when an imported session ends at the latest; zero: it has no such end.
+func (r *Record) until() time.Time {
+	if r.legacy != nil {
+		return r.legacy.until
+	}
+	i := strings.LastIndexByte(r.Origin, '.')
+	if n, err := strconv.ParseInt(r.Origin[i+1:], 10, 64); err == nil && strings.Count(r.Origin, ".") == 2 {
+		return time.UnixMilli(n)
+	}
+	return time.Time{}
+}
+
+// legacy is what the content of a secure cookie says of the session that it was imported from. There it is the value of a
+// field without a name, which no other field has: "UNTIL AT COOKIE VALUE", of which the last two may be missing.
+//
+// Nothing tells requests that come side by side with the old cookie that one of them has taken the session over. So that stays
+// where it was for EndGrace, and the content says what is to be removed then, or when it ends.
+type legacy struct {
+	until time.Time // when it ends at the latest; zero: as a new one
+	at    time.Time // when it was imported
+	old   stray     // the former cookie, if there is still a session to be removed
+}
+
+// outlive adds to the fields of a secure cookie what is to be kept of its past.
+func (p *part) outlive(fields []RawField, now time.Time) []RawField {
+	l := p.legacyAfter(now)
+	if l == nil {
+		return fields
+	}
+	text := strconv.FormatInt(max(l.until.UnixMilli(), 0), 10) + " " + strconv.FormatInt(l.at.UnixMilli(), 10)
+	if l.old.value != "" {
+		text += " " + l.old.cookie + " " + l.old.value
+	}
+	return append(fields, RawField{"", []byte(text)})
+}
+
+// legacyAfter is what a save at that time leaves of the past of a secure cookie: nothing if the session is renewed.
+func (p *part) legacyAfter(now time.Time) *legacy {
+	if p.rec == nil || p.rec.legacy == nil || p.renew {
+		return nil
+	}
+	l := *p.rec.legacy
+	if p.imports == nil || l.overdue(now) {
+		l.old = stray{}
+	}
+	return &l
+}
+
+// overdue reports whether it is time to remove the session from before where it was.
+func (l *legacy) overdue(now time.Time) bool { return l.old.value != "" && now.Sub(l.at) >= EndGrace }
+
+// inherit undoes outlive.
+func (r *Record) inherit() {
+	last := len(r.Fields) - 1
+	if last < 0 || r.Fields[last].Name != "" {
+		return
+	}
+	words := strings.SplitN(string(r.Fields[last].Value), " ", 4)
+	r.Fields = r.Fields[:last]
+	l := &legacy{}
+	if until, err := strconv.ParseInt(words[0], 10, 64); err == nil && until > 0 {
+		l.until = time.UnixMilli(until)
+	}
+	if len(words) > 1 {
+		at, _ := strconv.ParseInt(words[1], 10, 64)
+		l.at = time.UnixMilli(at)
+	}
+	if len(words) == 4 {
+		l.old = stray{words[2], words[3], errMalformed}
+	}
+	r.end(l)
+}
+
+// end lets the record of a secure cookie end as that of the session from before.
+func (r *Record) end(l *legacy) {
+	if r.legacy = l; l != nil && !l.until.IsZero() && l.until.Before(r.Expires) {
+		r.Expires = l.until
+	}
+}
+
+// settle lets the commit remove the session from before that a secure cookie still names, if it is time, or the session is
+// renewed.
+func (p *part) settle(now time.Time) {
+	if p.imports != nil && p.rec != nil && p.rec.legacy != nil && (p.renew || p.rec.legacy.overdue(now)) && p.rec.legacy.old.value != "" {
+		p.meet().forsaken = append(p.forsaken, p.rec.legacy.old)
+	}
+}
+
+// imported reports whether the record was made of a session from before.
+func (r *Record) imported() bool { return strings.Count(r.Origin, ".") == 2 }

@@ -1,0 +1,130 @@
+package sessplus
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/sessplus/sessplus/internal/inspection"
+)
+
+// An inspector is what package inspect sees of a session and does to it. It is no part of the API: a program has no business
+// with it. The package asks the context of a request for it, so that the linker leaves its methods out of other programs.
+type inspector struct{ s *Session }
+
+func (i inspector) Expire(cookie string) { i.s.try(cookie, tryExpiry) }
+func (i inspector) Rotate(cookie string) { i.s.try(cookie, tryRotation) }
+
+// A trial is what a developer makes happen to a session before its time.
+type trial uint8
+
+const (
+	noTrial trial = iota
+	tryExpiry
+	tryRotation
+)
+
+// try makes the next commit do it to a session that the server has. It is no use of it.
+func (s *Session) try(cookie string, t trial) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.uses++
+	if p := s.part(cookie); p != nil && p.sealer == nil && s.use(p.index).rec != nil {
+		p.tried, p.trial = false, t
+	}
+}
+
+func (i inspector) Setup() inspection.Setup {
+	m := i.s.m
+	var all inspection.Setup
+	if m.single != nil {
+		all.Single = m.single.CookieName
+	}
+	for _, c := range m.cookies {
+		flags := c.flags
+		if c.Secure == SecureAlways {
+			flags = c.secureFlags
+		}
+		all.Configs = append(all.Configs, inspection.Config{
+			Cookie: c.CookieName, ServerSide: c.sealer == nil, Attributes: strings.TrimPrefix(c.scope+flags, "; "),
+			MaxAge: c.MaxAge, Chunks: c.MaxChunks, IdleTimeout: c.IdleTimeout, RotateEvery: c.RotateEvery,
+		})
+	}
+	return all
+}
+
+func (i inspector) Look(values func(cookie string) bool) []inspection.Session {
+	s := i.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.uses++
+	s.useAll(s.m.every)
+	list := make([]inspection.Session, len(s.parts))
+	for i := range s.parts {
+		list[i] = s.parts[i].looks(values(s.parts[i].CookieName))
+	}
+	return list
+}
+
+func (p *part) looks(values bool) inspection.Session {
+	v := inspection.Session{Cookie: p.CookieName, Exists: p.rec != nil, Ended: p.gone, Foreign: slices.Clone(p.foreign)}
+	if p.err != nil {
+		v.Err = p.err
+	}
+	if p.rec == nil {
+		return v
+	}
+	v.Permanent, v.Expires, v.Saved = p.rec.Permanent, p.expires(wallNow()), p.rec.Saved
+	if p.sealer == nil {
+		v.Handle, v.Created, v.Rotated = p.rec.handle(p.name.key), p.rec.Created, p.rec.Rotated
+	}
+	for _, f := range p.appendFields(nil) {
+		field := inspection.Field{Name: f.Name, Bytes: len(f.Name) + len(f.Value)}
+		if values {
+			field.Value = p.readable(f.Value)
+		}
+		v.Fields = append(v.Fields, field)
+	}
+	slices.SortFunc(v.Fields, func(a, b inspection.Field) int { return strings.Compare(a.Name, b.Name) })
+	return v
+}
+
+// readable is an encoded value for a person to read.
+func (c *cookie) readable(data []byte) string {
+	if _, json := c.codec.(jsonCodec); json && utf8.Valid(data) {
+		return string(data)
+	}
+	v, err := decodeAny(c.codec, data)
+	if err != nil {
+		return "(cannot be decoded)"
+	}
+	return fmt.Sprintf("%#v", v)
+}
+
+// An eventContext is the context of a request, without its end: what happened is told whether or not the client has hung up.
+type eventContext struct{ *session }
+
+func (eventContext) Deadline() (end time.Time, ok bool) { return time.Time{}, false }
+func (eventContext) Done() <-chan struct{}              { return nil }
+func (eventContext) Err() error                         { return nil }
+func (eventContext) String() string                     { return "sessplus.Context" }
+
+func (c eventContext) Value(key any) any {
+	if key == (inspection.RequestKey{}) {
+		return c.request
+	}
+	return c.ctx.Value(key)
+}
+
+// uri is what the browser asked for, "" outside of a request.
+func (s *Session) uri() string {
+	switch {
+	case s.request == nil:
+		return ""
+	case s.request.RequestURI == "": // not from a server
+		return s.request.URL.Path
+	}
+	return s.request.RequestURI
+}
