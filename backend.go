@@ -65,8 +65,8 @@ type Backend interface {
 	Create(ctx context.Context, key string, r *Record) error
 
 	// Update applies c to the record, and changes nothing else in it. The errors are those of Load, [ErrTaken] if
-	// somebody else is about to end the record, and [ErrConflict] if it does not meet c.Match or c.DeviceKey; the
-	// record is then unchanged. [Change.Apply] defines the rule in Go.
+	// somebody else is about to end the record, and [ErrConflict] if it does not meet c.Match or c.DeviceKey; the record
+	// is then unchanged. [Change.Apply] defines the rule in Go.
 	Update(ctx context.Context, key string, c *Change) (Result, error)
 
 	// End makes the step e. After StepTake it returns the record; after the other steps the result is ignored. The
@@ -136,11 +136,11 @@ type Record struct {
 	// [Config.IndexBy].
 	Owner, Device string
 
-	legacy *legacy // of the content of a secure cookie, if it was imported
-
-	// DeviceKey is the key that the session is bound to, with what belongs to it: printable ASCII without spaces, at most
-	// 1,024 bytes. It is "" if there is none, and without [Config.DeviceBound]. Only a [DeviceKeeper] must store it.
+	// DeviceKey is the key the session is bound to: printable ASCII without spaces, at most 1,024 bytes, or "". It is ""
+	// without [Config.DeviceBound]. Only a [DeviceKeeper] must store it.
 	DeviceKey string
+
+	legacy *legacy // of the content of a secure cookie, if it was imported
 
 	owned time.Time // since when Redis has it under its Owner
 
@@ -174,7 +174,7 @@ type Change struct {
 	Permanent *bool   // if not nil, replaces the record's flag
 	Owner     *string // if not nil, replaces the record's Owner
 
-	// DeviceKey, unless it is "", becomes the record's. If the record already has another one, the change is an
+	// DeviceKey, if it is not "", becomes the record's. If the record has another one already, the change is an
 	// [ErrConflict].
 	DeviceKey string
 
@@ -334,7 +334,7 @@ type Result struct {
 	Version string    // the new Record.Version, if the backend uses it and the record was as in Seen; otherwise ""
 }
 
-// replace sets the flag, the owner and the key of r, if the change does.
+// replace sets the flag, the owner and the device's key of r, if the change does.
 func (c *Change) replace(r *Record) {
 	if c.Permanent != nil {
 		r.Permanent = *c.Permanent

@@ -112,10 +112,10 @@ func (s *Session) writeHeader(h http.Header) {
 			}
 		}
 	}
+	s.offerRegistrations(h)
 	if sets {
 		s.noteUse(h)
 	}
-	s.offerRegistrations(h)
 	s.open = s.open && s.uses == 0 && !personal(h)
 	public := sets && s.noteSetCookie(h)
 	if sets {

@@ -55,16 +55,16 @@ type Config struct {
 	// backends only.
 	RotateEvery time.Duration
 
+	// DeviceBound binds sessions to a key that cannot leave the visitor's device, in browsers that support it (Device
+	// Bound Session Credentials). It is how long a proof of that key is valid: at least 4 minutes, usually 10; 0 means
+	// off. It requires a server-side backend that is a [DeviceKeeper], Keys, and a Secure cookie without a Domain and
+	// with the Path "/". EXPERIMENTAL: see the repository's docs/device.md.
+	DeviceBound time.Duration
+
 	KeyPrefix string    // of the records' keys: printable ASCII without spaces, at most 512 bytes; "": "session:"
 	SignID    bool      // sign the id in the cookie, so that an invented one is rejected without a backend call
 	Keys      []KeyPair // newest first; nil: Options.Keys
 	BoundTo   string    // the server-side cookie without whose session the content of this secure cookie is void
-
-	// DeviceBound binds sessions to a key that cannot leave the visitor's device, in browsers that support Device Bound
-	// Session Credentials, and is how long a proof of that key is good for: at least 4 minutes, usually 10. 0 means off.
-	// It requires a server-side backend that is a [DeviceKeeper], Keys, and a Secure cookie without Domain and with the
-	// Path "/". EXPERIMENTAL: see docs/device.md.
-	DeviceBound time.Duration
 
 	// IndexBy is a field of this session that identifies its user by a string, number or bool, for [Manager.Sessions],
 	// Revoke, RevokeAll and Edit. It requires a server-side backend that is an [Indexer]. "": none.
@@ -142,9 +142,9 @@ type Options struct {
 	// login.
 	SingleCookie string
 
-	// DevicePath is where [Manager.Handler] answers browsers that register a device's key, or prove that they have it, for
-	// configs with DeviceBound. "" means "/.sessplus/device". Nothing in front of the Handler may limit, redirect or
-	// refuse requests below it: see docs/device.md.
+	// DevicePath is the path below which [Manager.Handler] serves browsers that register or prove a device's key, for
+	// configs with DeviceBound; "" means "/.sessplus/device". Nothing in front of the Handler may limit, redirect or
+	// reject requests below it: see the repository's docs/device.md.
 	DevicePath string
 
 	// SecureRequest reports whether a request came over TLS, for [SecureAuto] behind a trusted proxy that says so in a
@@ -245,7 +245,7 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 		m.timeout = defaultTimeout
 	}
 	for i, c := range configs {
-		m.cookies = append(m.cookies, newCookie(i, c, opts))
+		m.cookies = append(m.cookies, newCookie(i, c, opts.Keys))
 	}
 	for i, c := range m.cookies {
 		m.every = append(m.every, i)
@@ -259,7 +259,7 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 			c.boundTo = m.cookies[j]
 		}
 	}
-	m.routes, m.endpoints = newRoutes(m.cookies), deviceEndpoints(m.cookies)
+	m.routes, m.endpoints = newRoutes(m.cookies), deviceEndpoints(m.cookies, opts.DevicePath)
 	m.warnOfEveryField()
 	if opts.SingleCookie != "" {
 		m.single = newSingleCookie(opts.SingleCookie, m.cookies) // and packs them into it

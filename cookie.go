@@ -93,11 +93,10 @@ func (c *cookie) contentAge(permanent bool) time.Duration {
 }
 
 // newCookie completes a config that is valid.
-func newCookie(index int, c Config, opts *Options) *cookie {
+func newCookie(index int, c Config, keys []KeyPair) *cookie {
 	if c.Backend == nil {
 		c.Backend = SecureCookie()
 	}
-	keys := opts.Keys
 	if c.Keys != nil {
 		keys = c.Keys
 	}
@@ -121,7 +120,7 @@ func newCookie(index int, c Config, opts *Options) *cookie {
 			k.signer = newSigner(keys)
 		}
 		if c.DeviceBound > 0 {
-			k.prepareDevice(keys, opts.DevicePath)
+			k.prepareDevice(keys)
 		}
 	}
 	return k

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,10 +51,8 @@ type dbsc struct {
 }
 
 // prepareDevice completes a cookie with DeviceBound.
-func (c *cookie) prepareDevice(keys []KeyPair, path string) {
-	setDefault(&path, defaultDevicePath)
-	at := path + "/" + url.PathEscape(c.CookieName) + "/"
-	d := &dbsc{scope: path, registration: at + forRegistration, refresh: at + forRefresh}
+func (c *cookie) prepareDevice(keys []KeyPair) {
+	d := new(dbsc)
 	for _, k := range keys {
 		key, err := hkdf.Key(sha256.New, k.Hash, nil, "sessplus device "+c.CookieName, sha256.Size)
 		if err != nil { // only for a length that SHA-256 cannot give
@@ -194,18 +191,18 @@ func (s *Session) admits(c *call, now time.Time) bool {
 	}
 	admitted := now.Before(key.since.Add(bindGrace))
 	if skipped := p.proof.skippedFor(key.thumbprint); skipped != "" {
-		s.unproven(c, skipped)
+		s.unproven(c, EventLoad, skipped)
 	} else if !admitted {
-		s.unproven(c, reason)
+		s.unproven(c, EventLoad, reason)
 	}
 	p.proof.unproven = !admitted
 	return admitted
 }
 
 // unproven tells the events of a request, or of a proof, that is not by the session's key.
-func (s *Session) unproven(made *call, reason string) {
+func (s *Session) unproven(made *call, op EventKind, reason string) {
 	if s.m.onEvent != nil {
-		s.tell(made.part.cookie, Event{Kind: EventUnproven, Op: EventLoad, Reason: reason}, made)
+		s.tell(made.part.cookie, Event{Kind: EventUnproven, Op: op, Reason: reason}, made)
 	}
 }
 

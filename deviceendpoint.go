@@ -6,6 +6,7 @@ import (
 	"html"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -20,8 +21,10 @@ type deviceEndpoint struct {
 	registers bool
 }
 
-// deviceEndpoints finds the endpoints by their paths, nil if there are none.
-func deviceEndpoints(cookies []*cookie) map[string]deviceEndpoint {
+// deviceEndpoints gives cookies their endpoints, which are below scope, and finds those by their paths. It returns nil if
+// there are none.
+func deviceEndpoints(cookies []*cookie, scope string) map[string]deviceEndpoint {
+	setDefault(&scope, defaultDevicePath)
 	var m map[string]deviceEndpoint
 	for _, c := range cookies {
 		if c.device == nil {
@@ -30,8 +33,10 @@ func deviceEndpoints(cookies []*cookie) map[string]deviceEndpoint {
 		if m == nil {
 			m = make(map[string]deviceEndpoint)
 		}
-		at := c.device.scope + "/" + c.CookieName + "/"
+		at := scope + "/" + c.CookieName + "/"
 		m[at+forRegistration], m[at+forRefresh] = deviceEndpoint{c, true}, deviceEndpoint{c, false}
+		at = scope + "/" + url.PathEscape(c.CookieName) + "/"
+		c.device.scope, c.device.registration, c.device.refresh = scope, at+forRegistration, at+forRefresh
 	}
 	return m
 }
@@ -111,7 +116,7 @@ func (a *deviceAnswer) register() {
 	}
 	public, thumbprint, err := proof.public()
 	if err != nil || !proof.verify(public) || !p.device.answers(forRegistration, p.rec.subject(p.name.id, ""), proof.challenge, a.now) {
-		a.s.unproven(a.seen(), "proof")
+		a.s.unproven(a.seen(), EventBind, "proof")
 		a.refuse()
 		return
 	}
@@ -130,7 +135,7 @@ func (a *deviceAnswer) register() {
 	case p.rec == nil: // it has ended meanwhile
 		a.refuse()
 	case parseDeviceKey(p.rec.DeviceKey).thumbprint != thumbprint:
-		a.s.unproven(made, "key")
+		a.s.unproven(made, EventBind, "key")
 		a.refuse()
 	default:
 		kind := EventProve
@@ -197,7 +202,7 @@ func (a *deviceAnswer) refresh() {
 	}
 	public, err := decodePublic(key.public)
 	if err != nil || !proof.verify(public) || !p.device.answers(forRefresh, subject, proof.challenge, a.now) {
-		a.s.unproven(a.seen(), "proof")
+		a.s.unproven(a.seen(), EventProve, "proof")
 		a.challenge(key.thumbprint, subject)
 		return
 	}

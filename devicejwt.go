@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/big"
 	"strings"
@@ -25,9 +24,6 @@ const (
 	minRSA = 2048
 	maxRSA = 4096
 )
-
-// errProof is all that is said of a proof that is none.
-var errProof = errors.New("sessplus: no proof of a device's key")
 
 // A jwk is the public key in the header of a registration's proof (RFC 7517), as far as thumbprints are made of it.
 type jwk struct {
@@ -51,13 +47,13 @@ type deviceProof struct {
 // parseProof takes apart what a header says: the JWT, or a string of a structured field with it (RFC 9651).
 func parseProof(header string) (*deviceProof, error) {
 	if len(header) > maxProof {
-		return nil, errProof
+		return nil, errMalformed
 	}
 	text := bareItem(header)
 	head, rest, ok1 := strings.Cut(text, ".")
 	claims, signature, ok2 := strings.Cut(rest, ".")
 	if !ok1 || !ok2 {
-		return nil, errProof
+		return nil, errMalformed
 	}
 	var h struct {
 		Typ  string   `json:"typ"`
@@ -70,7 +66,7 @@ func parseProof(header string) (*deviceProof, error) {
 	}
 	raw, err := strictRaw.DecodeString(signature)
 	if err != nil || decodeSegment(head, &h) != nil || decodeSegment(claims, &c) != nil || h.Typ != "dbsc+jwt" || h.Crit != nil {
-		return nil, errProof
+		return nil, errMalformed
 	}
 	return &deviceProof{h.Alg, h.Jwk, c.Jti, text[:len(head)+1+len(claims)], raw}, nil
 }
@@ -96,7 +92,7 @@ func bareItem(header string) string {
 // public returns the key that the proof names, and its thumbprint (RFC 7638).
 func (p *deviceProof) public() (key crypto.PublicKey, thumbprint string, err error) {
 	if p.key == nil {
-		return nil, "", errProof
+		return nil, "", errMalformed
 	}
 	var canonical string
 	switch k := p.key; {
@@ -104,22 +100,22 @@ func (p *deviceProof) public() (key crypto.PublicKey, thumbprint string, err err
 		x, err1 := strictRaw.DecodeString(k.X)
 		y, err2 := strictRaw.DecodeString(k.Y)
 		if err1 != nil || err2 != nil || len(x) != 32 || len(y) != 32 {
-			return nil, "", errProof
+			return nil, "", errMalformed
 		}
 		key, err = ecdsa.ParseUncompressedPublicKey(elliptic.P256(), append(append([]byte{4}, x...), y...)) // on the curve
 		canonical = fmt.Sprintf(`{"crv":"P-256","kty":"EC","x":"%s","y":"%s"}`, k.X, k.Y)
 	case p.alg == "RS256" && k.Kty == "RSA" && k.E == "AQAB": // 65537, as all TPMs have it
 		n, err := strictRaw.DecodeString(k.N)
 		if err != nil || len(n) < minRSA/8 || len(n) > maxRSA/8 || n[0] == 0 {
-			return nil, "", errProof
+			return nil, "", errMalformed
 		}
 		key = &rsa.PublicKey{N: new(big.Int).SetBytes(n), E: 65537}
 		canonical = fmt.Sprintf(`{"e":"AQAB","kty":"RSA","n":"%s"}`, k.N)
 	default:
-		return nil, "", errProof
+		return nil, "", errMalformed
 	}
 	if err != nil {
-		return nil, "", errProof
+		return nil, "", errMalformed
 	}
 	return key, encodeID(sha256.Sum256([]byte(canonical))), nil
 }

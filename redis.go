@@ -94,7 +94,7 @@ func (b *redisBackend) client() any {
 //
 //	:record   "1 CREATED p" or "1 CREATED -": the format's version, the time of creation, and whether it is permanent;
 //	          once rotated, the time of that and the origin; with IndexBy "@SINCE:OWNER" and "#DEVICE", escaped as in
-//	          a URL; with DeviceBound "!KEY" if it is bound
+//	          a URL; if it is bound to a device "!KEY"
 //	:expires  the time of expiry, which the key's PEXPIREAT repeats
 //	:saved    the time of the last save
 //	:mark     that it is taken or has ended, see Mark; of what was ended by nobody in particular all else is gone

@@ -27,7 +27,7 @@ type view struct {
 // A device is a session of the user.
 type device struct {
 	ID, Name        string
-	This            bool
+	This, Bound     bool // Bound: to a key of the device, so that a copy of its cookies is soon worth nothing
 	Created         time.Time
 	LastSeen, Until time.Time
 }
@@ -55,7 +55,7 @@ func (a *site) page(w http.ResponseWriter, r *http.Request) {
 	for _, i := range infos {
 		seen, _ := i.Fields["seen"].(int64)
 		v.Devices = append(v.Devices, device{
-			i.Handle, deviceName(i.Device), i.Handle == s.Handle("session"), i.Created, time.Unix(seen, 0), i.Expires,
+			i.Handle, deviceName(i.Device), i.Handle == s.Handle("session"), i.Bound, i.Created, time.Unix(seen, 0), i.Expires,
 		})
 	}
 	slices.SortStableFunc(v.Devices, func(a, b device) int {

@@ -41,6 +41,7 @@ func configs(b sessplus.Backend) []sessplus.Config {
 		Lifetime:    90 * day,
 		IdleTimeout: 30 * day, // so that a forgotten device logs out by itself
 		RotateEvery: day,
+		DeviceBound: 10 * time.Minute, // over TLS, and in browsers that can do it
 	}, {
 		CookieName: "notice",
 		Fields:     sessplus.Include("notice"),

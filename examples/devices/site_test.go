@@ -205,8 +205,8 @@ type outage struct {
 }
 
 type indexer interface {
-	sessplus.Backend
 	sessplus.Indexer
+	sessplus.DeviceKeeper
 }
 
 var errRefused = errors.New("connection refused")
