@@ -72,21 +72,21 @@ func (s *Session) adoptFields() {
 	}
 }
 
-// yields reports whether the value that the former owner of a field has takes the place of that of t. An old copy of a secure
+// yields reports whether the value that the former owner of a field has takes the place of that of p. An old copy of a secure
 // cookie can be brought back, and one that was just set may not arrive: then the time decides.
-func (t *part) yields(from *part, f RawField) bool {
-	e, _ := t.entries.find(f.Name)
+func (p *part) yields(from *part, f RawField) bool {
+	e, _ := p.entries.find(f.Name)
 	switch {
 	case e.moved:
 		return true
 	case e.dirty():
 		return false
 	case e.value == nil:
-		return t.entries.findTouched(f.Name) < 0
-	case from.sealer != nil: // which has lost the field whenever t was saved by a process of now
-		return t.rec == nil || !t.rec.Saved.After(from.rec.Saved)
-	case t.sealer != nil:
-		return t.rec == nil || from.rec.Saved.After(t.rec.Saved)
+		return p.entries.findTouched(f.Name) < 0
+	case from.sealer != nil: // which has lost the field whenever p was saved by a process of now
+		return p.rec == nil || !p.rec.Saved.After(from.rec.Saved)
+	case p.sealer != nil:
+		return p.rec == nil || from.rec.Saved.After(p.rec.Saved)
 	}
 	return true
 }
