@@ -72,7 +72,7 @@ func (s *Session) adoptFields() {
 	}
 }
 
-// yields reports whether the value that the former owner of a field has takes the place of that of t. An old copy of a secure
+// yields reports whether the value that the former owner of a field has takes the place of that of p. An old copy of a secure
 // cookie can be brought back, and one that was just set may not arrive: then the time decides.
 func (p *part) yields(from *part, f RawField) bool {
 	e, _ := p.entries.find(f.Name)
