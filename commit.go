@@ -426,7 +426,11 @@ func (v *save) takeOver(now time.Time, failed, late bool) {
 		p.emptied = late && v.main != nil && v.main.result.Empty
 	}
 	if v.rotated != nil && p.epoch == v.epoch {
-		p.name, p.rec = v.rotated.sessionName, v.rotated.record
+		if v.joined {
+			p.rename(v.rotated.sessionName, now)
+		} else {
+			p.name, p.rec = v.rotated.sessionName, v.rotated.record
+		}
 		v.send, v.written = true, true
 	}
 }
@@ -539,7 +543,7 @@ func (s *Session) report(v *save) {
 	if v.late != nil {
 		s.failed(c, v.does.kind(), nil, v.late)
 	}
-	if v.rotated != nil {
+	if v.rotated != nil && !v.joined {
 		s.event(c, EventRotate, v.rotated, v.rotated.record.Fields)
 	}
 }

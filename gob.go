@@ -7,6 +7,7 @@ import (
 	"errors"
 	"reflect"
 	"strings"
+	"time"
 )
 
 // Gob returns a codec for programs that come from a library that stores sessions as gobs, and that assert Go types:
@@ -14,16 +15,27 @@ import (
 // [Session.Decode] and [Field] work, too. They also read a value of another type if encoding/gob can decode it (an int
 // as an int64, a struct as one with some of its fields), but not an int as a uint or float64.
 //
-// Types that are not built in must be registered with [gob.Register], as for those libraries. That includes time.Time,
-// []any and map[string]any. Setting a value of an unregistered type makes the commit fail. A value that was set as a
-// pointer comes back as the type that was registered.
+// Types of the program must be registered with [gob.Register], as for those libraries. Gob registers time.Time,
+// time.Duration, []any, map[string]any and map[any]any. Setting a value of an unregistered type makes the commit fail.
+// A value that was set as a pointer comes back as the type that was registered.
 //
 // Use JSON if you can. A gob contains the names of Go types, so a field becomes absent, and is logged, when its type is
 // renamed, moved or no longer registered. Only Go programs can read it. Unexported struct fields, functions and
 // channels are dropped silently. A map, or a struct that another process has encoded, rarely has the same bytes twice,
 // so setting it to an equal value is saved again. And decoding calls the GobDecode and UnmarshalBinary methods of
 // registered types with what the store returns: whoever can write to the store chooses among them.
-func Gob() Codec { return gobCodec{} }
+func Gob() Codec {
+	for _, v := range []any{time.Time{}, time.Duration(0), []any(nil), map[string]any(nil), map[any]any(nil)} {
+		registerGob(v)
+	}
+	return gobCodec{}
+}
+
+// registerGob registers the type of v, unless the program has given it another name: for that gob panics.
+func registerGob(v any) {
+	defer func() { recover() }()
+	gob.Register(v)
+}
 
 // gobCodec encodes each value as an interface, and so with the name of its type. An empty slice stands for nil, which
 // gob cannot encode.

@@ -29,7 +29,7 @@ type (
 )
 
 func init() {
-	for _, v := range []any{gobUser{}, gobRole(""), gobLevel(0), gobHidden{}, time.Time{}, []any{}, map[string]any{}} {
+	for _, v := range []any{gobUser{}, gobRole(""), gobLevel(0), gobHidden{}} {
 		gob.Register(v)
 	}
 }

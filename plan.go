@@ -32,6 +32,7 @@ type save struct {
 	lost      bool // it has ended meanwhile: the new one begins afresh with what this request has set
 	void      bool // and that is nothing
 
+	joined  bool        // another request has made rotated
 	rotates bool        // the session, in the end
 	name    sessionName // which has this name
 	origin  string

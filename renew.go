@@ -203,7 +203,7 @@ func (s *Session) missed(v *save) *Change {
 
 // rotate gives a new id to the sessions that are old enough. It takes the record, creates it again under the new id,
 // and ends the old one, which for EndGrace says what it has become. Of several concurrent requests, the one that takes
-// the record rotates it. A failure is not an error of the request: a later one will rotate the session.
+// the record rotates it, and the others join it. A failure is not an error of the request: a later one will rotate the session.
 func (s *Session) rotate(saves []*save) {
 	var due []*save
 	for _, v := range saves {
@@ -222,11 +222,13 @@ func (s *Session) rotate(saves []*save) {
 	}
 	s.run(takes)
 	var creates, ends []*call
+	var others []*save // which another request rotates
 	for i, v := range due {
 		switch err := takes[i].err; {
 		case err == nil:
 		case errors.Is(err, ErrNoRecord), errors.Is(err, ErrTaken):
-			continue // another request was faster, and this one's cookie is good for a while
+			others = append(others, v)
+			continue
 		default:
 			s.notRotated(v, takes[i], err)
 			ends = append(ends, step(v, Ending{Step: StepRelease, Token: takes[i].ending.Token}))
@@ -278,7 +280,37 @@ func (s *Session) rotate(saves []*save) {
 		v.rotated = nil
 	}
 	s.run(undone)
+	s.join(others)
 }
+
+// join gives the sessions that another request has rotated, or is about to, the id that they have got from it: its answer
+// may never arrive. It is asked for with the old id, and so found only if the session lives.
+func (s *Session) join(others []*save) {
+	for until := time.Now().Add(joinWait); len(others) > 0; {
+		loads := make([]*call, len(others))
+		for i, v := range others {
+			loads[i] = &call{part: v.part, op: opLoad, sessionName: v.name}
+		}
+		s.run(loads)
+		var waiting []*save
+		for i, v := range others {
+			switch c := loads[i]; {
+			case c.err != nil || !v.part.alive(c.record, wallNow()):
+			case c.moved:
+				s.loaded(c, wallNow())
+				v.rotated, v.joined = c, true
+			case time.Now().Before(until):
+				waiting = append(waiting, v)
+			}
+		}
+		if others = waiting; len(others) > 0 {
+			time.Sleep(mathrand.N(takenPause))
+		}
+	}
+}
+
+// joinWait is how long a request waits at most for another one that rotates the session. Its own id remains good.
+const joinWait = time.Second
 
 func (s *Session) notRotated(v *save, made *call, err error) {
 	s.warn("sessplus: the id of a session could not be rotated", "cookie", v.part.CookieName, "error", err)

@@ -193,6 +193,57 @@ func TestBurstRotatesOnce(t *testing.T) {
 	})
 }
 
+// SPEC 3.12: requests in flight while another one rotates their session are answered with the new id, too: of them all,
+// one answer may be the only one that arrives. None of them brings back a session that has ended.
+func TestRequestsInFlightJoinARotation(t *testing.T) {
+	t.Parallel()
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		var j journal
+		c := newCrowd(t, newManager(t, j.options(0),
+			sessplus.Config{CookieName: "s", Backend: b, Fields: sessplus.Exclude("color"), RotateEvery: 50 * time.Millisecond},
+			sessplus.Config{CookieName: "bound", BoundTo: "s", Fields: sessplus.Include("color")}))
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("color", "red") })
+		time.Sleep(60 * time.Millisecond)
+		inFlight := func(later func(*sessplus.Session)) *slowRequest {
+			return c.begin(c.withCookies(c.jar(c.client)), later)
+		}
+		reads := func(s *sessplus.Session) { s.Get("user") }
+		var slow []*slowRequest
+		for _, later := range []func(*sessplus.Session){reads, reads, func(s *sessplus.Session) { s.Set("n", 1) }, reads} {
+			slow = append(slow, inFlight(later))
+		}
+		late := inFlight(reads)
+		var next string
+		for i, r := range slow {
+			got := r.finish().setCookies("s")
+			if len(got) != 1 {
+				t.Errorf("request %d is answered %q, want one Set-Cookie", i, got)
+				continue
+			}
+			id, _, _ := strings.Cut(strings.TrimPrefix(got[0], "s="), ";")
+			if next == "" {
+				next = id
+			}
+			if id != next {
+				t.Errorf("request %d got another id than the first", i)
+			}
+		}
+		if n := count(j.kinds("s"), sessplus.EventRotate); n != 1 {
+			t.Errorf("%d rotations", n)
+		}
+		moved := c.withCookies(map[string]string{"s": next, "bound": c.jar(c.client)["bound"]})
+		c.mustAsk(moved, func(s *sessplus.Session) {
+			if s.GetString("user") != "ann" || s.GetString("color") != "red" || s.GetInt("n") != 1 {
+				t.Errorf("the session holds %v", s.Values())
+			}
+			s.Destroy()
+		})
+		if got := late.finish().setCookies("s"); len(got) > 0 {
+			t.Errorf("after the logout a request in flight is answered %v", got)
+		}
+	})
+}
+
 // SPEC 3.5, 5.8: a request that did not use the session moves no idle timeout and gets no cookie, and SkipTouch takes back
 // that a use counts.
 func TestWhatIsNoUseMovesNothing(t *testing.T) {
