@@ -135,7 +135,8 @@ func TestDeviceBoundStatus(t *testing.T) {
 			}
 		}
 
-		// Down at each step: the load of the refresh, and of the registration, and its write. The browser keeps what it has.
+		// Down at each step: the load of the refresh, and of the registration, and its write. The browser keeps what it
+		// has.
 		k.setHook(downBut())
 		s.Forget("s-bound")
 		r := s.get("/")
@@ -195,7 +196,8 @@ func TestDeviceBoundRegistrationInAnOutage(t *testing.T) {
 	})
 }
 
-// SPEC 14.5: older keys read challenges and bound cookies, and what they wrote is written by the newest with the next proof.
+// SPEC 14.5: older keys read challenges and bound cookies, and what they wrote is written by the newest with the next
+// proof.
 func TestDeviceBoundOldKeys(t *testing.T) {
 	b := sessplus.Memory()
 	older, newer := sessplus.GenerateKeyPair(), sessplus.GenerateKeyPair()

@@ -144,7 +144,8 @@ func deviceCookie(t testing.TB, name string, keys ...KeyPair) *cookie {
 	return m.cookies[0]
 }
 
-// SPEC 14.4, 14.5: what is signed holds for one purpose, one session, one cookie and its time, with every key pair that is left.
+// SPEC 14.4, 14.5: what is signed holds for one purpose, one session, one cookie and its time, with every key pair that
+// is left.
 func TestPledges(t *testing.T) {
 	older, newer := GenerateKeyPair(), GenerateKeyPair()
 	d := deviceCookie(t, "s", older).device
@@ -219,7 +220,8 @@ func FuzzDeviceProof(f *testing.F) {
 	})
 }
 
-// SPEC 14.5: whatever the headers and cookies of a request say, an endpoint answers 200, 403 or 503, and a page is answered.
+// SPEC 14.5: whatever the headers and cookies of a request say, an endpoint answers 200, 403 or 503, and a page is
+// answered.
 func FuzzDeviceHeaders(f *testing.F) {
 	backend := Memory()
 	m, err := New([]Config{{CookieName: "s", Backend: backend, DeviceBound: 10 * time.Minute, Secure: SecureAlways}},
