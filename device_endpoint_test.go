@@ -69,6 +69,16 @@ func TestDeviceBoundAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, others, _ := strings.Cut(s.request(s.Client().Transport, "GET", "/login?user=eve").Header.Get("Secure-Session-Registration"), `challenge="`)
+	for _, wrong := range []string{"", "made-up", strings.TrimSuffix(others, `"`)} { // another session's
+		forged, err := sessplustest.Proof(newECKey(t), wrong, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := s.request(s.Client().Transport, "POST", registrationPath, "Cookie", cookie, "Secure-Session-Response", forged); r.StatusCode != http.StatusForbidden {
+			t.Errorf("a registration with the challenge %.12q is answered %d, want 403", wrong, r.StatusCode)
+		}
+	}
 	for range 2 { // the same key again is fine
 		r = s.request(s.Client().Transport, "POST", registrationPath, "Cookie", cookie, "Secure-Session-Response", `"`+proof+`"`)
 		var got map[string]any
