@@ -9,7 +9,7 @@ import (
 // is read from there. The next commit that saves something of either cookie writes it to the new owner, and then removes it
 // from the former one, if it is still the same there.
 //
-// Processes of before and after the deployment may run side by side, each with the other's cookie in its Adopt. So what the
+// Processes of before and after the deployment may run side by side, each with an Adopt for the other's cookie. So what the
 // former owner has is the newer value: whoever moves a field removes it there, and whoever sets one removes it as well, in
 // case it has just been moved back.
 
@@ -72,19 +72,21 @@ func (s *Session) adoptFields() {
 	}
 }
 
-// yields reports whether the value that the former owner of a field has takes the place of that of t. An old copy of a secure
+// yields reports whether the value that the former owner of a field has takes the place of that of p. An old copy of a secure
 // cookie can be brought back, and one that was just set may not arrive: then the time decides.
-func (t *part) yields(from *part, f RawField) bool {
-	e, _ := t.entries.find(f.Name)
+func (p *part) yields(from *part, f RawField) bool {
+	e, _ := p.entries.find(f.Name)
 	switch {
 	case e.moved:
 		return true
 	case e.dirty():
 		return false
 	case e.value == nil:
-		return t.entries.findTouched(f.Name) < 0
-	case t.sealer != nil || from.sealer != nil:
-		return t.rec == nil || from.rec.Saved.After(t.rec.Saved)
+		return p.entries.findTouched(f.Name) < 0
+	case from.sealer != nil: // which has lost the field whenever p was saved by a process of now
+		return p.rec == nil || !p.rec.Saved.After(from.rec.Saved)
+	case p.sealer != nil:
+		return p.rec == nil || from.rec.Saved.After(p.rec.Saved)
 	}
 	return true
 }
@@ -140,39 +142,53 @@ func (s *Session) joinMoves() {
 	}
 }
 
-// A removal takes fields from their former owner.
+// A removal takes a field from its former owner, as far as that still has what is known of it.
 type removal struct {
-	from *part
-	call *call
-	to   *part // which has the field now; nil: the program has set or deleted it
-	name string
+	from, to *part
+	record   sessionName // of to
+	name     string      // of the field
+	moved    bool        // to has what from had; else the program has set or deleted it
+	value    []byte      // what to has now, nil for none
+	known    []byte      // what from had, or to had before
+	call     *call
+	yields   bool // the call takes back what to has
 }
 
-// removeMoved takes the fields that were moved from their former owners, once they are saved.
+// removeMoved takes the fields that were moved or set from their former owners, once they are saved. It looks first what those
+// have now. What is not known there was set meanwhile by a process from before, or after: then the cookie counts whose name is
+// the greater one, for both.
 func (s *Session) removeMoved(saves []*save) []*save {
 	if !s.m.adopting {
 		return saves
 	}
 	removals := s.removals(saves)
-	if len(removals) == 0 {
-		return saves
-	}
-	calls := make([]*call, len(removals))
-	for i, r := range removals {
-		calls[i] = r.call
+	s.eachRecord(removals, func(r *removal) *part { return r.from }, func(r *removal, now []byte) {
+		switch {
+		case now == nil:
+		case r.value == nil, string(now) == string(r.known), !r.moved && r.to.CookieName > r.from.CookieName:
+			r.call = r.from.removing(r.from.name, RawField{r.name, now})
+		default:
+			r.call, r.yields = r.to.removing(r.record, RawField{r.name, r.value}), true
+		}
+	})
+	var calls []*call
+	for _, r := range removals {
+		if r.call != nil {
+			calls = append(calls, r.call)
+		}
 	}
 	s.run(calls)
-	var undo []*call
 	for _, r := range removals {
+		if r.call == nil || r.yields {
+			continue
+		}
 		switch err := r.call.err; {
 		case err == nil && r.call.result.Empty && !s.sent:
 			var v *save
 			v, saves = saveFor(r.from, saves)
 			v.does, v.send, v.drop, v.written = ends, false, true, true
-		case err == nil, errors.Is(err, ErrNoRecord):
-		case errors.Is(err, ErrConflict) && r.to != nil: // a process from before has set it meanwhile, and that counts
-			undo = append(undo, r.to.removing(saveOf(r.to.cookie, saves).record(), []string{r.name}, r.call.change.Match))
-		case r.to != nil:
+		case err == nil, errors.Is(err, ErrNoRecord), errors.Is(err, ErrConflict):
+		case r.moved:
 			s.warn("sessplus: a field was moved to another cookie, and could not be removed from its former one", "cookie", r.from.CookieName, "field", r.name, "error", err)
 		default:
 			var v *save
@@ -180,11 +196,63 @@ func (s *Session) removeMoved(saves []*save) []*save {
 			v.err = r.from.saveError(err)
 		}
 	}
-	s.run(undo)
+	s.keepMoved(removals)
 	return saves
 }
 
-// removals plans what removeMoved does.
+// keepMoved makes sure that a field which was moved is still where it has been moved to: another process may have moved it back
+// at the same time, and each has removed the other's.
+func (s *Session) keepMoved(removals []removal) {
+	moved := slices.DeleteFunc(slices.Clone(removals), func(r removal) bool { return !r.moved || r.yields || r.call == nil || r.call.err != nil })
+	var lost []removal
+	s.eachRecord(moved, func(r *removal) *part { return r.to }, func(r *removal, now []byte) {
+		if now == nil {
+			lost = append(lost, *r)
+		}
+	})
+	var calls []*call
+	s.eachRecord(lost, func(r *removal) *part { return r.from }, func(r *removal, now []byte) {
+		if now == nil { // nor has it been set there
+			c := r.to.removing(r.record, RawField{r.name, nil})
+			c.change.Delete, c.change.Set = nil, []RawField{{r.name, r.value}}
+			calls = append(calls, c)
+		}
+	})
+	s.run(calls)
+}
+
+// eachRecord loads the records of the parts that the removals are about, and calls f with the value that each field has there,
+// nil for none. What cannot be loaded is left out.
+func (s *Session) eachRecord(removals []removal, of func(r *removal) *part, f func(r *removal, now []byte)) {
+	loads := make(map[*part]*call)
+	var calls []*call
+	for i := range removals {
+		if p := of(&removals[i]); loads[p] == nil {
+			name := p.name
+			if p == removals[i].to && p != removals[i].from {
+				name = removals[i].record
+			}
+			loads[p] = &call{part: p, op: opLoad, sessionName: name}
+			calls = append(calls, loads[p])
+		}
+	}
+	s.run(calls)
+	for i := range removals {
+		c := loads[of(&removals[i])]
+		if c.err != nil {
+			continue
+		}
+		var now []byte
+		for _, field := range c.record.Fields {
+			if field.Name == removals[i].name {
+				now = field.Value
+			}
+		}
+		f(&removals[i], now)
+	}
+}
+
+// removals finds what removeMoved has to do.
 func (s *Session) removals(saves []*save) (list []removal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -196,40 +264,49 @@ func (s *Session) removals(saves []*save) (list []removal) {
 		if v := saveOf(from.cookie, saves); v != nil && (v.err != nil || v.creates() || v.does == ends) {
 			continue
 		}
-		over := s.overridden(from)
+		had := func(name string) []byte {
+			for _, f := range from.leaving {
+				if f.Name == name {
+					return f.Value
+				}
+			}
+			return nil
+		}
 		for _, v := range saves {
 			t := v.part
 			if !v.written || v.err != nil || t.sealer != nil || !slices.Contains(t.adopts, i) {
 				continue
 			}
 			for _, f := range v.changed {
-				j := slices.IndexFunc(from.leaving, func(l RawField) bool { return l.Name == f.Name })
-				switch e, _ := t.entries.find(f.Name); {
-				case !e.moved && !s.m.routes.owns(i, f.Name):
-					over = append(over, f.Name)
-				case e.moved && j >= 0:
-					match := []RawField{from.leaving[j]}
-					list = append(list, removal{from, from.removing(from.name, []string{f.Name}, match), t, f.Name})
+				if s.m.routes.owns(i, f.Name) {
+					continue
 				}
+				e, _ := t.entries.find(f.Name)
+				r := removal{from: from, to: t, record: v.record(), name: f.Name, moved: e.moved, value: f.Value, known: had(f.Name)}
+				if r.known == nil {
+					r.known = e.saved
+				}
+				list = append(list, r)
 			}
 		}
-		slices.Sort(over)
-		if over = slices.Compact(over); len(over) > 0 {
-			list = append(list, removal{from, from.removing(from.name, over, nil), nil, ""})
+		for _, name := range s.overridden(from) {
+			if !slices.ContainsFunc(list, func(r removal) bool { return r.from == from && r.name == name }) {
+				list = append(list, removal{from: from, to: from, name: name})
+			}
 		}
 		gone := func(f RawField) bool {
-			return slices.Contains(over, f.Name) || slices.ContainsFunc(list, func(r removal) bool { return r.from == from && r.name == f.Name })
+			return slices.ContainsFunc(list, func(r removal) bool { return r.from == from && r.name == f.Name })
 		}
 		from.leaving, from.expelled = slices.DeleteFunc(slices.Clone(from.leaving), gone), nil
 	}
 	return list
 }
 
-// removing is a call that removes fields, if they match, and moves no end.
-func (p *part) removing(name sessionName, fields []string, match []RawField) *call {
+// removing is a call that removes a field which has that value, and moves no end.
+func (p *part) removing(name sessionName, field RawField) *call {
 	now := wallNow()
 	return &call{part: p, op: opUpdate, sessionName: name, patient: true,
-		change: &Change{Delete: fields, Match: match, Now: now, Expires: now}}
+		change: &Change{Delete: []string{field.Name}, Match: []RawField{field}, Now: now, Expires: now}}
 }
 
 // record is the name of the record that a save has written.

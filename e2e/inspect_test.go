@@ -23,7 +23,7 @@ func (b *tab) beside() *tab {
 	if err := chromedp.Do(ctx); err != nil {
 		b.Fatalf("another tab: %v", err)
 	}
-	return &tab{b.TB, ctx}
+	return &tab{TB: b.TB, ctx: ctx, close: b.close}
 }
 
 // becomes waits until a script says so of the page.

@@ -13,8 +13,8 @@ import (
 
 const root = "../.."
 
-// pages returns all Markdown pages of the repository, by their path from its root.
-func pages(t *testing.T) (list []string) {
+// allPages returns all Markdown pages of the repository, by their path from its root.
+func allPages(t *testing.T) (list []string) {
 	t.Helper()
 	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
 		switch {
@@ -79,7 +79,7 @@ func anchors(text string) (list []string) {
 
 func TestLinksLeadSomewhere(t *testing.T) {
 	n := 0
-	for _, page := range pages(t) {
+	for _, page := range allPages(t) {
 		for _, to := range links(read(t, page)) {
 			n++
 			file, anchor, _ := strings.Cut(to, "#")

@@ -27,6 +27,7 @@ import (
 	"github.com/sessplus/sessplus"
 	"github.com/sessplus/sessplus/adopt"
 	"github.com/sessplus/sessplus/ginsessplus"
+	"github.com/sessplus/sessplus/inspect"
 	"github.com/sessplus/sessplus/otelsessplus"
 	"github.com/sessplus/sessplus/promsessplus"
 	"github.com/sessplus/sessplus/sessplussql"
@@ -45,6 +46,9 @@ var (
 	s       *sessplus.Session
 	configs []sessplus.Config
 	handle  string
+	pages   http.Handler
+	events  inspect.Events
+	metrics func(context.Context, sessplus.Event)
 	secret  []byte
 
 	hashKey, blockKey []byte

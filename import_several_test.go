@@ -1,0 +1,171 @@
+package sessplus_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sessplus/sessplus"
+)
+
+// SPEC 12.1 and 12.2: into several cookies by the routes, six requests at once.
+func TestImportIntoSeveralCookies(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		for i, other := range []sessplus.Config{
+			{CookieName: "t", Backend: b}, {CookieName: "t", Backend: b, Lazy: true}, {CookieName: "t"}, {CookieName: "t", BoundTo: "s"},
+		} {
+			other.Fields, other.KeyPrefix = sessplus.Include("theme"), fmt.Sprint("u", i, ":")
+			if other.Backend == nil {
+				other.KeyPrefix = ""
+			}
+			old := newOldStore(oldToken, sessplus.Imported{
+				Fields: map[string]any{"user": "ann", "theme": "dark", "nobody": 1, "broken": errors.New("of a type that is gone")},
+			})
+			var j journal
+			configs := []sessplus.Config{
+				importing(sessplus.Config{CookieName: "s", Backend: b, Fields: sessplus.Include("user", "broken"), KeyPrefix: fmt.Sprint("v", i, ":"), Lazy: i == 1,
+					IdleTimeout: time.Hour, RotateEvery: time.Hour, IndexBy: "user"}, old),
+				other,
+			}
+			one, two := newCrowd(t, newManager(t, j.options(0), configs...)), newCrowd(t, newManager(t, j.options(0), configs...))
+			replies := bursts(t, 6, "s="+oldToken, one, two)
+			for _, r := range replies {
+				if !strings.HasPrefix(r.body, "ann dark") || r.body != replies[0].body || len(r.setCookies("t")) != 1 {
+					t.Errorf("%d: %d %q, and the first %q; the cookies are %q", i, r.StatusCode, r.body, replies[0].body, r.Header["Set-Cookie"])
+				}
+			}
+			cookies := cookiesOf(replies[5])
+			if r := two.raw(cookies, who); r.body != replies[0].body {
+				t.Errorf("%d: with the new cookies: %d %q", i, r.StatusCode, r.body)
+			}
+			if log := j.text(); !strings.Contains(log, "nobody") || !strings.Contains(log, "of a type that is gone") {
+				t.Errorf("the log says %s", log)
+			}
+			one.raw(cookies, func(_ http.ResponseWriter, r *http.Request) { sessplus.Get(r).Destroy() })
+			if r := two.raw("s="+oldToken, who); r.StatusCode != 401 {
+				t.Errorf("%d: after the logout: %d %q", i, r.StatusCode, r.body)
+			}
+		}
+	})
+}
+
+// SPEC 12.1: an importer that fails is a backend that is down.
+func TestImporterIsDown(t *testing.T) {
+	for name, c := range map[string]sessplus.Config{
+		"eager": {CookieName: "s", Backend: sessplus.Memory()}, "optional": {CookieName: "s", Backend: sessplus.Memory(), Optional: true},
+		"secure": {CookieName: "s"}, "lazy": {CookieName: "s", Backend: sessplus.Memory(), Lazy: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			old := newOldStore("old", sessplus.Imported{Fields: map[string]any{"user": "ann"}})
+			old.down = errors.New("old: the server does not answer")
+			c := newCrowd(t, newManager(t, nil, importing(c, old)))
+			ran := false
+			r := c.raw("s=old", func(_ http.ResponseWriter, r *http.Request) {
+				ran = true
+				if name != "lazy" && name != "optional" {
+					t.Error("the handler ran")
+				}
+				sessplus.Get(r).Get("user")
+			})
+			want := http.StatusServiceUnavailable
+			if name == "optional" {
+				want = http.StatusOK
+			}
+			if r.StatusCode != want || len(r.Header["Set-Cookie"]) > 0 || ran != (name == "lazy" || name == "optional") {
+				t.Errorf("status %d, cookies %q", r.StatusCode, r.Header["Set-Cookie"])
+			}
+			r = c.raw("s=old", func(_ http.ResponseWriter, r *http.Request) { sessplus.Get(r).Destroy() })
+			if name == "lazy" && (r.StatusCode != 503 || len(r.setCookies("s")) != 1) {
+				t.Errorf("a logout: status %d, cookies %q", r.StatusCode, r.Header["Set-Cookie"])
+			}
+			old.mu.Lock()
+			old.down = nil
+			old.mu.Unlock()
+			if r := c.raw("s=old", who); !strings.HasPrefix(r.body, "ann") {
+				t.Errorf("once it is back: %d %q", r.StatusCode, r.body)
+			}
+		})
+	}
+}
+
+// A hungImporter waits for the end of its context.
+type hungImporter struct{}
+
+func (hungImporter) Import(ctx context.Context, _, _ string) (*sessplus.Imported, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// SPEC 12.1 and 6.3: within the Timeout.
+func TestImporterHangs(t *testing.T) {
+	c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 50 * time.Millisecond},
+		importing(sessplus.Config{CookieName: "s", Backend: sessplus.Memory()}, hungImporter{})))
+	start := time.Now()
+	if r := c.raw("s=a; s=b; s=c", who); r.StatusCode != 503 || time.Since(start) > 2*time.Second {
+		t.Errorf("status %d after %v", r.StatusCode, time.Since(start))
+	}
+}
+
+// SPEC 12.1: what is no importer's is rejected as without them; each of several cookies is tried; keys are rotated meanwhile.
+func TestImportAmongOthers(t *testing.T) {
+	newer := []sessplus.KeyPair{sessplus.DeriveKeyPair([]byte("a newer secret of thirty-two bytes or more")), testKeys[0]}
+	b := sessplus.Memory()
+	old := newOldStore("old", sessplus.Imported{Fields: map[string]any{"user": "ann"}})
+	old.sealed = true
+	var j journal
+	c := importing(sessplus.Config{CookieName: "s", Backend: b, Fields: sessplus.Include("user")}, old)
+	options := j.options(0)
+	one := newCrowd(t, newManager(t, options, c))
+	options = j.options(0)
+	options.Keys = newer
+	two := newCrowd(t, newManager(t, options, c))
+	if r := one.raw("s=bad; s="+oldToken, who); r.StatusCode != 401 || len(r.Header["Set-Cookie"]) > 0 {
+		t.Errorf("status %d, cookies %q", r.StatusCode, r.Header["Set-Cookie"])
+	}
+	if kinds := fmt.Sprint(j.kinds("s")); kinds != "[miss reject]" || !strings.Contains(j.text(), "old: the value is unknown") {
+		t.Errorf("the events are %v; the log says %s", kinds, j.text())
+	}
+	first := one.raw("s=bad; s="+oldToken+"; s=old", who)
+	if second := two.raw("s=old", who); !strings.HasPrefix(first.body, "ann") || second.body != first.body {
+		t.Errorf("%q, and with newer keys %q", first.body, second.body)
+	}
+	if r := two.raw("s=old; s="+strings.TrimPrefix(cookiesOf(first), "s="), func(_ http.ResponseWriter, r *http.Request) { sessplus.Get(r).Destroy() }); r.StatusCode != 200 {
+		t.Errorf("a logout: %d", r.StatusCode)
+	}
+	if r := one.raw("s=old", who); r.StatusCode != 401 {
+		t.Errorf("after the logout: %d %q", r.StatusCode, r.body)
+	}
+}
+
+// SPEC 12.1 and 6.5: what does not fit is named.
+func TestImportIsTooLarge(t *testing.T) {
+	old := newOldStore("old", sessplus.Imported{Fields: map[string]any{"user": "ann", "basket": strings.Repeat("x", 5000)}})
+	var j journal
+	c := newCrowd(t, newManager(t, j.options(0), importing(sessplus.Config{CookieName: "s"}, old)))
+	if r := c.raw("s=old", who); r.StatusCode != 500 || !strings.Contains(j.text(), `field \"basket\"`) || !old.has("old") {
+		t.Errorf("status %d; the log says %s", r.StatusCode, j.text())
+	}
+}
+
+// SPEC 12.1 and 5.13: another cookie, into a single one; the former one goes.
+func TestImportFromAnotherCookie(t *testing.T) {
+	for _, single := range []string{"", "__session"} {
+		old := newOldStore("old", sessplus.Imported{Fields: map[string]any{"user": "ann", "theme": "dark"}, Permanent: true})
+		c := newCrowd(t, newManager(t, &sessplus.Options{SingleCookie: single},
+			importing(sessplus.Config{CookieName: "s", Backend: sessplus.Memory(), Fields: sessplus.Include("user")}, sessplus.FromCookie("sid", old)),
+			sessplus.Config{CookieName: "t"}))
+		replies := bursts(t, 6, "sid=old", c)
+		for _, r := range replies {
+			if !strings.HasPrefix(r.body, "ann dark") || len(r.setCookies("sid")) != 1 || !strings.Contains(r.setCookies("sid")[0], "Max-Age=0") {
+				t.Errorf("%d %q, cookies %q", r.StatusCode, r.body, r.Header["Set-Cookie"])
+			}
+		}
+		if r := c.raw(cookiesOf(replies[3]), who); !strings.HasPrefix(r.body, "ann dark") {
+			t.Errorf("with the new cookie: %d %q", r.StatusCode, r.body)
+		}
+	}
+}
