@@ -18,8 +18,8 @@ import (
 // soon, and which the browser gets for a proof of the key. Nothing but the key is stored: that cookie, and the
 // challenges that proofs answer, are times with an HMAC.
 
-// A DeviceKeeper is a [Backend] that keeps [Record.DeviceKey], which [Config.DeviceBound] needs. [Redis], [Firestore] and
-// [Memory] are DeviceKeepers. sessplustest.TestBackend checks what the method promises.
+// A DeviceKeeper is a [Backend] that keeps [Record.DeviceKey], which [Config.DeviceBound] needs. [Redis], [Firestore]
+// and [Memory] are DeviceKeepers. sessplustest.TestBackend checks what the method promises.
 type DeviceKeeper interface {
 	Backend
 
@@ -76,8 +76,8 @@ const (
 	forRefresh      = "refresh"
 )
 
-// A pledge is a time that this program has signed for one purpose and one subject: eight bytes of Unix milliseconds, maybe
-// a nonce, and the HMAC, in base64.
+// A pledge is a time that this program has signed for one purpose and one subject: eight bytes of Unix milliseconds,
+// maybe a nonce, and the HMAC, in base64.
 
 const nonceBytes = 8
 
@@ -119,8 +119,8 @@ func (d *dbsc) challenge(purpose, subject string, now time.Time) string {
 	return d.pledge(purpose, subject, now, nonce)
 }
 
-// answers reports whether a challenge is one that was made for this less than challengeAge ago. The clock of the machine
-// that made it may be ahead.
+// answers reports whether a challenge is one that was made for this less than challengeAge ago. The clock of the
+// machine that made it may be ahead.
 func (d *dbsc) answers(purpose, subject, challenge string, now time.Time) bool {
 	at, ok := d.open(purpose, subject, challenge, nonceBytes)
 	age := now.Sub(at)
@@ -230,15 +230,15 @@ func (p *proof) skippedFor(thumbprint string) string {
 }
 
 // DeviceBound reports whether this request is proven by the key of the device that the session of the cookie is bound
-// to: it came with a cookie that was given for a signature less than [Config.DeviceBound] ago. It is false for a session that
-// is not bound, as in browsers that cannot do it, and in the first minute after the registration, until the browser
-// sends that cookie.
+// to: it came with a cookie that was given for a signature less than [Config.DeviceBound] ago. It is false for a
+// session that is not bound, as in browsers that cannot do it, and in the first minute after the registration, until
+// the browser sends that cookie.
 func (s *Session) DeviceBound(cookie string) bool {
 	return inspect(s, cookie, func(p *part) bool { return p.rec != nil && p.rec.DeviceKey != "" && p.proof != nil && p.proof.valid })
 }
 
-// keepOffer notes that the response is to offer a registration: the browser has got a new id, or the session now names a
-// user.
+// keepOffer notes that the response is to offer a registration: the browser has got a new id, or the session now names
+// a user.
 func (s *Session) keepOffer(v *save, failed bool) {
 	p := v.part
 	if p.device == nil || failed || p.rec == nil || v.drop {

@@ -3,6 +3,7 @@ package sessplus_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"regexp"
 	"slices"
@@ -68,6 +69,16 @@ func TestDeviceBoundAnswer(t *testing.T) {
 	proof, err := sessplustest.Proof(newECKey(t), strings.TrimSuffix(challenge, `"`), true)
 	if err != nil {
 		t.Fatal(err)
+	}
+	_, others, _ := strings.Cut(s.request(s.Client().Transport, "GET", "/login?user=eve").Header.Get("Secure-Session-Registration"), `challenge="`)
+	for _, wrong := range []string{"", "made-up", strings.TrimSuffix(others, `"`)} { // another session's
+		forged, err := sessplustest.Proof(newECKey(t), wrong, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := s.request(s.Client().Transport, "POST", registrationPath, "Cookie", cookie, "Secure-Session-Response", forged); r.StatusCode != http.StatusForbidden {
+			t.Errorf("a registration with the challenge %.12q is answered %d, want 403", wrong, r.StatusCode)
+		}
 	}
 	for range 2 { // the same key again is fine
 		r = s.request(s.Client().Transport, "POST", registrationPath, "Cookie", cookie, "Secure-Session-Response", `"`+proof+`"`)
@@ -135,7 +146,8 @@ func TestDeviceBoundStatus(t *testing.T) {
 			}
 		}
 
-		// Down at each step: the load of the refresh, and of the registration, and its write. The browser keeps what it has.
+		// Down at each step: the load of the refresh, and of the registration, and its write. The browser keeps what it
+		// has.
 		k.setHook(downBut())
 		s.Forget("s-bound")
 		r := s.get("/")
@@ -195,7 +207,8 @@ func TestDeviceBoundRegistrationInAnOutage(t *testing.T) {
 	})
 }
 
-// SPEC 14.5: older keys read challenges and bound cookies, and what they wrote is written by the newest with the next proof.
+// SPEC 14.5: older keys read challenges and bound cookies, and what they wrote is written by the newest with the next
+// proof.
 func TestDeviceBoundOldKeys(t *testing.T) {
 	b := sessplus.Memory()
 	older, newer := sessplus.GenerateKeyPair(), sessplus.GenerateKeyPair()
@@ -335,6 +348,9 @@ func TestDeviceBoundRevoked(t *testing.T) {
 		s.login("ann")
 		s.request(s.Client().Transport, "GET", "/login?user=ann") // of a browser that does not bind
 		list, err := s.m.Sessions(t.Context(), "s", "ann")
+		slices.SortFunc(list, func(a, b sessplus.Info) int { // the bound one last; both may be of one millisecond
+			return strings.Compare(fmt.Sprint(a.Bound), fmt.Sprint(b.Bound))
+		})
 		if err != nil || len(list) != 2 || list[0].Bound || !list[1].Bound {
 			t.Fatalf("Sessions = %+v, %v, want one that is bound", list, err)
 		}

@@ -2,6 +2,7 @@ package sessplus
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -10,6 +11,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -144,7 +146,8 @@ func deviceCookie(t testing.TB, name string, keys ...KeyPair) *cookie {
 	return m.cookies[0]
 }
 
-// SPEC 14.4, 14.5: what is signed holds for one purpose, one session, one cookie and its time, with every key pair that is left.
+// SPEC 14.4, 14.5: what is signed holds for one purpose, one session, one cookie and its time, with every key pair that
+// is left.
 func TestPledges(t *testing.T) {
 	older, newer := GenerateKeyPair(), GenerateKeyPair()
 	d := deviceCookie(t, "s", older).device
@@ -219,7 +222,8 @@ func FuzzDeviceProof(f *testing.F) {
 	})
 }
 
-// SPEC 14.5: whatever the headers and cookies of a request say, an endpoint answers 200, 403 or 503, and a page is answered.
+// SPEC 14.5: whatever the headers and cookies of a request say, an endpoint answers 200, 403 or 503, and a page is
+// answered.
 func FuzzDeviceHeaders(f *testing.F) {
 	backend := Memory()
 	m, err := New([]Config{{CookieName: "s", Backend: backend, DeviceBound: 10 * time.Minute, Secure: SecureAlways}},
@@ -278,4 +282,83 @@ func FuzzDeviceHeaders(f *testing.F) {
 			t.Errorf("no JSON: %s", w.Body)
 		}
 	})
+}
+
+// SPEC 14.4, 14.5: a bound cookie is good until its expiry, and a proof answers a challenge for a minute.
+func TestDeviceProofExpires(t *testing.T) {
+	var events []Event
+	backend := Memory()
+	m, err := New([]Config{{CookieName: "s", Backend: backend, DeviceBound: 10 * time.Minute, Secure: SecureAlways}},
+		&Options{Keys: []KeyPair{GenerateKeyPair()}, OnEvent: func(_ context.Context, e Event) { events = append(events, e) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewTLSServer(m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := Get(r)
+		if r.URL.Path == "/login" {
+			s.Renew()
+			s.Set("user", "ann")
+		}
+		fmt.Fprint(w, s.GetString("user"))
+	})))
+	defer server.Close()
+	ask := func(method, path, cookies, proof string) (*http.Response, string) {
+		t.Helper()
+		r, err := http.NewRequest(method, server.URL+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Cookie", cookies)
+		r.Header.Set("Secure-Session-Response", proof)
+		res, err := server.Client().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res, string(body)
+	}
+	res, _ := ask("GET", "/login", "", "")
+	id := res.Cookies()[0].Value
+	key := deviceKeys().ec
+	claims := func(challenge string) string { return `{"jti":"` + challenge + `"}` }
+	p, err := parseProof(signProof(t, key, `{"alg":"ES256","typ":"dbsc+jwt","jwk":`+jwkOf(key.Public())+`}`, claims("c")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, thumbprint, err := p.public()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := encodePublic(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, now := m.cookies[0], time.Now()
+	bind := deviceKey{thumbprint, now.Add(-bindGrace - time.Second), stored}
+	if _, err := backend.Update(t.Context(), c.nameOf(id).key, &Change{DeviceKey: bind.String(), Now: now, Expires: now.Add(time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	subject := (&Record{}).subject(id, thumbprint)
+	for after, want := range map[time.Duration]string{-time.Hour: "", -time.Millisecond: "", time.Minute: "ann"} {
+		events = nil
+		_, got := ask("GET", "/", "s="+id+"; s-bound="+c.device.pledge(forBound, subject, now.Add(after), nil), "")
+		unproven := len(events) > 0 && events[0].Kind == EventUnproven && events[0].Reason == "expired" && events[0].Op == EventLoad && events[0].Handle != ""
+		if got != want || unproven != (want == "") {
+			t.Errorf("with a cookie that expires %v from now the page reads %q, and the events are %+v", after, got, events)
+		}
+	}
+	for age, want := range map[time.Duration]int{0: 200, challengeAge - 5*time.Second: 200, challengeAge: 403, time.Hour: 403, -2 * maxClockSkew: 403} {
+		proof := signProof(t, key, `{"alg":"ES256","typ":"dbsc+jwt"}`, claims(c.device.challenge(forRefresh, subject, now.Add(-age))))
+		if res, body := ask("POST", c.device.refresh, "s="+id, proof); res.StatusCode != want {
+			t.Errorf("a challenge of %v ago is answered %d %s, want %d", age, res.StatusCode, body, want)
+		}
+	}
+	res, _ = ask("POST", c.device.refresh, "s="+id, signProof(t, deviceKeys().other, `{"alg":"ES256","typ":"dbsc+jwt"}`, claims(c.device.challenge(forRefresh, subject, now))))
+	if res.StatusCode != 403 || res.Header.Get("Secure-Session-Challenge") == "" {
+		t.Errorf("a proof of another key is answered %d", res.StatusCode)
+	}
 }

@@ -216,7 +216,7 @@ func unjoin(err error) []error {
 func TestDeviceBoundIsOffered(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		cfg := bound(b)
-		cfg.IndexBy, cfg.RotateEvery = "user", time.Millisecond
+		cfg.IndexBy = "user"
 		s := newBoundSite(t, cfg)
 		plain := s.Client().Transport // a browser that knows nothing of it
 		offers := func(name string, want bool, path string, cookie string) (next string) {
@@ -234,12 +234,19 @@ func TestDeviceBoundIsOffered(t *testing.T) {
 		offers("a visitor who does nothing", false, "/static", "")
 		offers("a renewal of nothing", false, "/renew", "")
 		cart := offers("a visitor with a cart", false, "/set?name=cart&value=1", "")
-		cart = offers("a rotation", true, "/", cart)
+		offers("a cart that is read", false, "/", cart)
 		cart = offers("a user who appears", true, "/set?name=user&value=ann", cart)
+		offers("a user who stays", false, "/set?name=cart&value=2", cart)
 		offers("a renewal", true, "/renew", cart)
 		offers("a login", true, "/login?user=ann", "")
 		offers("a user in a new session", true, "/set?name=user&value=ann", "")
 		offers("a user who is nobody", false, "/set?name=user&value=", "")
+
+		cart = offers("another cart", false, "/set?name=cart&value=1", "")
+		cfg.RotateEvery = time.Millisecond
+		s = newBoundSite(t, cfg)
+		time.Sleep(2 * time.Millisecond) // the age at which it rotates
+		offers("a rotation", true, "/", cart)
 
 		http1 := httptest.NewServer(s.Config.Handler) // SecureAuto
 		defer http1.Close()
@@ -414,7 +421,8 @@ func TestDeviceBoundFirstMinute(t *testing.T) {
 	}
 }
 
-// SPEC 14.4, 5.10: a stray cookie of the same name does not shadow the good one, and many cost no more than eight HMACs.
+// SPEC 14.4, 5.10: a stray cookie of the same name does not shadow the good one, and many cost no more than eight
+// HMACs.
 func TestDeviceBoundStrayCookies(t *testing.T) {
 	s := newBoundSite(t, bound(sessplus.Memory()))
 	s.login("ann")

@@ -14,15 +14,15 @@ import (
 
 // A deviceEndpoint is where a browser registers a key for a session of the cookie, or proves that it has it.
 //
-// Browsers end what they know of a bound session at a redirect, and at every 4xx but 403. So an endpoint answers 200, 403
-// and 503 only.
+// Browsers end what they know of a bound session at a redirect, and at every 4xx but 403. So an endpoint answers 200,
+// 403 and 503 only.
 type deviceEndpoint struct {
 	cookie    *cookie
 	registers bool
 }
 
-// deviceEndpoints gives cookies their endpoints, which are below scope, and finds those by their paths. It returns nil if
-// there are none.
+// deviceEndpoints gives cookies their endpoints, which are below scope, and finds those by their paths. It returns nil
+// if there are none.
 func deviceEndpoints(cookies []*cookie, scope string) map[string]deviceEndpoint {
 	setDefault(&scope, defaultDevicePath)
 	var m map[string]deviceEndpoint
@@ -147,8 +147,8 @@ func (a *deviceAnswer) register() {
 	}
 }
 
-// bind stores the key, if the record has none. The record is then as it is stored, or nil if the session has ended. It returns
-// the call that has told so, and an error if it is not known.
+// bind stores the key, if the record has none. The record is then as it is stored, or nil if the session has ended. It
+// returns the call that has told so, and an error if it is not known.
 func (a *deviceAnswer) bind(key string) (*call, error) {
 	p := a.p
 	update := &call{part: p, op: opUpdate, sessionName: p.name, patient: true, change: &Change{
@@ -254,8 +254,9 @@ func (a *deviceAnswer) answer(instructions map[string]any) {
 	a.s.w.Write(body)
 }
 
-// reloadForProof answers a navigation from another site that comes without a proof, because browsers do not renew it there:
-// it is to be made again, by the page itself, and then they do. It reports whether it has answered, which it does once.
+// reloadForProof answers a navigation from another site that comes without a proof, because browsers do not renew it
+// there: it is to be made again, by the page itself, and then they do. It reports whether it has answered, which it
+// does once.
 func (s *Session) reloadForProof(w http.ResponseWriter, r *http.Request) bool {
 	if s.m.endpoints == nil || !comesFromElsewhere(r) {
 		return false
@@ -292,8 +293,8 @@ func hasCookie(r *http.Request, name string) bool {
 	return err == nil
 }
 
-// sameAddress is the address of a page relative to itself, without a fragment: with one, Chromium would not load it again
-// for the header alone.
+// sameAddress is the address of a page relative to itself, without a fragment: with one, Chromium would not load it
+// again for the header alone.
 func sameAddress(uri string) string {
 	path, _, _ := strings.Cut(uri, "?")
 	return "./" + uri[strings.LastIndexByte(path, '/')+1:] // never another host's, as "//host" would be

@@ -13,8 +13,8 @@ import (
 	"strings"
 )
 
-// The proof of a browser's key is a JWT (RFC 7519) in a header of the request, as W3C's Device Bound Session Credentials
-// have it. Nothing of it is decoded before its length is known.
+// The proof of a browser's key is a JWT (RFC 7519) in a header of the request, as W3C's Device Bound Session
+// Credentials have it. Nothing of it is decoded before its length is known.
 
 // maxProof is longer than the proof of any key that is taken: one of RSA with 4096 bits has less than 3 KB.
 const maxProof = 4096
@@ -79,7 +79,8 @@ func decodeSegment(text string, v any) error {
 	return json.Unmarshal(data, v)
 }
 
-// bareItem returns the text of a string in a structured field, without its parameters. Chromium sends the text as it is.
+// bareItem returns the text of a string in a structured field, without its parameters. Chromium sends the text as it
+// is.
 func bareItem(header string) string {
 	header = strings.Trim(header, " \t")
 	if text, quoted := strings.CutPrefix(header, `"`); quoted {
@@ -136,7 +137,8 @@ func (p *deviceProof) verify(key crypto.PublicKey) bool {
 	return false
 }
 
-// encodePublic and decodePublic are the form in which a record keeps a key: the SubjectPublicKeyInfo of X.509 in base64.
+// encodePublic and decodePublic are the form in which a record keeps a key: the SubjectPublicKeyInfo of X.509 in
+// base64.
 
 func encodePublic(key crypto.PublicKey) (string, error) {
 	der, err := x509.MarshalPKIXPublicKey(key)

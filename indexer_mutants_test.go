@@ -12,7 +12,7 @@ import (
 	"github.com/sessplus/sessplus/sessplustest"
 )
 
-// A mutant is an Indexer that forgets one rule.
+// A mutant is an Indexer and DeviceKeeper that forgets one rule.
 type mutant struct {
 	sessplus.Indexer
 	rule string
@@ -22,7 +22,8 @@ type mutant struct {
 	hidden map[string]bool                   // keys
 }
 
-var mutants = []string{"", "each twice", "no key", "no mark", "no device", "any case", "no end", "no release", "no change of owner", "owner lost", "no cancel", "only one"}
+var mutants = []string{"", "each twice", "no key", "no mark", "no device", "any case", "no end", "no release", "no change of owner", "owner lost", "no cancel", "only one",
+	"key dropped", "key never set", "last key stays"}
 
 func (b *mutant) Create(ctx context.Context, key string, r *sessplus.Record) error {
 	c := *r
@@ -31,6 +32,8 @@ func (b *mutant) Create(ctx context.Context, key string, r *sessplus.Record) err
 		c.Device = ""
 	case "any case":
 		c.Owner = strings.ToLower(c.Owner)
+	case "key dropped":
+		c.DeviceKey = ""
 	}
 	return b.Indexer.Create(ctx, key, &c)
 }
@@ -42,6 +45,12 @@ func (b *mutant) Update(ctx context.Context, key string, c *sessplus.Change) (se
 		other.Owner = nil
 	case b.rule == "owner lost" && c.Owner == nil && c.Permanent != nil:
 		other.Owner = new(string)
+	case b.rule == "key never set":
+		other.DeviceKey = ""
+	case b.rule == "last key stays" && c.DeviceKey != "":
+		if r, err := b.Load(ctx, key); err == nil && r.DeviceKey != "" {
+			other.DeviceKey = r.DeviceKey
+		}
 	}
 	return b.Indexer.Update(ctx, key, &other)
 }
@@ -90,7 +99,10 @@ func (b *mutant) Owned(ctx context.Context, owner string) ([]sessplus.KeyedRecor
 	return list, err
 }
 
-// SPEC 10.7: the suite tells an Indexer that keeps its promises from one that forgets a rule.
+// KeepsDeviceKeys implements [sessplus.DeviceKeeper].
+func (*mutant) KeepsDeviceKeys() {}
+
+// SPEC 10.7, 14.1: the suite tells an Indexer and DeviceKeeper that keeps its promises from one that forgets a rule.
 func TestSuiteCatchesMutants(t *testing.T) {
 	t.Parallel()
 	const env = "SESSPLUS_TEST_MUTANT"
@@ -103,7 +115,7 @@ func TestSuiteCatchesMutants(t *testing.T) {
 	var wg sync.WaitGroup
 	for _, rule := range mutants {
 		wg.Go(func() {
-			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$/^(Owned|History)", "-test.timeout=60s")
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$/^(Owned|History|Device)", "-test.timeout=60s")
 			cmd.Env = append(os.Environ(), env+"="+rule)
 			out, err := cmd.CombinedOutput()
 			if caught := strings.Contains(string(out), "breaks the promise: "); rule == "" && (err != nil || caught) || rule != "" && !caught {

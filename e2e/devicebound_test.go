@@ -350,8 +350,8 @@ func (b *tab) gets(s *boundSite, jar map[string]*network.Cookie) {
 	}
 }
 
-// SPEC 14.1: with the browser's own quota a visitor who asks for a page every five seconds is never locked out. It takes as
-// long as SESSPLUS_DEVICE_QUOTA says, 11m is enough, and is left out without.
+// SPEC 14.1: with the browser's own quota a visitor who asks for a page every five seconds is never locked out. It
+// takes as long as SESSPLUS_DEVICE_QUOTA says, 11m is enough, and is left out without.
 func TestDeviceBoundQuota(t *testing.T) {
 	long, err := time.ParseDuration(os.Getenv("SESSPLUS_DEVICE_QUOTA"))
 	if err != nil {

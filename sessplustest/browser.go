@@ -20,8 +20,8 @@ import (
 	"time"
 )
 
-// A Browser is an [http.RoundTripper] that keeps cookies and does what Chrome does of Device Bound Session Credentials: it
-// registers keys when a response offers it, and proves them before a request that would go without the short-lived
+// A Browser is an [http.RoundTripper] that keeps cookies and does what Chrome does of Device Bound Session Credentials:
+// it registers keys when a response offers it, and proves them before a request that would go without the short-lived
 // cookie. So it tests a program whose config has DeviceBound:
 //
 //	server := httptest.NewTLSServer(mgr.Handler(mux))
@@ -233,8 +233,8 @@ var (
 	errUnreachable = errors.New("unreachable")
 )
 
-// refresh renews the proof of a session, or ends what the browser knows of it. The error is one that a later request may not
-// meet.
+// refresh renews the proof of a session, or ends what the browser knows of it. The error is one that a later request
+// may not meet.
 func (b *Browser) refresh(held *http.Request, s *boundSession) error {
 	end := func() error {
 		b.mu.Lock()
@@ -354,8 +354,8 @@ func (b *Browser) register(r *http.Request, offer string) {
 	b.bound[s.id] = s
 }
 
-// Proof returns what a browser sends to prove that it has the key: a JWT that answers the challenge, with the public key
-// if it is to register it.
+// Proof returns what a browser sends to prove that it has the key: a JWT that answers the challenge, with the public
+// key if it is to register it.
 func Proof(key *ecdsa.PrivateKey, challenge string, registers bool) (string, error) {
 	header := map[string]any{"alg": "ES256", "typ": "dbsc+jwt"}
 	encode := base64.RawURLEncoding.EncodeToString
