@@ -134,7 +134,8 @@ type Options struct {
 	// SingleCookie is the name of one cookie that holds the values of all configs, for hosts that pass on only one:
 	// "__session" behind Firebase Hosting. CookieNames then only name the configs, which must agree on the attributes
 	// of the cookie. Each value ends at its own time; one without a MaxAge may outlive the browser session if another
-	// has one. "" means one cookie per config.
+	// has one. "" means one cookie per config. With MaxChunks above 1 the cookie may be split over several, which those
+	// hosts do not pass on.
 	//
 	// The cookie is written as a whole. A response that would write it while one of its sessions is being renewed or
 	// has ended is [ErrSessionGone], so that it cannot undo a login. But if two concurrent responses change secure

@@ -49,7 +49,7 @@ func (i inspector) Setup() inspection.Setup {
 		}
 		all.Configs = append(all.Configs, inspection.Config{
 			Cookie: c.CookieName, ServerSide: c.sealer == nil, Attributes: strings.TrimPrefix(c.scope+flags, "; "),
-			MaxAge: c.MaxAge, Chunks: c.MaxChunks, IdleTimeout: c.IdleTimeout, RotateEvery: c.RotateEvery,
+			MaxAge: c.MaxAge, Chunks: c.MaxChunks, IdleTimeout: c.IdleTimeout, RotateEvery: c.RotateEvery, DeviceBound: c.DeviceBound,
 		})
 	}
 	return all
@@ -78,7 +78,7 @@ func (p *part) looks(values bool) inspection.Session {
 	}
 	v.Permanent, v.Expires, v.Saved = p.rec.Permanent, p.expires(wallNow()), p.rec.Saved
 	if p.sealer == nil {
-		v.Handle, v.Created, v.Rotated = p.rec.handle(p.name.key), p.rec.Created, p.rec.Rotated
+		v.Handle, v.Created, v.Rotated, v.Bound = p.rec.handle(p.name.key), p.rec.Created, p.rec.Rotated, p.rec.DeviceKey != ""
 	}
 	for _, f := range p.appendFields(nil) {
 		field := inspection.Field{Name: f.Name, Bytes: len(f.Name) + len(f.Value)}

@@ -450,7 +450,8 @@ func (s *Session) GetBytes(name string) []byte { return get(s, name, toBytes) }
 func (s *Session) GetTime(name string) time.Time { return get(s, name, toTime) }
 
 // Err returns the first error of this session, such as that of a Set, a lazy load or an Optional backend, or nil if
-// there was none. All errors except those of Optional backends make the commit fail.
+// there was none. All errors except those of Optional backends make the commit fail. An error of Set stays one, even
+// if the field is set to something else or deleted afterwards.
 func (s *Session) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

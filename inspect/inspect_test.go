@@ -20,6 +20,7 @@ import (
 	"github.com/sessplus/sessplus"
 	"github.com/sessplus/sessplus/inspect"
 	"github.com/sessplus/sessplus/internal/servers"
+	"github.com/sessplus/sessplus/sessplustest"
 )
 
 func TestMain(m *testing.M) { servers.Main(m) }
@@ -32,6 +33,8 @@ type site struct {
 	url  string
 	page string // the body of the last response
 	do   func(s *sessplus.Session)
+
+	handler http.Handler
 }
 
 func newSite(t testing.TB, opts *sessplus.Options, configs ...sessplus.Config) *site {
@@ -63,6 +66,7 @@ func newSite(t testing.TB, opts *sessplus.Options, configs ...sessplus.Config) *
 	}))))
 	srv := httptest.NewServer(mux)
 	t.Cleanup(srv.Close)
+	b.handler = mux
 	b.url = srv.URL
 	return b
 }
@@ -166,6 +170,20 @@ func two(backend sessplus.Backend) []sessplus.Config {
 		{CookieName: "session", Fields: sessplus.Include("user", "note"), Backend: backend, IdleTimeout: time.Hour, RotateEvery: 90 * time.Minute},
 		{CookieName: "data", Fields: sessplus.Auto(), MaxAge: 48 * time.Hour, MaxChunks: 2},
 	}
+}
+
+func TestPageShowsWhetherASessionIsBound(t *testing.T) {
+	b := newSite(t, nil, sessplus.Config{CookieName: "session", Backend: sessplus.Memory(), DeviceBound: 10 * time.Minute})
+	b.with(func(s *sessplus.Session) { s.Set("user", "Ann") })
+	b.open()
+	b.shows("Device not bound")
+
+	srv := httptest.NewTLSServer(b.handler)
+	t.Cleanup(srv.Close)
+	b.url, b.Client = srv.URL, &http.Client{Transport: sessplustest.NewBrowser(srv.Client().Transport)}
+	b.with(func(s *sessplus.Session) { s.Renew(); s.Set("user", "Ann") })
+	b.open()
+	b.shows("Device bound to its key")
 }
 
 func TestPageShowsSessions(t *testing.T) {

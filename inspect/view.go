@@ -208,6 +208,12 @@ func factsOf(s inspection.Session, c inspection.Config) []fact {
 	if s.Permanent {
 		text("Permanent", "yes")
 	}
+	switch {
+	case s.Bound:
+		text("Device", "bound to its key")
+	case c.DeviceBound > 0:
+		text("Device", "not bound")
+	}
 	if s.Handle != "" {
 		text("Handle", s.Handle)
 	}

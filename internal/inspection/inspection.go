@@ -41,6 +41,7 @@ type Config struct {
 	Chunks      int
 	IdleTimeout time.Duration
 	RotateEvery time.Duration
+	DeviceBound time.Duration
 }
 
 // A Session is what one cookie of a request stands for.
@@ -50,6 +51,7 @@ type Session struct {
 	Exists    bool
 	Ended     bool // it was ended a moment ago, and the browser has its cookie yet
 	Permanent bool
+	Bound     bool // to a device's key
 	Handle    string
 
 	Created, Saved, Rotated time.Time // zero if they are not known
