@@ -52,6 +52,22 @@ func (s *Session) sources(t *part) (list []*part) {
 	return list
 }
 
+// sourcesFirst splits parts into those whose fields others take over, and the others. A field is written to its new owner
+// before it goes from its former one, so who loads them in that order does not miss it between the two.
+func (s *Session) sourcesFirst(parts []*part) (sources, others []*part) {
+	if !s.m.adopting {
+		return parts, nil
+	}
+	for _, p := range parts {
+		if slices.ContainsFunc(parts, func(t *part) bool { return slices.Contains(t.adopts, p.index) }) {
+			sources = append(sources, p)
+		} else {
+			others = append(others, p)
+		}
+	}
+	return sources, others
+}
+
 // adoptFields gives the parts what others have stored for them.
 func (s *Session) adoptFields() {
 	for i := range s.parts {

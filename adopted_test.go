@@ -1,6 +1,7 @@
 package sessplus_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -135,6 +136,34 @@ func TestAdoptRemovesThere(t *testing.T) {
 			t.Errorf("the cookies are %q", r.Header["Set-Cookie"])
 		}
 		user(now, "ann")
+	})
+}
+
+// SPEC 12.4: a request beside one that moves a field finds it, here or there.
+func TestAdoptMissesNoFieldOnItsWay(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		former := &recorder{Backend: b}
+		before, after := moving(former, b)
+		before[0].Adopt = nil
+		c := newCrowd(t, newManager(t, nil, before...))
+		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("theme", "dark"); s.Set("cart", 1) })
+		next := newCrowd(t, newManager(t, nil, after...))
+		here, there := next.withCookies(c.jar(c.client)), next.withCookies(c.jar(c.client))
+		var moved atomic.Bool
+		former.mu.Lock()
+		former.hook = func(_ context.Context, op string) error {
+			if op == "load" && moved.CompareAndSwap(false, true) {
+				time.Sleep(50 * time.Millisecond) // whoever loads the other cookie beside this one has done so
+				next.mustAsk(there, func(s *sessplus.Session) { s.Set("cart", 2) })
+			}
+			return nil
+		}
+		former.mu.Unlock()
+		next.mustAsk(here, func(s *sessplus.Session) {
+			if user := s.GetString("user"); user != "ann" {
+				t.Errorf("the user is %q", user)
+			}
+		})
 	})
 }
 

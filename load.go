@@ -145,7 +145,9 @@ func (s *Session) load(parts []*part) {
 	now := time.Now()
 	if slices.ContainsFunc(parts, func(p *part) bool { return p.sealer == nil }) {
 		s.unlocked(func() {
-			s.lookUp(parts, now)
+			first, others := s.sourcesFirst(parts)
+			s.lookUp(first, now)
+			s.lookUp(others, now)
 			for _, p := range parts {
 				if p.sealer == nil {
 					s.takeOverFormers(p, now)
