@@ -83,8 +83,7 @@ func keys(secrets string) (pairs []sessplus.KeyPair) {
 	return pairs
 }
 
-// configs are those of a release. The second one shortens the idle timeout, and moves the theme out of the secure
-// cookie.
+// configs are those of a release. The second one shortens the idle timeout.
 func configs(rdb redis.UniversalClient, release string) []sessplus.Config {
 	form := sessplus.Config{CookieName: "form", Fields: sessplus.Include("csrf_token"), MaxAge: time.Hour}
 	prefs := sessplus.Config{CookieName: "prefs", Fields: sessplus.Include("theme"), MaxAge: 365 * 24 * time.Hour}
