@@ -426,13 +426,18 @@ func (v *save) takeOver(now time.Time, failed, late bool) {
 		p.emptied = late && v.main != nil && v.main.result.Empty
 	}
 	if v.rotated != nil && p.epoch == v.epoch {
-		if v.joined {
-			p.rename(v.rotated.sessionName, now)
-		} else {
-			p.name, p.rec = v.rotated.sessionName, v.rotated.record
-		}
-		v.send, v.written = true, true
+		v.takeRotation(now)
 	}
+}
+
+// takeRotation gives the part the id that the session has got.
+func (v *save) takeRotation(now time.Time) {
+	if p := v.part; v.joined {
+		p.rename(v.rotated.sessionName, now)
+	} else {
+		p.name, p.rec = v.rotated.sessionName, v.rotated.record
+	}
+	v.send, v.written = true, true
 }
 
 // saved notes that the store now has what was planned.
