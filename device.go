@@ -150,13 +150,14 @@ func parseDeviceKey(text string) (k deviceKey) {
 
 // A proof is what a request says of the device that it comes from.
 type proof struct {
-	texts    []string // values of the short-lived cookie
-	skipped  string   // why the browser has not renewed it, in a header
-	endpoint bool     // the request is to prove it only now
-	valid    bool     // one of texts is good for the session
-	unproven bool     // none is, and so there is no session
-	offers   bool     // the response offers a registration
-	offer    string   // in this header
+	texts    []string           // values of the short-lived cookie
+	skipped  string             // why the browser has not renewed it, in a header
+	endpoint bool               // the request is to prove it only now
+	meant    func(c *call) bool // of several sessions, the one that an endpoint is asked for; nil: the first
+	valid    bool               // one of texts is good for the session
+	unproven bool               // none is, and so there is no session
+	offers   bool               // the response offers a registration
+	offer    string             // in this header
 }
 
 // bringProof notes a value of the short-lived cookie.
@@ -172,7 +173,12 @@ func (r *Record) subject(id, thumbprint string) string { return string(r.binding
 // admits reports whether the request may have the session that a load has found. If not, it tells the events why.
 func (s *Session) admits(c *call, now time.Time) bool {
 	p, r := c.part, c.record
-	if p.device == nil || r.DeviceKey == "" || p.proof.endpoint {
+	switch {
+	case p.device == nil:
+		return true
+	case p.proof.endpoint:
+		return p.proof.meant == nil || p.proof.meant(c)
+	case r.DeviceKey == "":
 		return true
 	}
 	key := parseDeviceKey(r.DeviceKey)
@@ -244,7 +250,7 @@ func (s *Session) keepOffer(v *save, failed bool) {
 	if p.device == nil || failed || p.rec == nil || v.drop {
 		return
 	}
-	if v.rotated != nil || v.written && (v.named || v.creates() && v.renews) {
+	if v.rotated != nil && !v.joined || v.written && (v.named || v.creates() && v.renews) {
 		p.proof.offers = true
 	}
 }

@@ -54,6 +54,9 @@ func (m *Manager) serveDevice(w http.ResponseWriter, r *http.Request) bool {
 	s.start(m, w, r)
 	p := &s.parts[e.cookie.index]
 	p.proof.endpoint = true
+	if a := (&deviceAnswer{s: s, p: p, r: r, now: time.Now()}); len(p.texts) > 1 {
+		p.proof.meant = a.meant(e.registers)
+	}
 	s.mu.Lock()
 	s.useAll([]int{p.index})
 	s.mu.Unlock()
@@ -78,6 +81,22 @@ type deviceAnswer struct {
 	p   *part
 	r   *http.Request
 	now time.Time
+}
+
+// meant tells the session that the browser means from others whose ids came with the same request, as from another path or
+// domain. It is nil if the request does not say.
+func (a *deviceAnswer) meant(registers bool) func(c *call) bool {
+	id := bareItem(a.r.Header.Get("Sec-Secure-Session-Id"))
+	jwt := a.proof()
+	switch {
+	case registers && jwt != nil:
+		return func(c *call) bool {
+			return a.p.device.answers(forRegistration, c.record.subject(c.id, ""), jwt.challenge, a.now)
+		}
+	case !registers && id != "":
+		return func(c *call) bool { return parseDeviceKey(c.record.DeviceKey).thumbprint == id }
+	}
+	return nil
 }
 
 // unavailable answers that the backend has not. The browser keeps its session, and comes again.
@@ -166,7 +185,9 @@ func (a *deviceAnswer) bind(key string) (*call, error) {
 	case made.err != nil:
 		return nil, made.err
 	case made == update:
-		p.rec.DeviceKey, p.name = key, update.sessionName
+		if p.rec.DeviceKey = key; update.moved {
+			p.rename(update.sessionName, a.now)
+		}
 	default:
 		p.rec, p.name = made.record, made.sessionName
 	}
@@ -181,6 +202,10 @@ func (a *deviceAnswer) refresh() {
 		header = ""
 	}
 	id := bareItem(header)
+	if p.rec == nil && p.crowded { // the session may be that of an id that was not tried
+		a.challenge(id, "")
+		return
+	}
 	if p.rec == nil {
 		if asked := func(c candidate) bool { _, _, err := p.parseID(c.text); return err == nil }; len(p.texts) > 0 && !slices.ContainsFunc(p.texts, asked) {
 			a.challenge(id, "") // what came is no id, and the backend was not asked
@@ -251,6 +276,7 @@ func (a *deviceAnswer) answer(instructions map[string]any) {
 		panic(err)
 	}
 	a.s.w.Header().Set("Content-Type", "application/json")
+	a.s.w.WriteHeader(http.StatusOK) // a router may have set another one, for a path that it does not know
 	a.s.w.Write(body)
 }
 
@@ -284,6 +310,7 @@ func (s *Session) reloadForProof(w http.ResponseWriter, r *http.Request) bool {
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Refresh", "0")
+	w.WriteHeader(http.StatusOK)
 	io.WriteString(w, "<!DOCTYPE html>\n<title>One moment</title>\n<meta http-equiv=\"refresh\" content=\"0; url="+html.EscapeString(sameAddress(s.uri()))+"\">\n")
 	return true
 }
