@@ -1,7 +1,6 @@
 package sessplus
 
 import (
-	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -52,14 +51,7 @@ type dbsc struct {
 
 // prepareDevice completes a cookie with DeviceBound.
 func (c *cookie) prepareDevice(keys []KeyPair) {
-	d := new(dbsc)
-	for _, k := range keys {
-		key, err := hkdf.Key(sha256.New, k.Hash, nil, "sessplus device "+c.CookieName, sha256.Size)
-		if err != nil { // only for a length that SHA-256 cannot give
-			panic(err)
-		}
-		d.keys = append(d.keys, key)
-	}
+	d := &dbsc{keys: deriveKeys(keys, "device "+c.CookieName)}
 	also := func(suffix string) *cookie {
 		k := &cookie{Config: Config{CookieName: c.CookieName + suffix, Path: "/", Secure: SecureAlways, SameSite: c.SameSite}}
 		k.prepareLines()

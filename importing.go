@@ -2,7 +2,6 @@ package sessplus
 
 import (
 	"context"
-	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -62,18 +61,9 @@ func newImports(c *Config, keys []KeyPair) *imports {
 	if len(c.Import) == 0 {
 		return nil
 	}
-	m := &imports{}
+	m := &imports{keys: deriveKeys(keys, "import")}
 	for _, i := range c.Import {
 		m.sources = append(m.sources, source{i, readsCookie(i, c.CookieName)})
-	}
-	for _, k := range keys {
-		key, err := hkdf.Key(sha256.New, k.Hash, nil, "sessplus import", sha256.Size)
-		if err != nil { // only for a length that SHA-256 cannot give
-			panic(err)
-		}
-		if !slices.ContainsFunc(m.keys, func(o []byte) bool { return hmac.Equal(o, key) }) {
-			m.keys = append(m.keys, key)
-		}
 	}
 	return m
 }

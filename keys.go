@@ -2,6 +2,7 @@ package sessplus
 
 import (
 	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
@@ -29,14 +30,27 @@ func DeriveKeyPair(secret []byte) KeyPair {
 	if len(secret) < minSecret {
 		return KeyPair{}
 	}
-	derive := func(purpose string) []byte {
-		key, err := hkdf.Key(sha256.New, secret, nil, "sessplus "+purpose, 32)
-		if err != nil { // only for a length that SHA-256 cannot give
-			panic(err)
-		}
-		return key
+	return KeyPair{Hash: deriveKey(secret, "hash"), Block: deriveKey(secret, "block")}
+}
+
+// deriveKey derives a key of 32 bytes for one purpose.
+func deriveKey(secret []byte, purpose string) []byte {
+	key, err := hkdf.Key(sha256.New, secret, nil, "sessplus "+purpose, sha256.Size)
+	if err != nil { // only for a length that SHA-256 cannot give
+		panic(err)
 	}
-	return KeyPair{Hash: derive("hash"), Block: derive("block")}
+	return key
+}
+
+// deriveKeys derives a key for one purpose from each of the pairs, in their order. Pairs with the same Hash give one.
+func deriveKeys(pairs []KeyPair, purpose string) (keys [][]byte) {
+	for _, k := range pairs {
+		key := deriveKey(k.Hash, purpose)
+		if !slices.ContainsFunc(keys, func(o []byte) bool { return hmac.Equal(o, key) }) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // GenerateKeyPair returns a random pair, for tests and development: the cookies that it seals or signs are worthless

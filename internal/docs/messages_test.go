@@ -21,7 +21,7 @@ var (
 // notMessages are texts of several words that nobody gets to read as a message.
 var notMessages = []string{
 	"sessplus.Options(… pairs of keys, timeout …)", "sessplus.Config(…: … in …)", "…: … in …, …, …", "no absolute end", // what String returns
-	"sessplus rotated from …", "sessplus bound to …", "gob of adopt.Store", "sessplus device …", // what keys are derived with
+	"sessplus rotated from …", "sessplus bound to …", "gob of adopt.Store", // what keys are derived with
 	"-ERR max number of clients", "executing the script", "nknown Redis command", "No such master", " run ", // what is looked for in a reply
 	"(?s),? (with )?args beginning with.*", "(?, ?, ?)", ", … = ?", " or ",
 }
