@@ -254,17 +254,9 @@ func (s *Session) eachRecord(removals []removal, of func(r *removal) *part, f fu
 	}
 	s.run(calls)
 	for i := range removals {
-		c := loads[of(&removals[i])]
-		if c.err != nil {
-			continue
+		if c := loads[of(&removals[i])]; c.err == nil {
+			f(&removals[i], c.record.valueOf(removals[i].name))
 		}
-		var now []byte
-		for _, field := range c.record.Fields {
-			if field.Name == removals[i].name {
-				now = field.Value
-			}
-		}
-		f(&removals[i], now)
 	}
 }
 

@@ -451,6 +451,14 @@ func backendName(b Backend) string {
 	return fmt.Sprintf("%T", b)
 }
 
+// valueOf returns the value of a field, or nil if the record has none of that name.
+func (r *Record) valueOf(name string) []byte {
+	if i := slices.IndexFunc(r.Fields, func(f RawField) bool { return f.Name == name }); i >= 0 {
+		return r.Fields[i].Value
+	}
+	return nil
+}
+
 // sameBackend reports whether two backends share one store.
 func sameBackend(a, b Backend) bool {
 	type placed interface{ client() any }

@@ -295,11 +295,11 @@ func (m *Manager) owned(ctx context.Context, c *cookie, user string, now time.Ti
 	}
 	list, err := m.ownedBy(ctx, c, owner)
 	return slices.DeleteFunc(list, func(r KeyedRecord) bool {
-		i := slices.IndexFunc(r.Fields, func(f RawField) bool { return f.Name == c.IndexBy })
-		if i < 0 || !c.alive(r.Record, now) {
+		value := r.valueOf(c.IndexBy)
+		if value == nil || !c.alive(r.Record, now) {
 			return true
 		}
-		text, _ := userText(m.codec, r.Fields[i].Value)
+		text, _ := userText(m.codec, value)
 		return text != user
 	}), err
 }

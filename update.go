@@ -114,12 +114,7 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 		case l.err != nil:
 			return failed(nil, l.err) // the load has been told
 		}
-		seen, known = l.record, nil
-		for _, f := range seen.Fields {
-			if f.Name == name {
-				known = f.Value
-			}
-		}
+		seen, known = l.record, l.record.valueOf(name)
 	}
 }
 
