@@ -54,7 +54,8 @@ func (m *Manager) serveDevice(w http.ResponseWriter, r *http.Request) bool {
 	s.start(m, w, r)
 	p := &s.parts[e.cookie.index]
 	p.proof.endpoint = true
-	if a := (&deviceAnswer{s: s, p: p, r: r, now: time.Now()}); len(p.texts) > 1 {
+	a := &deviceAnswer{s: s, p: p, r: r, now: time.Now()}
+	if len(p.texts) > 1 {
 		p.proof.meant = a.meant(e.registers)
 	}
 	s.mu.Lock()
@@ -63,7 +64,7 @@ func (m *Manager) serveDevice(w http.ResponseWriter, r *http.Request) bool {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
-	a := &deviceAnswer{s: s, p: p, r: r, now: time.Now()}
+	a.now = time.Now() // a load may take its time
 	switch {
 	case p.err != nil:
 		a.unavailable(p.err)
@@ -86,7 +87,7 @@ type deviceAnswer struct {
 // meant tells the session that the browser means from others whose ids came with the same request, as from another path or
 // domain. It is nil if the request does not say.
 func (a *deviceAnswer) meant(registers bool) func(c *call) bool {
-	id := bareItem(a.r.Header.Get("Sec-Secure-Session-Id"))
+	id, _ := a.identifier()
 	jwt := a.proof()
 	switch {
 	case registers && jwt != nil:
@@ -97,6 +98,15 @@ func (a *deviceAnswer) meant(registers bool) func(c *call) bool {
 		return func(c *call) bool { return parseDeviceKey(c.record.DeviceKey).thumbprint == id }
 	}
 	return nil
+}
+
+// identifier is what the browser calls the session that it asks for, and whether it says so.
+func (a *deviceAnswer) identifier() (id string, named bool) {
+	header := a.r.Header.Get("Sec-Secure-Session-Id")
+	if len(header) > maxProof {
+		return "", false
+	}
+	return bareItem(header), header != ""
 }
 
 // unavailable answers that the backend has not. The browser keeps its session, and comes again.
@@ -197,11 +207,7 @@ func (a *deviceAnswer) bind(key string) (*call, error) {
 // refresh answers a browser that wants the short-lived cookie again.
 func (a *deviceAnswer) refresh() {
 	p := a.p
-	header := a.r.Header.Get("Sec-Secure-Session-Id")
-	if len(header) > maxProof {
-		header = ""
-	}
-	id := bareItem(header)
+	id, named := a.identifier()
 	if p.rec == nil && p.crowded { // the session may be that of an id that was not tried
 		a.challenge(id, "")
 		return
@@ -215,7 +221,7 @@ func (a *deviceAnswer) refresh() {
 		return
 	}
 	key := parseDeviceKey(p.rec.DeviceKey)
-	if p.rec.DeviceKey == "" || header != "" && id != key.thumbprint { // it is of a session before this one
+	if p.rec.DeviceKey == "" || named && id != key.thumbprint { // it is of a session before this one
 		a.stop()
 		return
 	}

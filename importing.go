@@ -668,8 +668,11 @@ func (r *Record) until() time.Time {
 	if r.legacy != nil {
 		return r.legacy.until
 	}
+	if !r.imported() {
+		return time.Time{}
+	}
 	i := strings.LastIndexByte(r.Origin, '.')
-	if n, err := strconv.ParseInt(r.Origin[i+1:], 10, 64); err == nil && strings.Count(r.Origin, ".") == 2 {
+	if n, err := strconv.ParseInt(r.Origin[i+1:], 10, 64); err == nil {
 		return time.UnixMilli(n)
 	}
 	return time.Time{}
