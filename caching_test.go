@@ -140,7 +140,7 @@ func TestFirstReadAfterTheHeadersIsLogged(t *testing.T) {
 	}
 }
 
-// SPEC 5.8, 11.2: what a program does with a session when the response has ended makes no page.
+// SPEC 5.8, SPEC 11.2: what a program does with a session when the response has ended makes no page.
 func TestReadAfterTheRequestIsNotLogged(t *testing.T) {
 	var j journal
 	ended := make(chan struct{}, 1)

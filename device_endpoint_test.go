@@ -13,7 +13,6 @@ import (
 
 	"github.com/sessplus/sessplus"
 	"github.com/sessplus/sessplus/internal/aged"
-	"github.com/sessplus/sessplus/sessplustest"
 )
 
 // A keeper is a recorder that keeps keys, which look long registered.
@@ -63,25 +62,17 @@ func TestDeviceBoundInstructions(t *testing.T) {
 // SPEC 14.3: the instructions, and the cookie as they say it.
 func TestDeviceBoundAnswer(t *testing.T) {
 	s := newBoundSite(t, bound(sessplus.Memory()))
-	r := s.request(s.Client().Transport, "GET", "/login?user=ann")
-	cookie, _, _ := strings.Cut(r.setCookies("s")[0], ";")
-	_, challenge, _ := strings.Cut(r.Header.Get("Secure-Session-Registration"), `challenge="`)
-	proof, err := sessplustest.Proof(newECKey(t), strings.TrimSuffix(challenge, `"`), true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, others, _ := strings.Cut(s.request(s.Client().Transport, "GET", "/login?user=eve").Header.Get("Secure-Session-Registration"), `challenge="`)
-	for _, wrong := range []string{"", "made-up", strings.TrimSuffix(others, `"`)} { // another session's
-		forged, err := sessplustest.Proof(newECKey(t), wrong, true)
-		if err != nil {
-			t.Fatal(err)
-		}
+	cookie, challenge := s.offered("ann")
+	proof := s.proves(challenge)
+	_, others := s.offered("eve")
+	for _, wrong := range []string{"", "made-up", others} { // another session's
+		forged := s.proves(wrong)
 		if r := s.request(s.Client().Transport, "POST", registrationPath, "Cookie", cookie, "Secure-Session-Response", forged); r.StatusCode != http.StatusForbidden {
 			t.Errorf("a registration with the challenge %.12q is answered %d, want 403", wrong, r.StatusCode)
 		}
 	}
 	for range 2 { // the same key again is fine
-		r = s.request(s.Client().Transport, "POST", registrationPath, "Cookie", cookie, "Secure-Session-Response", `"`+proof+`"`)
+		r := s.request(s.Client().Transport, "POST", registrationPath, "Cookie", cookie, "Secure-Session-Response", `"`+proof+`"`)
 		var got map[string]any
 		if err := json.Unmarshal([]byte(r.body), &got); err != nil || r.StatusCode != 200 || r.Header.Get("Content-Type") != "application/json" || r.Header.Get("Cache-Control") != "no-store" {
 			t.Fatalf("a registration is answered %d %v %s", r.StatusCode, r.Header, r.body)
@@ -176,13 +167,8 @@ func TestDeviceBoundRegistrationInAnOutage(t *testing.T) {
 		cfg := bound(b)
 		cfg.Backend = k
 		s := newBoundSite(t, cfg)
-		r := s.request(s.Client().Transport, "GET", "/login?user=ann")
-		cookie, _, _ := strings.Cut(r.setCookies("s")[0], ";")
-		_, challenge, _ := strings.Cut(r.Header.Get("Secure-Session-Registration"), `challenge="`)
-		proof, err := sessplustest.Proof(newECKey(t), strings.TrimSuffix(challenge, `"`), true)
-		if err != nil {
-			t.Fatal(err)
-		}
+		cookie, challenge := s.offered("ann")
+		proof := s.proves(challenge)
 		register := func() int {
 			return s.request(s.Client().Transport, "POST", registrationPath, "Cookie", cookie, "Secure-Session-Response", proof).StatusCode
 		}
@@ -465,4 +451,31 @@ func TestDeviceBoundBesideTheMiddleware(t *testing.T) {
 	}
 	s.Forget("s-bound")
 	s.reads("after an Edit", "ann")
+}
+
+// SPEC 14.5: the endpoints take, of several ids, that of the session that the browser means.
+func TestDeviceEndpointsTakeTheSessionThatIsMeant(t *testing.T) {
+	s := newBoundSite(t, bound(sessplus.Memory()))
+	s.login("ann")
+	thumbprint := s.Bound()[0]
+	ann := "s=" + s.Cookie("s")
+	eve, _ := s.offered("eve")
+	refresh := func(cookies string) *reply {
+		return s.request(s.Client().Transport, "POST", refreshPath, "Cookie", cookies, "Sec-Secure-Session-Id", thumbprint)
+	}
+	if r := refresh(eve + "; " + ann); r.StatusCode != http.StatusForbidden {
+		t.Errorf("beside another session's id a refresh is answered %d %s", r.StatusCode, r.body)
+	}
+	many := ""
+	for i := range 8 {
+		many += "s=" + strings.Repeat(string(rune('A'+i)), 42) + "A; "
+	}
+	if r := refresh(many + ann); r.StatusCode != http.StatusForbidden {
+		t.Errorf("behind many ids a refresh is answered %d %s", r.StatusCode, r.body)
+	}
+	bob, challenge := s.offered("bob")
+	r := s.request(s.Client().Transport, "POST", registrationPath, "Cookie", eve+"; "+bob, "Secure-Session-Response", s.proves(challenge))
+	if r.StatusCode != http.StatusOK {
+		t.Errorf("beside another session's id a registration is answered %d %s", r.StatusCode, r.body)
+	}
 }

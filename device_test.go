@@ -108,6 +108,26 @@ func (s *boundSite) request(rt http.RoundTripper, method, path string, headers .
 	return &reply{res, string(body)}
 }
 
+// offered logs the user in, and returns the Cookie header for that session and the challenge of its registration. The
+// browser of the site takes no part.
+func (s *boundSite) offered(user string) (cookie, challenge string) {
+	s.Helper()
+	r := s.request(s.Client().Transport, "GET", "/login?user="+user)
+	cookie, _, _ = strings.Cut(r.setCookies("s")[0], ";")
+	_, challenge, _ = strings.Cut(r.Header.Get("Secure-Session-Registration"), `challenge="`)
+	return cookie, strings.TrimSuffix(challenge, `"`)
+}
+
+// proves answers the challenge of a registration with a new key.
+func (s *boundSite) proves(challenge string) (proof string) {
+	s.Helper()
+	proof, err := sessplustest.Proof(newECKey(s), challenge, true)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return proof
+}
+
 // endpoint sends a request to an endpoint with the browser's cookies, of which it does nothing by itself.
 func (s *boundSite) endpoint(b *sessplustest.Browser, path string, headers ...string) *reply {
 	s.Helper()
@@ -316,10 +336,7 @@ func TestDeviceBoundRegistrationsAtOnce(t *testing.T) {
 		one := serveBound(t, newManager(t, j.options(0), bound(b)), j)
 		two := serveBound(t, newManager(t, j.options(0), bound(b)), j)
 		for range 5 {
-			r := one.request(one.Client().Transport, "GET", "/login?user=ann")
-			cookie, _, _ := strings.Cut(r.setCookies("s")[0], ";")
-			_, challenge, _ := strings.Cut(r.Header.Get("Secure-Session-Registration"), `challenge="`)
-			challenge = strings.TrimSuffix(challenge, `"`)
+			cookie, challenge := one.offered("ann")
 			j.kinds("s")
 			var wg sync.WaitGroup
 			status := make([]int, 2)
@@ -441,4 +458,32 @@ func newECKey(t testing.TB) *ecdsa.PrivateKey {
 		t.Fatal(err)
 	}
 	return key
+}
+
+// SPEC 14.2, SPEC 3.12: a burst that rotates a session offers one registration.
+func TestDeviceRegistrationIsOfferedOnceByABurst(t *testing.T) {
+	b := aged.Keys{Backend: sessplus.Memory()}
+	var j journal
+	o := j.options(0)
+	o.Keys = []sessplus.KeyPair{sessplus.GenerateKeyPair()}
+	before := serveBound(t, newManager(t, o, sessplus.Config{CookieName: "s", Backend: b}), &j)
+	before.get("/login?user=ann")
+	after := bound(b)
+	after.RotateEvery = 50 * time.Millisecond
+	time.Sleep(60 * time.Millisecond)
+	s := serveBound(t, newManager(t, o, after), &j)
+	offers := make(chan int, 6)
+	for range 6 {
+		go func() {
+			r := s.request(s.Client().Transport, "GET", "/", "Cookie", "s="+before.Cookie("s"))
+			offers <- len(r.Header["Secure-Session-Registration"])
+		}()
+	}
+	n := 0
+	for range 6 {
+		n += <-offers
+	}
+	if n != 1 {
+		t.Errorf("%d registrations were offered, want 1", n)
+	}
 }

@@ -8,9 +8,10 @@ import (
 	"time"
 
 	"github.com/sessplus/sessplus"
+	"github.com/sessplus/sessplus/internal/aged"
 )
 
-// SPEC 12.1 and 12.2: this library as it was configured before.
+// SPEC 12.1, SPEC 12.2: this library as it was configured before.
 func TestFormer(t *testing.T) {
 	other := []sessplus.KeyPair{sessplus.DeriveKeyPair([]byte("another secret of thirty-two bytes or more"))}
 	big := strings.Repeat("x", 5000)
@@ -116,5 +117,23 @@ func TestFormerWithMistakes(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("New = %v, want %q", err, test.want)
 		}
+	}
+}
+
+// SPEC 14.4: a bound session is not imported for somebody who has its id alone.
+func TestDeviceBoundSessionIsNoFormerOne(t *testing.T) {
+	b := aged.Keys{Backend: sessplus.Memory()}
+	var j journal
+	o := j.options(0)
+	o.Keys = []sessplus.KeyPair{sessplus.GenerateKeyPair()}
+	before := bound(b)
+	old := serveBound(t, newManager(t, o, before), &j)
+	old.login("ann")
+	after := before
+	after.CookieName, after.Secure, after.Import = "__Host-s", sessplus.SecureAlways, []sessplus.Importer{sessplus.Former(before)}
+	now := serveBound(t, newManager(t, o, after), &j)
+	r := now.request(now.Client().Transport, "GET", "/", "Cookie", "s="+old.Cookie("s"))
+	if r.body != "" || len(r.setCookies("__Host-s")) > 0 {
+		t.Errorf("a stolen id is answered %q, %q", r.body, r.Header["Set-Cookie"])
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// SPEC 12.1 and 12.2: into several cookies by the routes, six requests at once.
+// SPEC 12.1, SPEC 12.2: into several cookies by the routes, six requests at once.
 func TestImportIntoSeveralCookies(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for i, other := range []sessplus.Config{
@@ -100,7 +100,7 @@ func (hungImporter) Import(ctx context.Context, _, _ string) (*sessplus.Imported
 	return nil, ctx.Err()
 }
 
-// SPEC 12.1 and 6.3: within the Timeout.
+// SPEC 12.1, SPEC 6.3: within the Timeout.
 func TestImporterHangs(t *testing.T) {
 	c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 50 * time.Millisecond},
 		importing(sessplus.Config{CookieName: "s", Backend: sessplus.Memory()}, hungImporter{})))
@@ -141,7 +141,7 @@ func TestImportAmongOthers(t *testing.T) {
 	}
 }
 
-// SPEC 12.1 and 6.5: what does not fit is named.
+// SPEC 12.1, SPEC 6.5: what does not fit is named.
 func TestImportIsTooLarge(t *testing.T) {
 	old := newOldStore("old", sessplus.Imported{Fields: map[string]any{"user": "ann", "basket": strings.Repeat("x", 5000)}})
 	var j journal
@@ -151,7 +151,7 @@ func TestImportIsTooLarge(t *testing.T) {
 	}
 }
 
-// SPEC 12.1 and 5.13: another cookie, into a single one; the former one goes.
+// SPEC 12.1, SPEC 5.13: another cookie, into a single one; the former one goes.
 func TestImportFromAnotherCookie(t *testing.T) {
 	for _, single := range []string{"", "__session"} {
 		old := newOldStore("old", sessplus.Imported{Fields: map[string]any{"user": "ann", "theme": "dark"}, Permanent: true})

@@ -125,7 +125,7 @@ func onEveryHome(t *testing.T, test func(t *testing.T, b sessplus.Backend)) {
 	t.Run("secure cookie", func(t *testing.T) { test(t, sessplus.SecureCookie()) })
 }
 
-// SPEC 12.1 and 12.2: six requests at once on two machines, which share only keys and the backend.
+// SPEC 12.1, SPEC 12.2: six requests at once on two machines, which share only keys and the backend.
 func TestImport(t *testing.T) {
 	onEveryHome(t, func(t *testing.T, b sessplus.Backend) {
 		for _, value := range []string{oldToken, "not_an_id/of ours", "MTc5NTY5MzUwOXw="} {
@@ -247,7 +247,7 @@ func pass(m *sessplus.Manager, cookies string, f func(s *sessplus.Session)) *rep
 	return &reply{w.Result(), w.Body.String()}
 }
 
-// SPEC 12.2 and 12.3: nothing tells requests side by side that one of them has made a secure cookie of the session, so that it
+// SPEC 12.2, SPEC 12.3: nothing tells requests side by side that one of them has made a secure cookie of the session, so that it
 // stays where it was for a minute, or until the session ends.
 func TestImportIntoSecureCookieForgets(t *testing.T) {
 	for name, end := range map[string]func(s *sessplus.Session){
