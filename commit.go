@@ -117,15 +117,16 @@ func (s *Session) writeHeader(h http.Header) {
 		s.noteUse(h)
 	}
 	s.open = s.open && s.uses == 0 && !personal(h)
-	public := sets && s.noteSetCookie(h)
-	if sets {
-		s.unlocked(s.begunBefore)
+	if !sets {
+		return
 	}
-	if public {
-		s.unlocked(func() {
+	public := s.noteSetCookie(h)
+	s.unlocked(func() {
+		s.begunBefore()
+		if public {
 			s.warn("sessplus: a response with the Set-Cookie of a session was for shared caches, too; its Cache-Control was made private")
-		})
-	}
+		}
+	})
 }
 
 // answerInstead writes the header for the response of an ErrorHandler, which may have cleared what a commit has
