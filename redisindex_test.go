@@ -42,21 +42,24 @@ var indexSteps = []struct {
 	{"destroy", func(s *sessplus.Session) { s.Destroy() }},
 }
 
-// tripsOf counts the round trips of each step.
+// tripsOf counts the round trips of each step, where they are fewest: a server of a cluster that has not had a session in
+// this step yet is sent its script first.
 func tripsOf(t *testing.T, b sessplus.Backend, indexBy string, trips *atomic.Int64) map[string]int64 {
 	t.Helper()
 	counted := make(map[string]int64)
-	m := newManager(t, nil, sessplus.Config{CookieName: "session", Backend: b, IndexBy: indexBy, IdleTimeout: 20 * time.Second})
+	m := newManager(t, nil, sessplus.Config{CookieName: "session", Backend: b, IndexBy: indexBy, IdleTimeout: 4 * time.Second})
 	c := newCrowd(t, m)
-	for range 2 { // in the first round the scripts are sent
+	for range 8 {
 		client := c.visitor()
 		for _, step := range indexSteps {
 			if step.name == "touch" {
-				time.Sleep(2010 * time.Millisecond) // a tenth of the IdleTimeout, which nothing else takes, however busy the machine
+				time.Sleep(410 * time.Millisecond) // a tenth of the IdleTimeout, which nothing else takes
 			}
 			trips.Store(0)
 			c.mustAsk(client, step.do)
-			counted[step.name] = trips.Load()
+			if n, known := counted[step.name]; !known || trips.Load() < n {
+				counted[step.name] = trips.Load()
+			}
 		}
 	}
 	return counted
