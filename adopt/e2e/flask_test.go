@@ -64,8 +64,7 @@ func putDocument(c *firestore.Client, addr, name string, fields json.RawMessage)
 	return nil
 }
 
-// flaskPlus is the Flask program, with the visitors and documents of the samples. Its documents are in the client, which
-// open and importer share.
+// flaskPlus is the Flask program, with the visitors and documents of the samples. open and importer share its store.
 func flaskPlus() former {
 	var c *firestore.Client
 	return former{name: "flask-firestore",
@@ -83,14 +82,19 @@ func flaskPlus() former {
 					http.SetCookie(w, &http.Cookie{Name: "session", Value: v.Cookie, Path: "/"})
 					return
 				}
-				id := "none"
-				if k, err := r.Cookie("session"); err == nil {
-					id, _, _ = strings.Cut(k.Value, ".")
+				k, err := r.Cookie("session")
+				if err != nil {
+					who(w, nil)
+					return
 				}
+				id, _, _ := strings.Cut(k.Value, ".")
 				doc, err := c.Collection("sessions").Doc("session" + id).Get(r.Context())
 				if err != nil {
 					who(w, nil)
 					return
+				}
+				if r.URL.Path == "/visit" { // that library sets the cookie in each response
+					http.SetCookie(w, &http.Cookie{Name: "session", Value: k.Value, Path: "/"})
 				}
 				who(w, doc.Data()["user_id"])
 			})

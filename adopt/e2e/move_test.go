@@ -18,7 +18,7 @@ import (
 	_ "modernc.org/sqlite"
 )
 
-// moved serves the program after its move. It knows what the old ones know, and /logout; each visit is counted in the session.
+// moved serves the program after its move. It counts the visits in the session, and knows /logout.
 func moved(t *testing.T, config sessplus.Config, keys ...sessplus.KeyPair) *httptest.Server {
 	t.Helper()
 	m, err := sessplus.New([]sessplus.Config{config}, &sessplus.Options{
@@ -48,7 +48,8 @@ func keyPair(text string) sessplus.KeyPair {
 // openSQLite opens the file as another process would.
 func openSQLite(t *testing.T, path string) sessplus.Backend {
 	t.Helper()
-	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(4000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)")
+	const settings = "?_pragma=busy_timeout(4000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)"
+	db, err := sql.Open("sqlite", "file:"+path+settings)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,8 +84,8 @@ func ask(t *testing.T, url string, cookie *http.Cookie) (int, *http.Cookie) {
 	return res.StatusCode, cookie
 }
 
-// A program on each former library, with visitors who are logged in, is replaced under load by two processes of its moved
-// version: bursts of six, nobody is logged out, and after a logout the old cookie is nobody's (SPEC 12.2).
+// A program on each former library, with visitors who are logged in, is replaced under load by two processes of its
+// moved version: bursts of six, nobody is logged out, and after a logout the old cookie is nobody's (SPEC 12.2).
 func TestProgramsMove(t *testing.T) {
 	for _, f := range append([]former{flaskPlus()}, formers...) {
 		for target, open := range map[string]func(t *testing.T, c *goredis.Client) [2]sessplus.Backend{
@@ -104,7 +105,8 @@ func TestProgramsMove(t *testing.T) {
 				for _, b := range open(t, c) {
 					o := f.options
 					sites = append(sites, moved(t, sessplus.Config{
-						CookieName: "session", Backend: b, KeyPrefix: "new:", Import: []sessplus.Importer{f.importer(t, c, &o, f.keys)},
+						CookieName: "session", Backend: b, KeyPrefix: "new:",
+						Import: []sessplus.Importer{f.importer(t, c, &o, f.keys)},
 					}, keyPair("")).URL)
 				}
 				testMove(t, old.URL, sites)

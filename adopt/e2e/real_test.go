@@ -98,7 +98,8 @@ type former struct {
 	options  adopt.Options
 }
 
-// The programs know two requests: /login fills the session and adds two flashes, /who answers its user_id, or 401.
+// The programs know three requests: /login fills the session and adds two flashes, /who answers its user_id, or 401, and
+// /visit does the same and saves the session, as programs do in which each visit starts its age anew.
 
 func gorillaHandler(get func(r *http.Request) (*sessions.Session, error), text bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -113,6 +114,13 @@ func gorillaHandler(get func(r *http.Request) (*sessions.Session, error), text b
 				http.Error(w, err.Error(), http.StatusInternalServerError)
 			}
 			return
+		}
+		if user := s.Values["user_id"]; user != nil && r.URL.Path == "/visit" {
+			s.Values["visits"] = "many"
+			if err := s.Save(r, w); err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
 		}
 		who(w, s.Values["user_id"])
 	})
@@ -147,6 +155,9 @@ func scsHandler(m *scs.SessionManager) http.Handler {
 			}
 			m.RememberMe(r.Context(), true)
 			return
+		}
+		if r.URL.Path == "/visit" && m.Exists(r.Context(), "user_id") {
+			m.Put(r.Context(), "visits", "many")
 		}
 		who(w, m.Get(r.Context(), "user_id"))
 	}))
