@@ -7,9 +7,11 @@ import (
 	"net/http"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"cloud.google.com/go/firestore"
 	goredis "github.com/redis/go-redis/v9"
@@ -19,9 +21,11 @@ import (
 	"google.golang.org/genproto/googleapis/type/latlng"
 )
 
-// flaskSamples are visitors of a Flask program and their documents, as ../testdata/flaskfirestore.py has seen them.
+// flaskSamples are visitors of two Flask programs, as ../testdata/flaskvisitors.py has seen them: some whose sessions
+// are documents, and the Cookies of others, which hold their sessions.
 type flaskSamples struct {
 	Secret   string
+	Cookies  []string
 	Visitors []struct {
 		Cookie, Document string
 		Fields           json.RawMessage
@@ -30,7 +34,7 @@ type flaskSamples struct {
 
 func readFlask(t *testing.T) (s flaskSamples) {
 	t.Helper()
-	data, err := os.ReadFile("../testdata/flaskfirestore.json")
+	data, err := os.ReadFile("../testdata/flaskvisitors.json")
 	if err == nil {
 		err = json.Unmarshal(data, &s)
 	}
@@ -67,7 +71,7 @@ func putDocument(c *firestore.Client, addr, name string, fields json.RawMessage)
 // flaskPlus is the Flask program, with the visitors and documents of the samples. open and importer share its store.
 func flaskPlus() former {
 	var c *firestore.Client
-	return former{name: "flask-firestore",
+	return former{name: "flask-firestore", store: true,
 		open: func(t *testing.T, _ *goredis.Client) http.Handler {
 			s, addr := readFlask(t), servers.FirestoreAddr(t)
 			c = servers.Firestore(t)
@@ -105,23 +109,60 @@ func flaskPlus() former {
 	}
 }
 
-// What flask-session-plus has stored in Firestore is read with its types and its end (SPEC 12.5).
-func TestFlaskFirestoreSamples(t *testing.T) {
+// flaskCookies is the Flask program with secure cookies. It is not run here: it knows its visitors by their cookies.
+var flaskCookies = former{name: "flask-cookie",
+	open: func(t *testing.T, _ *goredis.Client) http.Handler {
+		cookies := readFlask(t).Cookies
+		var visitors atomic.Int64
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/login" {
+				value := cookies[int(visitors.Add(1)-1)%len(cookies)]
+				http.SetCookie(w, &http.Cookie{Name: "session", Value: value, Path: "/"})
+				return
+			}
+			if k, err := r.Cookie("session"); err == nil && slices.Contains(cookies, k.Value) {
+				who(w, 42)
+				return
+			}
+			who(w, nil)
+		})
+	},
+	importer: func(t *testing.T, _ *goredis.Client, o *adopt.Options, _ [][]byte) sessplus.Importer {
+		return adopt.FlaskSessionPlus(readFlask(t).Secret, o)
+	},
+}
+
+// What flask-session-plus has stored in Firestore and in cookies is read with its types, and with the end that it has
+// in Firestore (SPEC 12.5).
+func TestFlaskVisitors(t *testing.T) {
 	s, addr, c := readFlask(t), servers.FirestoreAddr(t), servers.Firestore(t)
-	want := map[string]any{
-		"user_id": int64(42), "name": "Zoë", "raw": []byte{0, 255}, "at": at, "share": 0.5,
-		"cart": map[string]any{"items": []any{"tea", int64(1)}}, "nothing": nil,
-	}
-	for _, v := range s.Visitors {
+	fromFirestore := adopt.FlaskFirestore(c, "sessions", s.Secret, nil)
+	fromCookie := adopt.FlaskSessionPlus(s.Secret, nil)
+	for n, v := range s.Visitors {
 		if err := putDocument(c, addr, v.Document, v.Fields); err != nil {
 			t.Fatal(err)
 		}
-		got, err := adopt.FlaskFirestore(c, "sessions", s.Secret, nil).Import(t.Context(), "session", v.Cookie)
+		want := &sessplus.Imported{Permanent: true, Fields: map[string]any{
+			"user_id": int64(42), "name": fmt.Sprint("Zoë ", n), "raw": []byte{0, 255}, "at": at, "share": 0.5,
+			"cart": map[string]any{"items": []any{"tea", int64(1)}}, "nothing": nil,
+		}}
+		got, err := fromFirestore.Import(t.Context(), "session", v.Cookie)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !reflect.DeepEqual(got.Fields, want) || !got.Permanent || got.Expires.Year() != 2126 {
-			t.Errorf("got %+v,\nwant %+v", got, want)
+		if got.Expires.Year() != 2126 {
+			t.Errorf("from Firestore: it ends at %v", got.Expires)
+		}
+		got.Expires, got.Forget = time.Time{}, nil
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("from Firestore: got %+v,\nwant %+v", got, want)
+		}
+		if got, err = fromCookie.Import(t.Context(), "session", s.Cookies[n]); err != nil {
+			t.Fatal(err)
+		}
+		want.Permanent = false // it does not say
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("from a cookie: got %+v,\nwant %+v", got, want)
 		}
 	}
 }

@@ -1,6 +1,7 @@
-"""Writes flaskfirestore.json: visitors of a Flask program, and what flask-session-plus has stored of them in Firestore.
+"""Writes flaskvisitors.json: visitors of two Flask programs, of whom flask-session-plus has stored one's in Firestore,
+and the other's in their cookies.
 
-    python3 flaskfirestore.py VERSION > flaskfirestore.json # of flask-session-plus
+    python3 flaskvisitors.py VERSION > flaskvisitors.json # of flask-session-plus
 
 The client stands for Firestore's: it keeps documents in the form in which they go over the wire.
 """
@@ -71,42 +72,50 @@ class Response(flask.Response):
         super().set_cookie(key, value.decode() if isinstance(value, bytes) else value, **options)
 
 
-client = Client()
-app = flask.Flask(__name__)
-app.response_class = Response
-app.secret_key = SECRET
-app.config["SESSION_CONFIG"] = [{
-    "cookie_name": "session", "session_type": "firestore", "client": client, "collection": "sessions", "use_signer": True,
-    "session_fields": ["user_id", "name", "raw", "at", "share", "cart", "nothing"],
-    "session_permanent_lifetime": datetime.timedelta(days=36500),
-}]
-flask_session_plus.Session(app)
+def program(**config):
+    app = flask.Flask(__name__)
+    app.response_class = Response
+    app.secret_key = SECRET
+    app.config["SESSION_CONFIG"] = [{
+        "cookie_name": "session", "session_fields": ["user_id", "name", "raw", "at", "share", "cart", "nothing"],
+        "session_permanent_lifetime": datetime.timedelta(days=36500), **config,
+    }]
+    flask_session_plus.Session(app)
+
+    @app.route("/login/<int:n>")
+    def login(n):
+        flask.session.update({
+            "user_id": 42, "name": f"Zoë {n}", "raw": b"\x00\xff", "at": datetime.datetime(2026, 11, 26, 12),
+            "share": 0.5, "cart": {"items": ["tea", 1]}, "nothing": None,
+        })
+        flask.session.set_permanent("session")
+        return ""
+
+    @app.route("/who")
+    def who():
+        return str(flask.session.get("user_id"))
+
+    return app
 
 
-@app.route("/login")
-def login():
-    flask.session.update({
-        "user_id": 42, "name": "Zoë", "raw": b"\x00\xff", "at": datetime.datetime(2026, 11, 26, 12), "share": 0.5,
-        "cart": {"items": ["tea", 1]}, "nothing": None,
-    })
-    flask.session.set_permanent("session")
-    return ""
-
-
-@app.route("/who")
-def who():
-    return str(flask.session.get("user_id"))
-
-
-visitors = []
-for _ in range(VISITORS):
-    before = set(client.documents)
+def visit(app, n):
+    """Returns the cookie of a visitor who has logged in."""
     browser = app.test_client()
-    browser.get("/login")
+    browser.get(f"/login/{n}")
     if browser.get("/who").text != "42":
         sys.exit("the program does not know its visitor")
+    return browser.get_cookie("session").value
+
+
+client = Client()
+stored, signed = program(session_type="firestore", client=client, collection="sessions", use_signer=True), program()
+visitors, cookies = [], []
+for n in range(VISITORS):
+    before = set(client.documents)
+    cookie = visit(stored, n)
     (name,) = set(client.documents) - before
-    visitors.append(json.dumps({"cookie": browser.get_cookie("session").value, "document": name, "fields": client.documents[name]}))
+    visitors.append(json.dumps({"cookie": cookie, "document": name, "fields": client.documents[name]}))
+    cookies.append(json.dumps(visit(signed, n)))
 library = f"flask-session-plus {sys.argv[1]}, flask {version('flask')}"
-print('{\n\t"library": %s,\n\t"secret": %s,\n\t"visitors": [\n\t\t%s\n\t]\n}' % (
-    json.dumps(library), json.dumps(SECRET), ",\n\t\t".join(visitors)))
+print('{\n\t"library": %s,\n\t"secret": %s,\n\t"visitors": [\n\t\t%s\n\t],\n\t"cookies": [\n\t\t%s\n\t]\n}' % (
+    json.dumps(library), json.dumps(SECRET), ",\n\t\t".join(visitors), ",\n\t\t".join(cookies)))
