@@ -86,7 +86,6 @@ type session struct {
 	mu    sync.Mutex // guards what follows; never held across a backend call
 	parts []part
 	ready chan struct{} // closed when a load ends; nil while nobody waits for one
-	hung  []Backend     // those that did not answer this request within the Timeout
 	err   error         // the first error, for Err
 	fatal error         // the first programming error, which makes commits fail
 	uses  int           // how often it was read or changed
@@ -124,6 +123,7 @@ type part struct {
 	split   uint8 // the same, for those that are split over more cookies than MaxChunks
 	next    uint8 // index of the next text to look up
 	chosen  uint8 // index of the text that the secure cookie's content is from
+	hung    bool  // its backend did not answer this request within the Timeout
 	found   bool  // a session came with the request
 	crowded bool  // more values came under one name than are tried
 	tried   bool  // a save has failed, and nothing has changed since
