@@ -88,13 +88,13 @@ type session struct {
 	ready chan struct{} // closed when a load ends; nil while nobody waits for one
 	err   error         // the first error, for Err
 	fatal error         // the first programming error, which makes commits fail
-	uses  int           // how often it was read or changed
-	saved int           // uses when the last commit began
+	uses  uint32        // how often it was read or changed
+	saved uint32        // uses when the last commit began
 	tls   bool          // the request came over TLS
 	sent  bool          // the headers have been sent
+	open  bool          // nothing in the response keeps shared caches from giving it to other visitors
 	alone bool          // from Manager.Load, without the middleware: Save writes the headers
 	wrote []string      // the Set-Cookie lines that such a Save has written
-	open  bool          // nothing in the response keeps shared caches from giving it to other visitors
 
 	vary, cacheControl [1]string // what holds these headers
 }
