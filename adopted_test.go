@@ -14,8 +14,8 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// moving gives the configs from before and after a deployment that moves the user from cookie s to cookie t. Both can take
-// back what the other has moved.
+// moving gives the configs from before and after a deployment that moves the user from cookie s to cookie t. Both can
+// take back what the other has moved.
 func moving(s, t sessplus.Backend) (before, after []sessplus.Config) {
 	before = []sessplus.Config{
 		{CookieName: "s", Backend: s, Fields: sessplus.Include("user", "theme"), Adopt: []string{"t"}},
@@ -192,7 +192,7 @@ func TestAdoptUnderLoad(t *testing.T) {
 						burst.Go(func() {
 							c := &wanderer{t, map[string]string{"s": round.jar["s"], "t": round.jar["t"]}}
 							c.ask(sides[rand.IntN(2)], func(s *sessplus.Session) {
-								if s.GetString("user") != user { // it was read here before, and there after it was moved
+								if s.GetString("user") != user { // read here before it moved, and there after
 									missed.Add(1)
 								}
 								if i%2 == 0 {

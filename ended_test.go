@@ -276,7 +276,8 @@ func TestLogoutEndsWhatTheOldIDHasBecome(t *testing.T) {
 	})
 }
 
-// While a renewal is under way, and may fail yet, another tab has its session, and what it saves is not lost (SPEC 4.1).
+// While a renewal is under way, and may fail yet, another tab has its session, and what it saves is not lost
+// (SPEC 4.1).
 func TestRenewalUnderWayHidesNothing(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, fails := range []bool{true, false} {
@@ -372,8 +373,8 @@ func (b *clashingBackend) Create(ctx context.Context, key string, r *sessplus.Re
 	return b.Backend.Create(ctx, key, r)
 }
 
-// SPEC 3.11, 4.2: a login whose session is ended while its request runs begins afresh: nothing of the old session comes back,
-// not what was bound to it either.
+// SPEC 3.11, 4.2: a login whose session is ended while its request runs begins afresh: nothing of the old session comes
+// back, not what was bound to it either.
 func TestLoginBesideALogoutBringsNothingBack(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, Fields: sessplus.Exclude("color", "size")},
@@ -633,8 +634,8 @@ func TestEndedSessionTakesItsBoundCookieAlong(t *testing.T) {
 	}
 }
 
-// SPEC 4.2, 3.5, 6.4: a record of Redis that has expired by its own account while a request runs, or lost its expiry, is gone,
-// also when Redis still has the key.
+// SPEC 4.2, 3.5, 6.4: a record of Redis that has expired by its own account while a request runs, or lost its expiry,
+// is gone, also when Redis still has the key.
 func TestLateSaveToAnExpiredRecordThatIsStillStored(t *testing.T) {
 	late := sessplus.Field[int]("late")
 	for name, change := range map[string]func(*sessplus.Session){

@@ -20,7 +20,7 @@ type writer struct {
 
 	asked atomic.Bool // for the header
 
-	mu        sync.Mutex // guards what follows; held by the first commit, so that another goroutine's Write waits for it
+	mu        sync.Mutex // guards what follows; the first commit holds it, so that concurrent Writes wait
 	committed bool
 	rejected  bool  // the status is 500 or more: nothing is saved
 	err       error // the commit failed, and the ErrorHandler has answered

@@ -89,7 +89,8 @@ func brief(s string) string {
 	return fmt.Sprintf("%q…%q (%d bytes)", s[:20], s[len(s)-20:], len(s))
 }
 
-// record compares records but for Mark and Version, which are the backend's. The rule says why want expires when it does.
+// record compares records but for Mark and Version, which are the backend's. The rule says why want expires when it
+// does.
 func (d *difference) record(got, want *sessplus.Record, rule string) {
 	d.fields(got.Fields, want.Fields)
 	d.time("Created", got.Created, want.Created, "")

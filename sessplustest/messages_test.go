@@ -58,7 +58,8 @@ func (b *breaker) End(ctx context.Context, key string, e *sessplus.Ending) (*ses
 	return b.Backend.End(ctx, key, &altered)
 }
 
-// breakers are named after the rule they break. The promise that is broken is a test of the suite, whose message must match.
+// breakers are named after the rule they break. The promise that is broken is a test of the suite, whose message must
+// match.
 var breakers = map[string]struct {
 	breaker
 	promise, message string
