@@ -54,6 +54,7 @@ func (w *wanderer) ask(c *crowd, f func(s *sessplus.Session)) *reply {
 
 // SPEC 12.4: between all kinds of cookies, forth and back.
 func TestAdopt(t *testing.T) {
+	t.Parallel()
 	onEveryHome(t, func(t *testing.T, b sessplus.Backend) {
 		for name, o := range map[string]sessplus.Backend{"memory": sessplus.Memory(), "secure cookie": sessplus.SecureCookie(), "the same": b} {
 			for _, full := range []bool{false, true} {
@@ -169,6 +170,7 @@ func TestAdoptMissesNoFieldOnItsWay(t *testing.T) {
 
 // SPEC 12.4: old and new processes side by side under load lose nothing that is stored, in both directions.
 func TestAdoptUnderLoad(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		before, after := moving(b, b)
 		sides := []*crowd{newCrowd(t, newManager(t, nil, before...)), newCrowd(t, newManager(t, nil, after...))}

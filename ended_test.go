@@ -428,8 +428,8 @@ var endings = []struct {
 		time.Sleep(350 * time.Millisecond)
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Renew() })
 	}, true},
-	{"past its lifetime", sessplus.Config{Lifetime: time.Second}, func(*crowd) { time.Sleep(1100 * time.Millisecond) }, false},
-	{"past its idle timeout", sessplus.Config{IdleTimeout: time.Second}, func(*crowd) { time.Sleep(1100 * time.Millisecond) }, false},
+	{"past its lifetime", sessplus.Config{Lifetime: 1500 * time.Millisecond}, func(*crowd) { time.Sleep(1600 * time.Millisecond) }, false},
+	{"past its idle timeout", sessplus.Config{IdleTimeout: 1500 * time.Millisecond}, func(*crowd) { time.Sleep(1600 * time.Millisecond) }, false},
 }
 
 // onEveryEnding runs the test on every backend for every ending.
@@ -483,9 +483,10 @@ func TestEndedSessionRefusesALateSave(t *testing.T) {
 		{"renew", func(s *sessplus.Session) { s.Renew() }},
 		{"permanent", func(s *sessplus.Session) { s.SetPermanent("s", true) }},
 	}
-	onEveryEnding(t, func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool) {
-		for _, change := range changes {
-			t.Run(change.name, func(t *testing.T) {
+	for _, change := range changes {
+		t.Run(change.name, func(t *testing.T) {
+			t.Parallel()
+			onEveryEnding(t, func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool) {
 				c := newCrowd(t, newManager(t, nil, config))
 				c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 				slow := c.begin(c.client, change.change)
@@ -501,8 +502,8 @@ func TestEndedSessionRefusesALateSave(t *testing.T) {
 				}
 				staysEnded(t, c, b, before, jar, kept, answer)
 			})
-		}
-	})
+		})
+	}
 }
 
 // SPEC 4.2
@@ -598,6 +599,7 @@ func TestEndedSessionTakesItsBoundCookieAlong(t *testing.T) {
 	for _, drop := range []bool{false, true} {
 		for _, both := range []bool{false, true} {
 			t.Run(fmt.Sprintf("drop=%v both=%v", drop, both), func(t *testing.T) {
+				t.Parallel()
 				onEveryEnding(t, func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool) {
 					config.Fields, config.DropIfGone = sessplus.Include("user", "late"), drop
 					c := newCrowd(t, newManager(t, nil, config,

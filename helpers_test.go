@@ -37,9 +37,9 @@ import (
 
 // Most tests wait for most of the time, so that many of them can do so side by side. -parallel takes precedence.
 func TestMain(m *testing.M) {
-	beside := 8 * runtime.GOMAXPROCS(0)
+	beside := 12 * runtime.GOMAXPROCS(0)
 	if raceEnabled {
-		beside /= 2 // the race detector needs the processors
+		beside /= 3 // the race detector needs the processors
 	}
 	if os.Getenv("SESSPLUS_REDIS") != "" {
 		beside = 1 // there are sixteen databases

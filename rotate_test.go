@@ -322,6 +322,7 @@ func TestRotationLeavesNoIDInTheStore(t *testing.T) {
 
 // SPEC 3.12, 6.1, 6.2: a step of a rotation that fails, or whose answer is lost, costs neither the session nor time.
 func TestRotationThatFailsLeavesTheSession(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, step := range []string{"take", "create", "end"} {
 			for _, lost := range []bool{false, true} {
