@@ -65,8 +65,8 @@ type Backend interface {
 	Create(ctx context.Context, key string, r *Record) error
 
 	// Update applies c to the record, and changes nothing else in it. The errors are those of Load, [ErrTaken] if
-	// somebody else is about to end the record, and [ErrConflict] if it does not meet c.Match or c.DeviceKey; the record
-	// is then unchanged. [Change.Apply] defines the rule in Go.
+	// somebody else is about to end the record, and [ErrConflict] if it does not meet c.Match or c.DeviceKey; the
+	// record is then unchanged. [Change.Apply] defines the rule in Go.
 	Update(ctx context.Context, key string, c *Change) (Result, error)
 
 	// End makes the step e. After StepTake it returns the record; after the other steps the result is ignored. The
@@ -136,8 +136,8 @@ type Record struct {
 	// [Config.IndexBy].
 	Owner, Device string
 
-	// DeviceKey is the key the session is bound to: printable ASCII without spaces, at most 1,024 bytes, or "". It is ""
-	// without [Config.DeviceBound]. Only a [DeviceKeeper] must store it.
+	// DeviceKey is the key the session is bound to: printable ASCII without spaces, at most 1,024 bytes, or "". It is
+	// "" without [Config.DeviceBound]. Only a [DeviceKeeper] must store it.
 	DeviceKey string
 
 	legacy *legacy // of the content of a secure cookie, if it was imported

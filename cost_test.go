@@ -123,7 +123,7 @@ func (n *trafficCounter) countCommand([]byte) { n.calls.Add(1) }
 func (n *trafficCounter) countStreams(chunk []byte) {
 	const frameHead, headers = 9, 1
 	n.rest = append(n.rest, chunk...)
-	n.rest = bytes.TrimPrefix(n.rest, []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")) // unless it went before anyone watched
+	n.rest = bytes.TrimPrefix(n.rest, []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")) // unless already sent
 	for len(n.rest) >= frameHead {
 		length := frameHead + int(n.rest[0])<<16 + int(n.rest[1])<<8 + int(n.rest[2])
 		if len(n.rest) < length {

@@ -85,8 +85,8 @@ func FuzzContent(f *testing.F) {
 	})
 }
 
-// FuzzRecord decodes arbitrary hashes of Redis and documents of Firestore as records: each is a record with all its parts,
-// or none.
+// FuzzRecord decodes arbitrary hashes of Redis and documents of Firestore as records: each is a record with all its
+// parts, or none.
 func FuzzRecord(f *testing.F) {
 	f.Add(`{":record":"1 1700000000000 p",":expires":"1700000000000",":saved":"1700000000000","a":"1","::b":"2"}`)
 	f.Add(`{":record":"2 x",":expires":"","":""}`)

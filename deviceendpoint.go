@@ -84,8 +84,8 @@ type deviceAnswer struct {
 	now time.Time
 }
 
-// meant tells the session that the browser means from others whose ids came with the same request, as from another path or
-// domain. It is nil if the request does not say.
+// meant tells the session that the browser means from others whose ids came with the same request, as from another path
+// or domain. It is nil if the request does not say.
 func (a *deviceAnswer) meant(registers bool) func(c *call) bool {
 	id, _ := a.identifier()
 	jwt := a.proof()

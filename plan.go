@@ -56,7 +56,7 @@ const (
 	verifies             // asks whether the session lives, because a cookie depends on it; moves its end, too
 	creates              // where there was no session
 	renews               // creates the session under another id, and ends the old one
-	ends                 // a session that is past its Lifetime and no longer permanent, or a cookie with that it is bound to
+	ends                 // a session past its Lifetime that is no longer permanent, or a cookie bound to one
 	empties              // a secure cookie
 )
 

@@ -17,7 +17,7 @@ type writer struct {
 	s *Session
 	r *http.Request
 
-	mu        sync.Mutex // guards err to rejected; held by the first commit, so that another goroutine's Write waits for it
+	mu        sync.Mutex // guards err to rejected; the first commit holds it, so that concurrent Writes wait
 	err       error      // the commit failed, and the ErrorHandler has answered
 	committed bool
 	rejected  bool // the status is 500 or more: nothing is saved
