@@ -65,8 +65,8 @@ type Backend interface {
 	Create(ctx context.Context, key string, r *Record) error
 
 	// Update applies c to the record, and changes nothing else in it. The errors are those of Load, [ErrTaken] if
-	// somebody else is about to end the record, and [ErrConflict] if it does not meet c.Match or c.DeviceKey; the record
-	// is then unchanged. [Change.Apply] defines the rule in Go.
+	// somebody else is about to end the record, and [ErrConflict] if it does not meet c.Match or c.DeviceKey; the
+	// record is then unchanged. [Change.Apply] defines the rule in Go.
 	Update(ctx context.Context, key string, c *Change) (Result, error)
 
 	// End makes the step e. After StepTake it returns the record; after the other steps the result is ignored. The
@@ -136,8 +136,8 @@ type Record struct {
 	// [Config.IndexBy].
 	Owner, Device string
 
-	// DeviceKey is the key the session is bound to: printable ASCII without spaces, at most 1,024 bytes, or "". It is ""
-	// without [Config.DeviceBound]. Only a [DeviceKeeper] must store it.
+	// DeviceKey is the key the session is bound to: printable ASCII without spaces, at most 1,024 bytes, or "". It is
+	// "" without [Config.DeviceBound]. Only a [DeviceKeeper] must store it.
 	DeviceKey string
 
 	legacy *legacy // of the content of a secure cookie, if it was imported
@@ -449,6 +449,19 @@ func backendName(b Backend) string {
 		return s.String()
 	}
 	return fmt.Sprintf("%T", b)
+}
+
+// newRecord returns an empty record with room for n fields. Few of them are in one piece of memory with it.
+func newRecord(n int) *Record {
+	if n > fewFields {
+		return &Record{Fields: make([]RawField, 0, n)}
+	}
+	r := new(struct {
+		Record
+		fields [fewFields]RawField
+	})
+	r.Fields = r.fields[:0]
+	return &r.Record
 }
 
 // valueOf returns the value of a field, or nil if the record has none of that name.

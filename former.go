@@ -12,14 +12,15 @@ import (
 	"time"
 )
 
-// Former imports the sessions of this library as they were configured before: under another CookieName, as on the way to
-// one with "__Host-", in another Backend, under another KeyPrefix, with other Keys, with or without SignID, or with other
-// Fields. c is the old config; Keys that it leaves out are those of the new Manager, and so is the Codec: see [FormerOf].
-// [New] reports its mistakes. What is not about finding and reading its sessions has no meaning.
+// Former imports the sessions of this library as they were configured before: under another CookieName, as on the way
+// to one with "__Host-", in another Backend, under another KeyPrefix, with other Keys, with or without SignID, or with
+// other Fields. c is the old config; Keys that it leaves out are those of the new Manager, and so is the Codec: see
+// [FormerOf]. [New] reports its mistakes. What is not about finding and reading its sessions has no meaning.
 //
-// A session ends when it would have, by its Lifetime or, in a secure cookie, its MaxAge; an IdleTimeout is that of the new
-// config. The old record ends as if the program had called [Session.Destroy]. A secure cookie with BoundTo cannot be imported, nor can a
-// session that is bound to a device, for which nothing here proves the key: its visitor logs in again.
+// A session ends when it would have, by its Lifetime or, in a secure cookie, its MaxAge; an IdleTimeout is that of the
+// new config. The old record ends as if the program had called [Session.Destroy]. A secure cookie with BoundTo cannot
+// be imported, nor can a session that is bound to a device, for which nothing here proves the key: its visitor logs in
+// again.
 func Former(c Config) Importer { return FormerOf(c, nil) }
 
 // FormerOf is [Former] for a config whose Manager had other Options: Keys, Codec or SingleCookie. The rest of o has no
@@ -116,7 +117,8 @@ func (f *former) find(ctx context.Context, texts []candidate) (*Imported, error)
 		c := &call{part: p, op: opLoad, sessionName: p.nameOf(id)}
 		s.run([]*call{c})
 		switch {
-		case errors.Is(c.err, ErrNoRecord), c.err == nil && (!p.alive(c.record, now) || c.record.DeviceKey != ""): // which nothing here proves
+		case errors.Is(c.err, ErrNoRecord), c.err == nil && (!p.alive(c.record, now) || c.record.DeviceKey != ""):
+			// Nothing here proves the key of a bound session.
 			return nil, &formerError{errors.New("there is no such session")}
 		case c.err != nil:
 			return nil, c.err

@@ -36,8 +36,8 @@ type Imported struct {
 	Forget func(ctx context.Context) error
 }
 
-// FromCookie lets an importer read another cookie than the one of the config. Its visitors' old cookie is expired by the
-// response that sets the new one.
+// FromCookie lets an importer read another cookie than the one of the config. Its visitors' old cookie is expired by
+// the response that sets the new one.
 func FromCookie(name string, i Importer) Importer { return fromCookie{i, name} }
 
 // fromCookie is an importer that reads the cookie of that name. So is any other with a method CookieName.

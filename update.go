@@ -155,7 +155,7 @@ func (s *Session) target(name string) (target, error) {
 		return target{part: p}, &Error{Cookie: p.CookieName, Op: "update", Err: ErrSessionGone}
 	case p.renew && s.sent:
 		return target{part: p}, &Error{Cookie: p.CookieName, Op: "update", Err: ErrHeadersSent}
-	case p.sealer != nil || p.rec == nil || p.renew: // what belongs to a login is not stored under the id from before it
+	case p.sealer != nil || p.rec == nil || p.renew: // a login's fields are not stored under the old id
 		return target{known: e.value}, nil
 	}
 	return target{part: p, epoch: p.epoch, name: p.name, rec: p.rec, known: e.value, set: e.dirty(), quiet: p.quiet}, nil
