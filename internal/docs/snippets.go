@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"log"
 	"log/slog"
@@ -62,6 +63,7 @@ var (
 var (
 	_ = rand.Text
 	_ = base64.StdEncoding
+	_ = errors.New
 	_ = fmt.Sprint
 	_ = log.Print
 	_ slog.Handler
