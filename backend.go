@@ -451,6 +451,19 @@ func backendName(b Backend) string {
 	return fmt.Sprintf("%T", b)
 }
 
+// newRecord returns an empty record with room for n fields. Few of them are in one piece of memory with it.
+func newRecord(n int) *Record {
+	if n > fewFields {
+		return &Record{Fields: make([]RawField, 0, n)}
+	}
+	r := new(struct {
+		Record
+		fields [fewFields]RawField
+	})
+	r.Fields = r.fields[:0]
+	return &r.Record
+}
+
 // valueOf returns the value of a field, or nil if the record has none of that name.
 func (r *Record) valueOf(name string) []byte {
 	if i := slices.IndexFunc(r.Fields, func(f RawField) bool { return f.Name == name }); i >= 0 {

@@ -50,7 +50,7 @@ func (m *Manager) serveDevice(w http.ResponseWriter, r *http.Request) bool {
 	if !ok {
 		return false
 	}
-	s := &newRequest(len(m.cookies)).handle
+	s := &newRequest(len(m.cookies)).ctx.s
 	s.start(m, w, r)
 	p := &s.parts[e.cookie.index]
 	p.proof.endpoint = true

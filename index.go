@@ -270,7 +270,7 @@ func (c *cookie) listError(err error) error {
 
 // beside makes a session that belongs to no request: nothing of it is loaded, and it answers nobody.
 func (m *Manager) beside(ctx context.Context) *Session {
-	s := &newRequest(len(m.cookies)).handle
+	s := &newRequest(len(m.cookies)).ctx.s
 	s.m, s.ctx, s.sent = m, ctx, true
 	for i, c := range m.cookies {
 		s.parts[i].cookie, s.parts[i].state = c, loaded

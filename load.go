@@ -204,7 +204,15 @@ func (s *Session) lookUp(parts []*part, now time.Time) {
 				p.resent() // by the cookie before, which found nothing
 				p.resend(older)
 				name := p.nameOf(id)
-				calls = append(calls, &call{part: p, op: opLoad, sessionName: name})
+				look := new(struct { // in one piece of memory
+					call
+					list [1]*call
+				})
+				look.call = call{part: p, op: opLoad, sessionName: name}
+				if calls == nil {
+					calls = look.list[:0]
+				}
+				calls = append(calls, &look.call)
 				break
 			}
 		}

@@ -86,16 +86,15 @@ type session struct {
 	mu    sync.Mutex // guards what follows; never held across a backend call
 	parts []part
 	ready chan struct{} // closed when a load ends; nil while nobody waits for one
-	hung  []Backend     // those that did not answer this request within the Timeout
 	err   error         // the first error, for Err
 	fatal error         // the first programming error, which makes commits fail
-	uses  int           // how often it was read or changed
-	saved int           // uses when the last commit began
+	uses  uint32        // how often it was read or changed
+	saved uint32        // uses when the last commit began
 	tls   bool          // the request came over TLS
 	sent  bool          // the headers have been sent
+	open  bool          // nothing in the response keeps shared caches from giving it to other visitors
 	alone bool          // from Manager.Load, without the middleware: Save writes the headers
 	wrote []string      // the Set-Cookie lines that such a Save has written
-	open  bool          // nothing in the response keeps shared caches from giving it to other visitors
 
 	vary, cacheControl [1]string // what holds these headers
 }
@@ -124,6 +123,7 @@ type part struct {
 	split   uint8 // the same, for those that are split over more cookies than MaxChunks
 	next    uint8 // index of the next text to look up
 	chosen  uint8 // index of the text that the secure cookie's content is from
+	hung    bool  // its backend did not answer this request within the Timeout
 	found   bool  // a session came with the request
 	crowded bool  // more values came under one name than are tried
 	tried   bool  // a save has failed, and nothing has changed since
