@@ -22,7 +22,7 @@ type Info struct {
 	Expires   time.Time      // when it ends if it is not used again
 	Device    string         // the User-Agent that created it, at most 256 bytes; the client chose it, so escape it
 	Fields    map[string]any // this cookie's fields, as Session.Get returns them, without those that cannot be decoded
-	Bound     bool           // to a device's key, see Config.DeviceBound
+	Bound     bool           // whether it is bound to a device's key, see Config.DeviceBound
 }
 
 // Sessions lists the live sessions of a user, most recently used first. user is the value of the [Config.IndexBy] field

@@ -368,9 +368,9 @@ func (c *cookie) parseID(text string) (id string, older bool, err error) {
 	return id, older, nil
 }
 
-// Reload loads the sessions that this request has loaded once more, for handlers that run long. Changes that were not
-// saved yet remain on top of what was loaded. The error matches [ErrSessionGone] if a session has ended in the
-// meantime; its fields are then absent.
+// Reload loads again the sessions that this request has loaded, for long-running handlers. Unsaved changes remain on
+// top of what it loads. The error matches [ErrSessionGone] if a session has ended in the meantime; its fields are then
+// absent.
 func (s *Session) Reload() error {
 	s.askAgain()
 	s.saving.Lock()

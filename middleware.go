@@ -78,7 +78,7 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 // Nothing is saved before [Session.Save], which is the commit in this case and writes the cookies to w.Header(). Call
 // it once, after the last change and before the response begins, even in a request that only reads, which otherwise
 // does not count as a use for IdleTimeout. After that, the session behaves as it does behind Handler after the headers.
-// A nil w means that the response has begun already. A Save that fails has saved nothing, and may be repeated.
+// A nil w means that the response has already begun. A Save that fails has saved nothing, and may be repeated.
 //
 // The error matches [ErrUnavailable] if a backend does not answer. The session is then nil, and the request must not be
 // served as that of an anonymous visitor. The ErrorHandler is not called for this error or for that of Save; respond
