@@ -99,8 +99,8 @@ type former struct {
 	options  adopt.Options
 }
 
-// The programs know three requests: /login fills the session and adds two flashes, /who answers its user_id, or 401, and
-// /visit does the same and saves the session, as programs do in which each visit starts its age anew.
+// The programs know three requests: /login fills the session and adds two flashes, /who answers its user_id, or 401,
+// and /visit does the same and saves the session, as programs do in which each visit starts its age anew.
 
 func gorillaHandler(get func(r *http.Request) (*sessions.Session, error), text bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
