@@ -23,8 +23,8 @@ type Event struct {
 	Fields   int           // how many were read, or set and deleted
 	Bytes    int           // of their names and encoded values
 
-	// Reason is that of an EventReject: malformed, forged, expired, future, foreign, version, unbound or split. For an
-	// EventUnproven, see docs/device.md.
+	// Reason is why a cookie was rejected (EventReject): malformed, forged, expired, future, foreign, version, unbound
+	// or split. For those of EventUnproven, see docs/device.md.
 	Reason string
 
 	Err error // of EventError
@@ -42,7 +42,7 @@ const (
 	EventRenew    EventKind = "renew"    // a session got a new id because the program called Renew
 	EventRotate   EventKind = "rotate"   // a session got a new id because of its age
 	EventDestroy  EventKind = "destroy"  // a session was ended
-	EventImport   EventKind = "import"   // a session from before was taken over; Duration is that of its importer
+	EventImport   EventKind = "import"   // an earlier session was imported; Duration is that of its importer
 	EventBind     EventKind = "bind"     // a device's key was registered for a session, with DeviceBound
 	EventProve    EventKind = "prove"    // a browser proved that it has the session's key
 	EventUnproven EventKind = "unproven" // a bound session came without a proof, or a proof was rejected

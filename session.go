@@ -450,8 +450,8 @@ func (s *Session) GetBytes(name string) []byte { return get(s, name, toBytes) }
 func (s *Session) GetTime(name string) time.Time { return get(s, name, toTime) }
 
 // Err returns the first error of this session, such as that of a Set, a lazy load or an Optional backend, or nil if
-// there was none. All errors except those of Optional backends make the commit fail. An error of Set stays one, even
-// if the field is set to something else or deleted afterwards.
+// there was none. All errors except those of Optional backends make the commit fail. An error of Set persists, even if
+// the field is then set to something else or deleted.
 func (s *Session) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -512,8 +512,7 @@ func (s *Session) withBound(p *part, f func(p *part)) {
 
 // Renew gives the sessions of the named cookies, or of all cookies, a new id and a new lifetime at the commit. They
 // keep their fields. Call it when a visitor logs in or gains rights, so that an id that was planted or seen before is
-// worthless (OWASP: session fixation). Secure cookies are written anew, including those that are BoundTo a renewed
-// session.
+// worthless (OWASP: session fixation). Secure cookies are rewritten, including those BoundTo a renewed session.
 //
 // If the session has ended in the meantime, or did so up to a minute ago, Renew starts a new one with the fields that
 // this request sets, so that a login form that is sent twice logs in both times. If it sets none, nothing is saved,
