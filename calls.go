@@ -270,17 +270,24 @@ const deadlineShare = 64
 func (s *Session) isHung(p *part) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.hung, func(b Backend) bool { return sameBackend(b, p.Backend) })
+	for i := range s.parts {
+		if o := &s.parts[i]; o.hung && sameBackend(o.Backend, p.Backend) {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Session) setHung(p *part) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.hung = append(s.hung, p.Backend)
+	p.hung = true
 }
 
 func (s *Session) askAgain() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.hung = nil
+	for i := range s.parts {
+		s.parts[i].hung = false
+	}
 }

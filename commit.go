@@ -572,9 +572,8 @@ func (s *Session) reportMistake(saves []*save, err error) {
 // does not modify the response header: the Set-Cookie headers of what it has saved are written when the response
 // begins, even if the status is 500, the handler panics, or the header is cleared. After that, changes that need a
 // Set-Cookie header are [ErrHeadersSent], and all others are saved. The error joins those of all cookies, including
-// Optional ones. An [ErrSessionGone] that Save has returned is for the program to answer: the changes are dropped, and
-// the response is what the handler makes it. Any other error makes the commit of the response fail as well, unless what
-// it names can be saved by then.
+// Optional ones. If Save returns [ErrSessionGone], the changes are dropped, and the handler decides how to respond. Any
+// other error makes the commit of the response fail as well, unless what it names can be saved by then.
 //
 // A response that bypasses the middleware's writer, by writing to the one that Unwrap returns, has no Set-Cookie
 // headers. For a session from [Manager.Load], Save is the commit, and writes to the header at once.

@@ -228,9 +228,9 @@ func (p *proof) skippedFor(thumbprint string) string {
 }
 
 // DeviceBound reports whether this request is proven by the key of the device that the session of the cookie is bound
-// to: it came with a cookie that was given for a signature less than [Config.DeviceBound] ago. It is false for a
-// session that is not bound, as in browsers that cannot do it, and in the first minute after the registration, until
-// the browser sends that cookie.
+// to: it came with a cookie that was issued for a signature less than [Config.DeviceBound] ago. It is false for a
+// session that is not bound, as in browsers without support, and in the first minute after the registration, until the
+// browser sends that cookie.
 func (s *Session) DeviceBound(cookie string) bool {
 	return inspect(s, cookie, func(p *part) bool { return p.rec != nil && p.rec.DeviceKey != "" && p.proof != nil && p.proof.valid })
 }

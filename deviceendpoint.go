@@ -50,7 +50,7 @@ func (m *Manager) serveDevice(w http.ResponseWriter, r *http.Request) bool {
 	if !ok {
 		return false
 	}
-	s := &newRequest(len(m.cookies)).handle
+	s := &newRequest(len(m.cookies)).ctx.s
 	s.start(m, w, r)
 	p := &s.parts[e.cookie.index]
 	p.proof.endpoint = true
@@ -84,8 +84,8 @@ type deviceAnswer struct {
 	now time.Time
 }
 
-// meant tells the session that the browser means from others whose ids came with the same request, as from another path or
-// domain. It is nil if the request does not say.
+// meant tells the session that the browser means from others whose ids came with the same request, as from another path
+// or domain. It is nil if the request does not say.
 func (a *deviceAnswer) meant(registers bool) func(c *call) bool {
 	id, _ := a.identifier()
 	jwt := a.proof()

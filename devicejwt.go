@@ -103,7 +103,8 @@ func (p *deviceProof) public() (key crypto.PublicKey, thumbprint string, err err
 		if err1 != nil || err2 != nil || len(x) != 32 || len(y) != 32 {
 			return nil, "", errMalformed
 		}
-		key, err = ecdsa.ParseUncompressedPublicKey(elliptic.P256(), append(append([]byte{4}, x...), y...)) // on the curve
+		// It refuses a point that is not on the curve.
+		key, err = ecdsa.ParseUncompressedPublicKey(elliptic.P256(), append(append([]byte{4}, x...), y...))
 		canonical = fmt.Sprintf(`{"crv":"P-256","kty":"EC","x":"%s","y":"%s"}`, k.X, k.Y)
 	case p.alg == "RS256" && k.Kty == "RSA" && k.E == "AQAB": // 65537, as all TPMs have it
 		n, err := strictRaw.DecodeString(k.N)

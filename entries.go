@@ -44,7 +44,7 @@ type entries struct {
 	stored  []RawField // of a record, and not to be changed
 	touched []entry    // each takes the place of the stored one of its name
 
-	storedIndex, touchedIndex nameIndex
+	long *indexes // of long lists, else nil
 }
 
 // find returns the entry of the name, and whether anything is known of the field.
@@ -70,7 +70,9 @@ func (s *entries) at(name string) *entry {
 			s.touched = make([]entry, 0, max(1, fewFields-len(s.stored))) // a new session gets several
 		}
 		s.touched = append(s.touched, e)
-		s.touchedIndex.add(name, i)
+		if s.long != nil {
+			s.long.touched.add(name, i)
+		}
 	}
 	return &s.touched[i]
 }
@@ -95,7 +97,7 @@ func (s *entries) all() iter.Seq[entry] {
 func (s *entries) findStored(name string) int {
 	if len(s.stored) > fewNames {
 		nth := func(i int) string { return s.stored[i].Name }
-		if i, ok := s.storedIndex.find(name, len(s.stored), nth); ok {
+		if i, ok := s.indexes().stored.find(name, len(s.stored), nth); ok {
 			return i
 		}
 	}
@@ -111,7 +113,7 @@ func (s *entries) findStored(name string) int {
 func (s *entries) findTouched(name string) int {
 	if len(s.touched) > fewNames {
 		nth := func(i int) string { return s.touched[i].name }
-		if i, ok := s.touchedIndex.find(name, len(s.touched), nth); ok {
+		if i, ok := s.indexes().touched.find(name, len(s.touched), nth); ok {
 			return i
 		}
 	}
@@ -123,11 +125,18 @@ func (s *entries) findTouched(name string) int {
 	return -1
 }
 
-// A nameIndex finds names in a long list by a map, once many have been looked for. It is nothing but a pointer, because
-// most lists are short.
-type nameIndex struct{ *index }
+func (s *entries) indexes() *indexes {
+	if s.long == nil {
+		s.long = &indexes{}
+	}
+	return s.long
+}
 
-type index struct {
+// indexes find names in long lists.
+type indexes struct{ stored, touched nameIndex }
+
+// A nameIndex finds names in a long list by a map, once many have been looked for.
+type nameIndex struct {
 	at       map[string]int
 	searches int
 }
@@ -140,9 +149,6 @@ const (
 
 // find returns the index of the name among n, or -1, and whether there is a map to tell.
 func (x *nameIndex) find(name string, n int, nth func(int) string) (i int, ok bool) {
-	if x.index == nil {
-		x.index = &index{}
-	}
 	if x.searches++; x.at == nil && x.searches > fewSearches {
 		x.at = make(map[string]int, n)
 		for i := range n {
@@ -158,7 +164,7 @@ func (x *nameIndex) find(name string, n int, nth func(int) string) (i int, ok bo
 
 // add notes a name that the list has got.
 func (x *nameIndex) add(name string, i int) {
-	if x.index != nil && x.at != nil {
+	if x.at != nil {
 		x.at[name] = i
 	}
 }

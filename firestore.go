@@ -24,9 +24,9 @@ import (
 // timestamp expires_at to have the database remove expired documents; until it does, they count as removed. A document
 // holds at most 1 MiB, and sustains about one write a second.
 //
-// A field that a person has edited in the console is read as what it says: a number, bool, null, array, map or time as
-// JSON, and with the JSON codec, text that is not JSON as that text. A geopoint, a reference or broken JSON makes that
-// field absent. A saved_at, created_at or expires_at that is not a timestamp makes the whole session unreadable.
+// A field that was edited in the console reads as what it shows: a number, bool, null, array, map or time as JSON and,
+// with the JSON codec, text that is not JSON as that text. A geopoint, a reference or broken JSON makes that field
+// absent. A saved_at, created_at or expires_at that is not a timestamp makes the whole session unreadable.
 func Firestore(client *firestore.Client, collection string) Backend {
 	return &firestoreBackend{client, collection}
 }

@@ -12,18 +12,19 @@ import (
 	"time"
 )
 
-// Former imports the sessions of this library as they were configured before: under another CookieName, as on the way to
-// one with "__Host-", in another Backend, under another KeyPrefix, with other Keys, with or without SignID, or with other
-// Fields. c is the old config; Keys that it leaves out are those of the new Manager, and so is the Codec: see [FormerOf].
-// [New] reports its mistakes. What is not about finding and reading its sessions has no meaning.
+// Former imports the sessions of this library that were made with an earlier config: with another CookieName, such as
+// one without "__Host-", or another Backend, KeyPrefix, Keys, SignID or Fields. c is the old config. If it has no Keys,
+// those of the new Manager are used, and so is that Manager's Codec; see [FormerOf]. [New] reports its mistakes.
+// Settings of c that do not matter for finding and reading its sessions are ignored.
 //
-// A session ends when it would have, by its Lifetime or, in a secure cookie, its MaxAge; an IdleTimeout is that of the new
-// config. The old record ends as if the program had called [Session.Destroy]. A secure cookie with BoundTo cannot be imported, nor can a
-// session that is bound to a device, for which nothing here proves the key: its visitor logs in again.
+// A session ends when it would have ended by its Lifetime or, in a secure cookie, its MaxAge; the IdleTimeout is that
+// of the new config. The old record ends as if the program had called [Session.Destroy]. A secure cookie with BoundTo
+// cannot be imported, nor can a session that is bound to a device, since nothing proves its key here: its visitor must
+// log in again.
 func Former(c Config) Importer { return FormerOf(c, nil) }
 
-// FormerOf is [Former] for a config whose Manager had other Options: Keys, Codec or SingleCookie. The rest of o has no
-// meaning.
+// FormerOf is [Former] for a config whose Manager had other Options: Keys, Codec or SingleCookie. The rest of o is
+// ignored.
 func FormerOf(c Config, o *Options) Importer {
 	if o == nil {
 		o = &Options{}
@@ -116,7 +117,8 @@ func (f *former) find(ctx context.Context, texts []candidate) (*Imported, error)
 		c := &call{part: p, op: opLoad, sessionName: p.nameOf(id)}
 		s.run([]*call{c})
 		switch {
-		case errors.Is(c.err, ErrNoRecord), c.err == nil && (!p.alive(c.record, now) || c.record.DeviceKey != ""): // which nothing here proves
+		case errors.Is(c.err, ErrNoRecord), c.err == nil && (!p.alive(c.record, now) || c.record.DeviceKey != ""):
+			// Nothing here proves the key of a bound session.
 			return nil, &formerError{errors.New("there is no such session")}
 		case c.err != nil:
 			return nil, c.err

@@ -16,16 +16,16 @@ import (
 	"time"
 )
 
-// How a session from before becomes one of ours. Machines do not talk about it: what they derive from the old cookie with a
-// key is the same on each. So all of them look for one record, and one of them makes it.
+// How a session from before becomes one of ours. Machines do not talk about it: what they derive from the old cookie
+// with a key is the same on each. So all of them look for one record, and one of them makes it.
 //
 //	load the record of the derived id: another request was here before
 //	else ask the importers, unless the mark says that the session was taken over and has ended since
 //	else load it once more: another request has taken the session over, and its old store has forgotten it
 //	create it, then the mark; if there is one, load it
 //
-// The mark is a record of its own, under another derived id. It lives as long as the old session would have, so that nobody
-// comes back with an old cookie whose session has ended here, also where the old one cannot be removed.
+// The mark is a record of its own, under another derived id. It lives as long as the old session would have, so that
+// nobody comes back with an old cookie whose session has ended here, also where the old one cannot be removed.
 
 // A stray is a value that came under the name of a cookie, and names no session of ours.
 type stray struct {
@@ -100,7 +100,8 @@ func (m *imports) names(c *cookie, purpose string, v *stray) []sessionName {
 	return list
 }
 
-// formers finds the cookies with an importer that reads another cookie than theirs, or whose own rides in a single cookie.
+// formers finds the cookies with an importer that reads another cookie than theirs, or whose own rides in a single
+// cookie.
 func formers(cookies []*cookie) map[string][]int {
 	m := make(map[string][]int)
 	for i, c := range cookies {
@@ -157,8 +158,8 @@ func (p *part) comes() bool {
 // was reports whether the session was found by the cookie of one from before.
 func (p *part) was() bool { return p.arrivals != nil && p.past != nil }
 
-// resends reports whether the cookie is to be sent again by this request: because the program has used it, or because the
-// browser still has the one from before.
+// resends reports whether the cookie is to be sent again by this request: because the program has used it, or because
+// the browser still has the one from before.
 func (p *part) resends() bool { return p.due == tellSet && (p.used || p.taken() || p.movedOut) }
 
 // taken reports whether this request has made some of a session from before one of this cookie.
@@ -233,8 +234,8 @@ func (s *Session) takeOverFormer(p *part, v *stray, now time.Time) {
 	}
 }
 
-// former asks the backend of p for the record that was made of what v stands for, and for the mark. found is nil if there is
-// none, nor one that has ended a moment ago.
+// former asks the backend of p for the record that was made of what v stands for, and for the mark. found is nil if
+// there is none, nor one that has ended a moment ago.
 func (s *Session) former(p, from *part, v *stray) (found *call, marked bool) {
 	sessions, marks := from.imports.names(p.cookie, forSession, v), from.imports.names(p.cookie, forMark, v)
 	var calls []*call
@@ -254,8 +255,8 @@ func (s *Session) former(p, from *part, v *stray) (found *call, marked bool) {
 	return found, marked
 }
 
-// importFor asks the importers for the session that v stands for, and makes it that of p, and of the other cookies that own
-// some of it. It reports whether it did.
+// importFor asks the importers for the session that v stands for, and makes it that of p, and of the other cookies that
+// own some of it. It reports whether it did.
 func (s *Session) importFor(p *part, v *stray) bool {
 	found, made, err := s.ask(p, v)
 	now := wallNow()
@@ -348,8 +349,8 @@ type notImported struct{ form, importer error }
 func (e *notImported) Error() string { return e.form.Error() + "; " + e.importer.Error() }
 func (e *notImported) Unwrap() error { return e.form }
 
-// route encodes the fields of an imported session, by the index of the cookie that owns them. What nobody owns, or cannot be
-// read or encoded, is dropped, and named in the log once.
+// route encodes the fields of an imported session, by the index of the cookie that owns them. What nobody owns, or
+// cannot be read or encoded, is dropped, and named in the log once.
 func (s *Session) route(p *part, found *Imported) map[int][]RawField {
 	routed := make(map[int][]RawField)
 	reasons := make(map[string]string)
@@ -393,8 +394,8 @@ func reasonOf(err error) string {
 	return err.Error()
 }
 
-// establish makes the records of an imported session: those of other cookies, and then that of p. What belongs to secure
-// cookies is in that of p as well, for the requests beside this one.
+// establish makes the records of an imported session: those of other cookies, and then that of p. What belongs to
+// secure cookies is in that of p as well, for the requests beside this one.
 func (s *Session) establish(p *part, v *stray, found *Imported, routed map[int][]RawField, made *call, now time.Time) error {
 	own := routed[p.index]
 	all := slices.Clone(own)
@@ -430,7 +431,8 @@ func (s *Session) establish(p *part, v *stray, found *Imported, routed map[int][
 	return nil
 }
 
-// place creates the record of a session that v stood for, and the mark. The error matches ErrRecordExists if there is one.
+// place creates the record of a session that v stood for, and the mark. The error matches ErrRecordExists if there is
+// one.
 func (s *Session) place(t, from *part, v *stray, found *Imported, fields []RawField, now time.Time) (*call, error) {
 	name := from.imports.names(t.cookie, forSession, v)[0]
 	r := &Record{Created: now, Saved: now, Expires: t.expiry(now, now, found.Permanent), Permanent: found.Permanent, Fields: fields, owned: now}
@@ -493,8 +495,8 @@ func (p *part) receive(m *Manager, fields []RawField, until time.Time, permanent
 	p.arrive()
 }
 
-// spread gives the other cookies what belongs to them of the sessions from before that this request has brought. It lets go of
-// s.mu meanwhile.
+// spread gives the other cookies what belongs to them of the sessions from before that this request has brought. It
+// lets go of s.mu meanwhile.
 func (s *Session) spread(sealed bool, now time.Time) {
 	for i := range s.parts {
 		from := &s.parts[i]
@@ -545,8 +547,8 @@ func (s *Session) spreadTo(t, from *part, now time.Time) {
 	}
 }
 
-// feeders are the cookies that are to be loaded before others, because they may have fields of theirs. They are added to the
-// list.
+// feeders are the cookies that are to be loaded before others, because they may have fields of theirs. They are added
+// to the list.
 func (s *Session) feeders(indexes []int) []int {
 	all := indexes
 	for i := range s.parts {
@@ -577,7 +579,8 @@ func (p *part) dropOld(lines []string, now time.Time, tls bool) []string {
 	return lines
 }
 
-// waits reports whether the record has fields for requests that still bring the former cookie, and belong to other ones.
+// waits reports whether the record has fields for requests that still bring the former cookie, and belong to other
+// ones.
 func (p *part) waits(now time.Time) bool {
 	return p.rec.imported() && now.Sub(p.rec.Rotated) < EndGrace
 }
@@ -653,8 +656,8 @@ func (s *Session) forsakeOne(p *part, v *stray) error {
 	return found.Forget(ctx)
 }
 
-// origin is what a record says of where it comes from: the binding of its session, the tail of the key that it had first, and,
-// if it was imported, when it ends at the latest, in Unix milliseconds.
+// origin is what a record says of where it comes from: the binding of its session, the tail of the key that it had
+// first, and, if it was imported, when it ends at the latest, in Unix milliseconds.
 func origin(binding []byte, first string, until time.Time) string {
 	text := hex.EncodeToString(binding) + "." + first + "."
 	if !until.IsZero() {
@@ -678,11 +681,11 @@ func (r *Record) until() time.Time {
 	return time.Time{}
 }
 
-// legacy is what the content of a secure cookie says of the session that it was imported from. There it is the value of a
-// field without a name, which no other field has: "UNTIL AT COOKIE VALUE", of which the last two may be missing.
+// legacy is what the content of a secure cookie says of the session that it was imported from. There it is the value of
+// a field without a name, which no other field has: "UNTIL AT COOKIE VALUE", of which the last two may be missing.
 //
-// Nothing tells requests that come side by side with the old cookie that one of them has taken the session over. So that stays
-// where it was for EndGrace, and the content says what is to be removed then, or when it ends.
+// Nothing tells requests that come side by side with the old cookie that one of them has taken the session over. So
+// that stays where it was for EndGrace, and the content says what is to be removed then, or when it ends.
 type legacy struct {
 	until time.Time // when it ends at the latest; zero: as a new one
 	at    time.Time // when it was imported
@@ -746,8 +749,8 @@ func (r *Record) end(l *legacy) {
 	}
 }
 
-// settle lets the commit remove the session from before that a secure cookie still names, if it is time, or the session is
-// renewed.
+// settle lets the commit remove the session from before that a secure cookie still names, if it is time, or the session
+// is renewed.
 func (p *part) settle(now time.Time) {
 	if p.imports != nil && p.rec != nil && p.rec.legacy != nil && (p.renew || p.rec.legacy.overdue(now)) && p.rec.legacy.old.value != "" {
 		p.meet().forsaken = append(p.forsaken, p.rec.legacy.old)

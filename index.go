@@ -22,7 +22,7 @@ type Info struct {
 	Expires   time.Time      // when it ends if it is not used again
 	Device    string         // the User-Agent that created it, at most 256 bytes; the client chose it, so escape it
 	Fields    map[string]any // this cookie's fields, as Session.Get returns them, without those that cannot be decoded
-	Bound     bool           // to a device's key, see Config.DeviceBound
+	Bound     bool           // whether it is bound to a device's key, see Config.DeviceBound
 }
 
 // Sessions lists the live sessions of a user, most recently used first. user is the value of the [Config.IndexBy] field
@@ -270,7 +270,7 @@ func (c *cookie) listError(err error) error {
 
 // beside makes a session that belongs to no request: nothing of it is loaded, and it answers nobody.
 func (m *Manager) beside(ctx context.Context) *Session {
-	s := &newRequest(len(m.cookies)).handle
+	s := &newRequest(len(m.cookies)).ctx.s
 	s.m, s.ctx, s.sent = m, ctx, true
 	for i, c := range m.cookies {
 		s.parts[i].cookie, s.parts[i].state = c, loaded

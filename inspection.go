@@ -10,8 +10,9 @@ import (
 	"github.com/sessplus/sessplus/internal/inspection"
 )
 
-// An inspector is what package inspect sees of a session and does to it. It is no part of the API: a program has no business
-// with it. The package asks the context of a request for it, so that the linker leaves its methods out of other programs.
+// An inspector is what package inspect sees of a session and does to it. It is no part of the API: a program has no
+// business with it. The package asks the context of a request for it, so that the linker leaves its methods out of
+// other programs.
 type inspector struct{ s *Session }
 
 func (i inspector) Expire(cookie string) { i.s.try(cookie, tryExpiry) }
@@ -103,7 +104,8 @@ func (c *cookie) readable(data []byte) string {
 	return fmt.Sprintf("%#v", v)
 }
 
-// An eventContext is the context of a request, without its end: what happened is told whether or not the client has hung up.
+// An eventContext is the context of a request, without its end: what happened is told whether or not the client has
+// hung up.
 type eventContext struct{ *session }
 
 func (eventContext) Deadline() (end time.Time, ok bool) { return time.Time{}, false }

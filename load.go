@@ -204,7 +204,15 @@ func (s *Session) lookUp(parts []*part, now time.Time) {
 				p.resent() // by the cookie before, which found nothing
 				p.resend(older)
 				name := p.nameOf(id)
-				calls = append(calls, &call{part: p, op: opLoad, sessionName: name})
+				look := new(struct { // in one piece of memory
+					call
+					list [1]*call
+				})
+				look.call = call{part: p, op: opLoad, sessionName: name}
+				if calls == nil {
+					calls = look.list[:0]
+				}
+				calls = append(calls, &look.call)
 				break
 			}
 		}
@@ -360,9 +368,9 @@ func (c *cookie) parseID(text string) (id string, older bool, err error) {
 	return id, older, nil
 }
 
-// Reload loads the sessions that this request has loaded once more, for handlers that run long. Changes that were not
-// saved yet remain on top of what was loaded. The error matches [ErrSessionGone] if a session has ended in the
-// meantime; its fields are then absent.
+// Reload loads again the sessions that this request has loaded, for long-running handlers. Unsaved changes remain on
+// top of what it loads. The error matches [ErrSessionGone] if a session has ended in the meantime; its fields are then
+// absent.
 func (s *Session) Reload() error {
 	s.askAgain()
 	s.saving.Lock()

@@ -24,6 +24,8 @@ type save struct {
 	does    deed
 	renews  bool       // the program asked for it
 	named   bool       // the session names a user by IndexBy, and did not before
+	send    bool       // the cookie is to be set: with the id, or with values
+	drop    bool       // the browser is to drop the cookie, unless it is set
 	changed []RawField // the fields that this save makes equal in the store; nil values are deleted
 	written bool       // what there was to save is saved
 	undead  bool       // a record that was to end may be there still
@@ -37,11 +39,12 @@ type save struct {
 	name    sessionName // which has this name
 	origin  string
 
-	send   bool     // the cookie is to be set: with the id, or with values
-	values []string // of the cookie and its chunks
-	drop   bool     // the browser is to drop the cookie, unless it is set
+	values []string // of the cookie and its chunks, if it is set with them
 
-	value, line [1]string // what holds values and part.lines while they are one
+	// What holds changed, values, part.lines and the list of saves while they are one.
+	change      [1]RawField
+	value, line [1]string
+	list        [1]*save
 }
 
 // A deed is what a save does with the session.
@@ -53,7 +56,7 @@ const (
 	verifies             // asks whether the session lives, because a cookie depends on it; moves its end, too
 	creates              // where there was no session
 	renews               // creates the session under another id, and ends the old one
-	ends                 // a session that is past its Lifetime and no longer permanent, or a cookie with that it is bound to
+	ends                 // a session past its Lifetime that is no longer permanent, or a cookie bound to one
 	empties              // a secure cookie
 )
 
@@ -127,7 +130,7 @@ func (s *Session) planRecords(due []*part, now time.Time) (saves []*save) {
 		if p.sealer == nil && (p.unsaved() || p.touchDue(now) || p.rotationDue(now)) {
 			if v := p.planRecord(now, s.sent); v != nil {
 				s.file(v)
-				saves = append(saves, v)
+				saves = v.join(saves)
 			}
 		}
 	}
@@ -151,7 +154,7 @@ func (s *Session) planCookies(due []*part, saves []*save, now time.Time, err err
 			}
 			err = s.seal(v, saves, now)
 		}
-		saves = append(saves, v)
+		saves = v.join(saves)
 	}
 	return saves, err
 }
@@ -195,9 +198,9 @@ func (p *part) appendFields(list []RawField) []RawField {
 	return list
 }
 
-// changes returns the fields that differ from the store.
-func (p *part) changes() []RawField {
-	changed := make([]RawField, 0, len(p.entries.touched))
+// changes returns the fields that differ from the store, in list if it has room for them.
+func (p *part) changes(list []RawField) []RawField {
+	changed := slices.Grow(list, len(p.entries.touched))
 	for i := range p.entries.touched {
 		if e := &p.entries.touched[i]; e.dirty() && (!e.moved || p.moving) {
 			changed = append(changed, RawField{e.name, e.value})
@@ -222,7 +225,8 @@ func (c *cookie) saveError(err error) error {
 
 // planRecord plans the save of a server-side part, or returns nil if there is nothing to do.
 func (p *part) planRecord(now time.Time, late bool) *save {
-	v := &save{part: p, epoch: p.epoch, changed: p.changes(), drop: p.due == tellDrop}
+	v := &save{part: p, epoch: p.epoch, drop: p.due == tellDrop}
+	v.changed = p.changes(v.change[:0])
 	if p.rec == nil {
 		v.does = creates
 	}
@@ -435,18 +439,18 @@ func (c *cookie) ages() bool { return c.IdleTimeout > 0 || c.RotateEvery > 0 }
 
 // planSealed plans the writing of a secure cookie, or returns nil if there is nothing to do.
 func (p *part) planSealed(late bool) *save {
-	changed, permanent := p.changes(), p.rec != nil && p.permanent != p.rec.Permanent
 	filled := p.filled()
 	renew := p.renew && filled
-	permanent = permanent && filled
+	permanent := p.rec != nil && p.permanent != p.rec.Permanent && filled
+	v := &save{part: p, epoch: p.epoch, renews: renew, send: filled, drop: !filled}
+	v.changed = p.changes(v.change[:0])
 	// After the headers a bound cookie cannot be dropped, but is void without its session.
 	expire := p.due == tellDrop && !(late && p.boundTo != nil) || p.leaves(filled) && !late
-	dirty := len(changed) > 0 || permanent || renew || expire
+	dirty := len(v.changed) > 0 || permanent || renew || expire
 	if !dirty && !(p.resends() && filled && !late) && !p.forsakes() {
 		return nil
 	}
 	p.settle(wallNow())
-	v := &save{part: p, epoch: p.epoch, changed: changed, renews: renew, send: filled, drop: !filled}
 	switch {
 	case !filled:
 		v.does = empties
@@ -535,7 +539,15 @@ func saveFor(p *part, saves []*save) (*save, []*save) {
 		return v, saves
 	}
 	v := &save{part: p, epoch: p.epoch}
-	return v, append(saves, v)
+	return v, v.join(saves)
+}
+
+// join appends the save to the list.
+func (v *save) join(saves []*save) []*save {
+	if saves == nil {
+		saves = v.list[:0]
+	}
+	return append(saves, v)
 }
 
 // saveOf returns the save of the cookie, or nil.

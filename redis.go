@@ -129,7 +129,7 @@ func decodeRedis(hash map[string]string) (*Record, error) {
 	if len(hash) == 0 {
 		return nil, ErrNoRecord
 	}
-	r := &Record{}
+	r := newRecord(max(0, len(hash)-3))
 	ok := true
 	if text, found := hash[redisMark]; found {
 		r.Mark, ok = parseMark(text)
@@ -157,7 +157,6 @@ func decodeRedis(hash map[string]string) (*Record, error) {
 	if !ok || version == "" || !ok1 || !ok2 || !ok3 || !ok4 {
 		return nil, errCorruptHash
 	}
-	r.Fields = make([]RawField, 0, max(0, len(hash)-3))
 	for name, value := range hash {
 		if own := strings.HasPrefix(name, ":"); own && !strings.HasPrefix(name, "::") {
 			continue

@@ -74,7 +74,7 @@ func (c *call) indexRecord() (r Record) {
 		r = Record{Owner: c.record.Owner, Saved: c.record.Saved, Expires: c.record.Expires, owned: c.record.since()}
 	case c.op != opUpdate:
 	case u.Owner != nil:
-		r = Record{Owner: *u.Owner, Saved: u.Now, Expires: u.Now.Add(EndGrace), owned: u.Now} // until its answer tells more
+		r = Record{Owner: *u.Owner, Saved: u.Now, Expires: u.Now.Add(EndGrace), owned: u.Now} // until it answers
 		if u.Expires.After(r.Expires) {
 			r.Expires = u.Expires
 		}
@@ -173,7 +173,7 @@ func (b *redisBackend) Owned(ctx context.Context, owner string) ([]KeyedRecord, 
 	if index.err != nil {
 		return nil, index.err
 	}
-	entries := make(map[string][]string, len(index.entries)) // by key, of which one may have had this owner several times
+	entries := make(map[string][]string, len(index.entries)) // by key, which may have had this owner several times
 	keys := make([]string, 0, len(index.entries))
 	ask := func(key string) {
 		if _, known := entries[key]; !known {

@@ -83,10 +83,10 @@ return (empty and 'refilled ' or 'saved ') .. text
 const redisFew = 100
 
 // redisUpdate: KEYS record; ARGV now, the longest expiry of an empty record, expiry, the flag of permanence or "", the
-// expiry and flag with which an earlier expiry holds or "", "@" and the owner or "", the key of a device or "", the number
-// of fields to match, to set and to delete, then their names, the first two with their values. A value to match is
-// preceded by "=", "" stands for absent. With anything to set or delete, the first to set is ":saved". See Change for
-// the rules.
+// expiry and flag with which an earlier expiry holds or "", "@" and the owner or "", the key of a device or "", the
+// number of fields to match, to set and to delete, then their names, the first two with their values. A value to match
+// is preceded by "=", "" stands for absent. With anything to set or delete, the first to set is ":saved". See Change
+// for the rules.
 var redisUpdate = newRedisScript(redisLive + `
 local expires, flag, exact, owner, bind = tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local i, matches, sets, deletes = 11, tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])

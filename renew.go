@@ -203,7 +203,8 @@ func (s *Session) missed(v *save) *Change {
 
 // rotate gives a new id to the sessions that are old enough. It takes the record, creates it again under the new id,
 // and ends the old one, which for EndGrace says what it has become. Of several concurrent requests, the one that takes
-// the record rotates it, and the others join it. A failure is not an error of the request: a later one will rotate the session.
+// the record rotates it, and the others join it. A failure is not an error of the request: a later one will rotate the
+// session.
 func (s *Session) rotate(saves []*save) {
 	var due []*save
 	for _, v := range saves {
@@ -283,8 +284,8 @@ func (s *Session) rotate(saves []*save) {
 	s.join(others)
 }
 
-// join gives the sessions that another request has rotated, or is about to, the id that they have got from it: its answer
-// may never arrive. It is asked for with the old id, and so found only if the session lives.
+// join gives the sessions that another request has rotated, or is about to, the id that they have got from it: its
+// answer may never arrive. It is asked for with the old id, and so found only if the session lives.
 func (s *Session) join(others []*save) {
 	for until := time.Now().Add(joinWait); len(others) > 0; {
 		loads := make([]*call, len(others))

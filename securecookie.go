@@ -73,35 +73,35 @@ func (s *sealer) seal(name string, content []byte) (string, error) {
 	return s.codecs[0].Encode(name, content) // encrypts content in place
 }
 
-// open gives the content of a cookie's text, and whether an older key wrote it. data holds its bytes. A MAC that fits
-// does not make the key the right one: pairs may share their Hash, and another Block key makes noise of the content.
-func (s *sealer) open(name, text string, data *[]byte) (content sealedContent, older bool, err error) {
+// open reads the content of a cookie's text, and reports whether an older key wrote it. data holds its bytes. A MAC
+// that fits does not make the key the right one: pairs may share their Hash, and another Block key makes noise of the
+// content.
+func (s *sealer) open(name, text string, data *[]byte, content *sealedContent) (older bool, err error) {
 	err = errForged
 	for i, c := range s.codecs {
 		if c.Decode(name, text, data) != nil {
 			continue
 		}
-		content, wrong := readContent(text, *data)
+		wrong := content.read(text, *data)
 		if wrong == nil {
-			return content, i > 0, nil
+			return i > 0, nil
 		}
 		if err == errForged {
 			err = wrong
 		}
 	}
-	return sealedContent{}, false, err
+	return false, err
 }
 
-// readContent decodes the content of a text. Both have the date of one writing.
-func readContent(text string, data []byte) (sealedContent, error) {
-	content, err := decodeContent(data)
-	if err != nil {
-		return sealedContent{}, err
+// read decodes the content of a text. Both have the date of one writing.
+func (c *sealedContent) read(text string, data []byte) error {
+	if err := c.decode(data); err != nil {
+		return err
 	}
-	if dated, ok := writtenAt(text); !ok || content.written.Sub(dated).Abs() > maxClockSkew {
-		return sealedContent{}, errForeign
+	if dated, ok := writtenAt(text); !ok || c.written.Sub(dated).Abs() > maxClockSkew {
+		return errForeign
 	}
-	return content, nil
+	return nil
 }
 
 const base64Digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -199,20 +199,21 @@ func (c *sealedContent) encode() []byte {
 	return b
 }
 
-func decodeContent(b []byte) (c sealedContent, err error) {
+// decode reads what encode has written. It uses the memory that c.fields has.
+func (c *sealedContent) decode(b []byte) error {
 	if len(b) < contentHead || b[0] == 0 || b[0] > lastPlausible {
-		return c, errForeign
+		return errForeign
 	}
 	flags := b[1]
 	if b[0] != contentVersion || flags&^(flagPermanent|flagBound) != 0 {
-		return c, errVersion
+		return errVersion
 	}
 	c.permanent = flags&flagPermanent != 0
 	c.written = time.UnixMilli(int64(binary.BigEndian.Uint64(b) & (1<<48 - 1)))
-	b = b[contentHead:]
+	b, c.bound = b[contentHead:], nil
 	if flags&flagBound != 0 {
 		if len(b) < sha256.Size {
-			return c, errForeign
+			return errForeign
 		}
 		c.bound, b = b[:sha256.Size], b[sha256.Size:]
 	}
@@ -220,22 +221,21 @@ func decodeContent(b []byte) (c sealedContent, err error) {
 	for at := 0; at < len(b); texts++ {
 		_, next, ok := contentText(b, at)
 		if !ok {
-			return c, errForeign
+			return errForeign
 		}
 		at = next
 	}
 	if texts%2 != 0 {
-		return c, errForeign
+		return errForeign
 	}
-	c.fields = make([]RawField, texts/2)
-	at := 0
-	for i := range c.fields {
-		var name []byte
+	c.fields = slices.Grow(c.fields[:0], texts/2)
+	for at := 0; at < len(b); {
+		var name, value []byte
 		name, at, _ = contentText(b, at)
-		c.fields[i].Name = stringOf(name)
-		c.fields[i].Value, at, _ = contentText(b, at)
+		value, at, _ = contentText(b, at)
+		c.fields = append(c.fields, RawField{stringOf(name), value})
 	}
-	return c, nil
+	return nil
 }
 
 // contentText returns the name or value at an index of b, and the index after it.
@@ -342,10 +342,11 @@ func (c *cookie) unseal(first string, all []candidate, bound []byte, now time.Ti
 	}
 	opened := new(struct { // in one piece of memory
 		Record
-		data []byte
+		data   []byte
+		fields [fewFields]RawField
 	})
-	content, older, err := c.sealer.open(c.CookieName, text, &opened.data)
-	if err != nil {
+	content := sealedContent{fields: opened.fields[:0]}
+	if older, err = c.sealer.open(c.CookieName, text, &opened.data, &content); err != nil {
 		return nil, false, err
 	}
 	written := content.written

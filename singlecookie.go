@@ -121,7 +121,7 @@ func (b *bundle) plan(s *Session, saves []*save, now time.Time) ([]*save, error)
 		v := saveOf(p.cookie, saves)
 		switch {
 		case p.sealer != nil, p.err != nil, p.due == tellDrop:
-		case p.gone && !p.replaced: // it goes; what has come in its place came by a login that this is beside, if at all
+		case p.gone && !p.replaced: // it is left out; only a login beside this request replaces it
 		case p.gone && (v == nil || !v.creates()):
 			if b.blocked = true; !changes {
 				continue

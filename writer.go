@@ -14,16 +14,16 @@ import (
 // A writer stands between the handler and the response, to commit the session before the headers go. wrap gives it the
 // optional interfaces of the writer below.
 type writer struct {
-	s       *Session
-	r       *http.Request
-	answers bool // it is that of an ErrorHandler: nothing is saved any more
+	s *Session
+	r *http.Request
 
-	asked atomic.Bool // for the header
-
-	mu        sync.Mutex // guards what follows; held by the first commit, so that another goroutine's Write waits for it
+	mu        sync.Mutex // guards err to rejected; the first commit holds it, so that concurrent Writes wait
+	err       error      // the commit failed, and the ErrorHandler has answered
 	committed bool
-	rejected  bool  // the status is 500 or more: nothing is saved
-	err       error // the commit failed, and the ErrorHandler has answered
+	rejected  bool // the status is 500 or more: nothing is saved
+
+	answers bool        // it is that of an ErrorHandler: nothing is saved any more
+	asked   atomic.Bool // for the header
 }
 
 // Unwrap is for [http.ResponseController].

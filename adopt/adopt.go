@@ -60,13 +60,13 @@ type Options struct {
 	// be imported until then, or until it expires, even if its session has ended in the meantime.
 	Until time.Time
 
-	// Prefix is the prefix of the keys in the old store. "" means the old library's default. It does not apply to secure
-	// cookies and to SCS, whose store has it.
+	// Prefix is the prefix of the keys in the old store. "" means the old library's default. It does not apply to
+	// secure cookies and to SCS, whose store has it.
 	Prefix string
 
 	// MaxAge is how long a signed cookie is valid after it was written, in whole seconds: what the old codecs were set
-	// to. 0 means the old library's default, which is 30 days for gorilla and no limit for Flask. A negative MaxAge means
-	// no limit. It does not apply to cookies without a time stamp.
+	// to. 0 means the old library's default, which is 30 days for gorilla and no limit for Flask. A negative MaxAge
+	// means no limit. It does not apply to cookies without a time stamp.
 	MaxAge time.Duration
 
 	HashToken bool // SCS: HashTokenInStore was set

@@ -59,7 +59,7 @@ func New(mgr *sessplus.Manager, o *Options) http.Handler {
 		o = &Options{}
 	}
 	h := &handler{mgr: mgr, events: o.Events, token: rand.Text()}
-	if _, i, err := h.load(nil, &http.Request{URL: &url.URL{Path: "/"}, Header: http.Header{}}); err == nil { // as without cookies
+	if _, i, err := h.load(nil, &http.Request{URL: &url.URL{Path: "/"}, Header: http.Header{}}); err == nil {
 		h.setup = i.Setup()
 	}
 	h.routes = routesOf(mgr, h.setup)

@@ -75,8 +75,8 @@ import (
 
 // Options are optional settings of a [Backend].
 type Options struct {
-	// Table is the name of the table, and the prefix of all other names; "" means "sessions". It may have up to 40 ASCII
-	// letters, digits and underscores.
+	// Table is the name of the table, and the prefix of all other names; "" means "sessions". It may have up to 40
+	// ASCII letters, digits and underscores.
 	Table string
 }
 

@@ -13,8 +13,8 @@ import (
 	"github.com/sessplus/sessplus/internal/servers"
 )
 
-// A program on each former library, with visitors who are logged in, is replaced under load by two processes of its moved
-// version: bursts of six, nobody is logged out, and after a logout the old cookie is nobody's (SPEC 12.2).
+// A program on each former library, with visitors who are logged in, is replaced under load by two processes of its
+// moved version: bursts of six, nobody is logged out, and after a logout the old cookie is nobody's (SPEC 12.2).
 func TestProgramsMove(t *testing.T) {
 	for _, f := range formers {
 		t.Run(f.name, func(t *testing.T) {

@@ -13,9 +13,9 @@ import (
 
 var upgrader = websocket.Upgrader{} // refuses other origins
 
-// gorillaSocket answers messages with gorilla/websocket. Upgrade takes the connection over, which saves the session, and
-// then writes the response itself, with the header that it is given. Without w.Header() the cookie of an id that has just
-// been rotated would not reach the browser, and the visitor would be logged out a minute later.
+// gorillaSocket answers messages with gorilla/websocket. Upgrade takes the connection over, which saves the session,
+// and then writes the response itself, with the header that it is given. Without w.Header() the cookie of an id that
+// has just been rotated would not reach the browser, and the visitor would be logged out a minute later.
 func (a *site) gorillaSocket(w http.ResponseWriter, r *http.Request) {
 	s := sessplus.Get(r)
 	if userName.Get(s) == "" {

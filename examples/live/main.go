@@ -37,6 +37,7 @@ func main() {
 	}
 	addr := cmp.Or(os.Getenv("ADDR"), "127.0.0.1:8080")
 	log.Print("http://", addr)
-	srv := &http.Server{Addr: addr, Handler: h, ReadHeaderTimeout: 5 * time.Second} // no WriteTimeout: it would end streams
+	// There is no WriteTimeout, which would end streams.
+	srv := &http.Server{Addr: addr, Handler: h, ReadHeaderTimeout: 5 * time.Second}
 	log.Fatal(srv.ListenAndServe())
 }
