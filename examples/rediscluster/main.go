@@ -37,7 +37,7 @@ func main() {
 	}
 	site, err := newSite(redis.NewClusterClient(&redis.ClusterOptions{
 		Addrs:                 strings.Split(addrs, ","), // the client learns of the others from these
-		ContextTimeoutEnabled: true,                      // or calls to a server that hangs go on after the request's Timeout
+		ContextTimeoutEnabled: true,                      // or calls to a hung server outlive the request's Timeout
 	}))
 	if err != nil {
 		log.Fatal(err)
