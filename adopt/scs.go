@@ -66,7 +66,7 @@ func SCSRedis(c redis.UniversalClient, o *Options) sessplus.Importer {
 	return i
 }
 
-// scs gives the read of an importer. Without a codec the sessions are gobs.
+// scs returns the read function of an importer. Without a codec the sessions are gobs.
 func (i *importer) scs(
 	codec scs.Codec,
 	find func(context.Context, string) ([]byte, bool, error),
