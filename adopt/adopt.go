@@ -178,7 +178,7 @@ func (e *storeError) Is(target error) bool {
 	return target != sessplus.ErrNoRecord && errors.Is(e.err, target)
 }
 
-// earlier returns the earlier of two ends, of which zero is none.
+// earlier returns the earlier of two times, where zero means none.
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b

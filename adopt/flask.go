@@ -169,7 +169,7 @@ func tagged(object map[string]any, tag string, v any) any {
 	return object
 }
 
-// number gives a number of JSON the type that holds it.
+// number converts a JSON number to the type that holds it.
 func number(n json.Number) any {
 	if i, err := n.Int64(); err == nil {
 		return i

@@ -44,7 +44,7 @@ func SCS(store scs.Store, o *Options) sessplus.Importer {
 	return i
 }
 
-// scs gives the read of an importer. Without a codec the sessions are gobs.
+// scs returns the read function of an importer. Without a codec the sessions are gobs.
 func (i *importer) scs(
 	codec scs.Codec,
 	find func(context.Context, string) ([]byte, bool, error),

@@ -25,7 +25,7 @@ func decodeGob(data []byte, dst any) (err error) {
 	return gob.NewDecoder(bytes.NewReader(data)).Decode(dst)
 }
 
-// fields gives the fields of a map[any]any or map[string]any, see the package comment. A value that cannot be kept is
+// fields returns the fields of a map[any]any or map[string]any, see the package comment. A value that cannot be kept is
 // an error that says why.
 func fields[K comparable](values map[K]any) map[string]any {
 	all := make(map[string]any, len(values))
