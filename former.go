@@ -39,12 +39,12 @@ func FormerOf(c Config, o *Options) Importer {
 type former struct {
 	config  Config
 	options Options
-	m       *Manager // of the config alone; nil: it has mistakes
-	err     error    // which are these
+	m       *Manager // of this config only; nil if that has mistakes
+	err     error    // the mistakes
 	raw     bool     // the values of its fields are encoded as the new Manager does
 }
 
-// managerOptions are those of its Manager. keys are read if the config and its options have none.
+// managerOptions are those of its Manager. keys are used if the config and its options have none.
 func (f *former) managerOptions(keys []KeyPair) *Options {
 	o := f.options
 	if o.Keys == nil {
@@ -74,7 +74,7 @@ func (f *former) Format(s fmt.State, _ rune) {
 	io.WriteString(s, "sessplus.Former("+f.CookieName()+")")
 }
 
-// chunks is over how many cookies its value may be spread.
+// chunks is how many cookies its value may be split over.
 func (f *former) chunks() int {
 	if f.m == nil || f.m.single != nil {
 		return 1
@@ -87,7 +87,7 @@ func (f *former) Import(ctx context.Context, _, value string) (*Imported, error)
 	return f.find(ctx, []candidate{{value, 0}})
 }
 
-// find imports what the cookie and its chunks say.
+// find imports the session of the cookie and its chunks.
 func (f *former) find(ctx context.Context, texts []candidate) (*Imported, error) {
 	if f.err != nil {
 		return nil, f.err
@@ -150,7 +150,7 @@ func (f *former) find(ctx context.Context, texts []candidate) (*Imported, error)
 	return found, nil
 }
 
-// encodedValue is the value of a field that is encoded as it is to be stored.
+// encodedValue is the value of a field, encoded as it will be stored.
 type encodedValue []byte
 
 // value is that of a field of the session.
@@ -165,12 +165,12 @@ func (f *former) value(data []byte) any {
 	return v
 }
 
-// formerError is why a cookie is none of the former config's.
+// formerError is why a cookie is not one of the former config.
 type formerError struct{ error }
 
 func (e *formerError) Is(target error) bool { return target == ErrNoRecord }
 
-// packedText returns what a single cookie, which is not split, has for a config.
+// packedText returns what a single cookie that is not split has for a config.
 func packedText(value, cookie string, now time.Time) (text string, ok bool) {
 	for item := range strings.SplitSeq(value, "/") {
 		if name, text, ends := unpackItem(item); name == cookie && text != "" && (ends == 0 || ends > now.Unix()) {

@@ -98,8 +98,8 @@ func (m *Manager) Load(w http.ResponseWriter, r *http.Request) (*Session, *http.
 	return s, r.WithContext(&q.ctx), nil
 }
 
-// adopt lets a Handler commit the session that [Manager.Load] has returned to code outside of it, unless that code has
-// saved it already.
+// adopt lets a Handler commit the session that [Manager.Load] has returned to code outside it, unless that code has
+// already saved it.
 func (s *Session) adopt(w http.ResponseWriter) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,15 +110,15 @@ func (s *Session) adopt(w http.ResponseWriter) bool {
 	return true
 }
 
-// handBack gives the request that the middleware got what the router and the handler have put into their copy of it:
-// net/http removes the temporary files of its own request only, and what logs or measures outside looks at the route
-// and the form.
+// handBack copies what the router and the handler have put into their copy of the request back to the original:
+// net/http removes the temporary files of only its own request, and outer middleware that logs or measures looks at the
+// route and the form.
 func handBack(r, inner *http.Request) {
 	r.Pattern = inner.Pattern
 	r.Form, r.PostForm, r.MultipartForm = inner.Form, inner.PostForm, inner.MultipartForm
 }
 
-// A request is what the middleware allocates for each request, in one piece.
+// A request is what the middleware allocates for each request, at once.
 type request struct {
 	ctx     sessionContext
 	session session
@@ -141,8 +141,8 @@ func newRequest(parts int) *request {
 	return q
 }
 
-// A sessionContext is the context of the handler's request: that which the request came with, and the session. People
-// log contexts, and those made from one print what theirs has as String, so it says no more than what it is.
+// A sessionContext is the context of the handler's request: the original one, and the session. Programs log contexts,
+// and derived contexts print the String of their parent, so that reveals nothing.
 type sessionContext struct {
 	s Session
 }
@@ -166,7 +166,7 @@ func (c *sessionContext) String() string { return "sessplus.Context" }
 // Format implements [fmt.Formatter] for every verb.
 func (c *sessionContext) Format(f fmt.State, _ rune) { io.WriteString(f, c.String()) }
 
-// defaultErrorHandler answers in plain text that reveals nothing of the error, and logs it.
+// defaultErrorHandler answers in plain text that reveals nothing about the error, and logs it.
 func (m *Manager) defaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
 	status, text := http.StatusInternalServerError, "The request could not be completed."
 	switch {

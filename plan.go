@@ -19,29 +19,29 @@ type save struct {
 	take    *call   // takes the old record of a renewed session
 	amends  []*call // bring the new record up to date with what others have saved in the old one meanwhile
 	finish  *call   // ends the old record, once all else is saved
-	rotated *call   // creates the record again under an id that age asks for
+	rotated *call   // creates the record again under a new id, because of its age
 
 	does    deed
 	renews  bool       // the program asked for it
 	named   bool       // the session names a user by IndexBy, and did not before
-	send    bool       // the cookie is to be set: with the id, or with values
-	drop    bool       // the browser is to drop the cookie, unless it is set
-	changed []RawField // the fields that this save makes equal in the store; nil values are deleted
-	written bool       // what there was to save is saved
-	undead  bool       // a record that was to end may be there still
+	send    bool       // set the cookie, to the id or to values
+	drop    bool       // make the browser drop the cookie, unless it is set
+	changed []RawField // the fields that this save writes to the store; nil values are deleted
+	written bool       // everything was saved
+	undead  bool       // a record that should have ended may still exist
 
-	permanent bool // the session to be renewed is
+	permanent bool // the session to renew is permanent
 	lost      bool // it has ended meanwhile: the new one begins afresh with what this request has set
 	void      bool // and that is nothing
 
-	joined  bool        // another request has made rotated
-	rotates bool        // the session, in the end
-	name    sessionName // which has this name
+	joined  bool        // another request has created the rotated record
+	rotates bool        // it was rotated in the end
+	name    sessionName // its name after the rotation
 	origin  string
 
 	values []string // of the cookie and its chunks, if it is set with them
 
-	// What holds changed, values, part.lines and the list of saves while they are one.
+	// The memory of changed, values, part.lines and the list of saves while each has one element.
 	change      [1]RawField
 	value, line [1]string
 	list        [1]*save
@@ -52,9 +52,9 @@ type deed uint8
 
 const (
 	updates  deed = iota // the record or cookie that is there
-	touches              // moves the end of the record; a request that only read succeeds without
-	verifies             // asks whether the session lives, because a cookie depends on it; moves its end, too
-	creates              // where there was no session
+	touches              // moves the expiry of the record; a request that only read succeeds even if this fails
+	verifies             // asks whether the session lives, because a cookie depends on it; moves its expiry, too
+	creates              // a record, where there was no session
 	renews               // creates the session under another id, and ends the old one
 	ends                 // a session past its Lifetime that is no longer permanent, or a cookie bound to one
 	empties              // a secure cookie
@@ -89,14 +89,14 @@ func (c *cookie) tolerates(err error) bool {
 	return c.Optional && errors.Is(err, ErrUnavailable) || c.DropIfGone && errors.Is(err, ErrSessionGone)
 }
 
-// plan determines what the parts have to save. After the headers were sent, saves that have failed before are tried
-// once more only with again. A save that cannot be made has an err; an error of plan itself means that nothing at all
-// may be saved.
+// plan determines what the parts have to save. After the headers were sent, saves that have failed before are retried
+// only if again is set. A save that cannot be made has an err; an error of plan itself means that nothing at all may be
+// saved.
 func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 	s.joinMoves()
 	err = s.fatal
 	if s.sent {
-		s.fatal = nil // told once, it does not hold up the rest of a long response
+		s.fatal = nil // reported once, it does not block the rest of a long response
 	}
 	due := s.due(make([]*part, 0, 8), again)
 	if len(due) == 0 {
@@ -137,8 +137,8 @@ func (s *Session) planRecords(due []*part, now time.Time) (saves []*save) {
 	return saves
 }
 
-// planCookies appends the saves of secure cookies. Unless there is an err already they are sealed now, so that one that
-// is too large saves nothing, and with the ids that the other saves are going to set.
+// planCookies appends the saves of secure cookies. Unless there is already an err they are sealed now, so that nothing
+// is saved if one is too large, with the ids that the other saves will set.
 func (s *Session) planCookies(due []*part, saves []*save, now time.Time, err error) ([]*save, error) {
 	for _, p := range due {
 		if p.sealer == nil {
@@ -185,7 +185,7 @@ func (p *part) unsaved() bool {
 	return false
 }
 
-// reflags reports whether the record is to be made permanent, or no longer so.
+// reflags reports whether the record must become permanent, or stop being so.
 func (p *part) reflags() bool { return p.rec != nil && (p.doubt || p.permanent != p.rec.Permanent) }
 
 // appendFields appends all fields of the part.
@@ -282,7 +282,7 @@ func (v *save) idle(filled bool) bool {
 // planMain plans what becomes of the record.
 func (v *save) planMain(filled bool, now time.Time, late bool) {
 	p := v.part
-	if late && p.reflags() { // told once, it does not hold up the rest of a long response
+	if late && p.reflags() { // reported once, it does not block the rest of a long response
 		v.late = p.saveError(ErrHeadersSent)
 		p.permanent = p.rec.Permanent
 		if len(v.changed) == 0 {
@@ -299,14 +299,14 @@ func (v *save) planMain(filled bool, now time.Time, late bool) {
 	}
 }
 
-// step returns a call that makes one step with the old record of a session that is renewed or rotated. It does not
-// follow the record to what it has become.
+// step returns a call that makes one step on the old record of a session that is renewed or rotated. It does not follow
+// the record to its successor.
 func (p *part) step(key string, e Ending) *call {
 	e.Now = wallNow()
 	return &call{part: p, op: opEnd, sessionName: sessionName{key: key}, still: true, ending: &e}
 }
 
-// endCall returns a call that ends the record of the key for good, and what it has become.
+// endCall returns a call that ends the record of the key, and its successor, for good.
 func (p *part) endCall(key string) *call {
 	return &call{part: p, op: opEnd, sessionName: sessionName{key: key}, asked: key, ending: &Ending{Step: StepEnd, Now: wallNow()}}
 }
@@ -320,7 +320,7 @@ func (v *save) planCreate(now time.Time) {
 	}
 	name := p.nameOf(newID())
 	v.send = true
-	made := new(struct { // in one piece of memory
+	made := new(struct { // one allocation
 		call
 		Record
 	})
@@ -370,9 +370,9 @@ func (v *save) planUpdate(now time.Time) {
 	v.main = &call{part: p, op: opUpdate, sessionName: p.name, change: c, patient: true}
 }
 
-// planTouch moves the expiry of the record, if that is due. With verify it asks the backend in any case whether the
-// session still exists: before its cookie is sent again, because the id of an ended session must not replace a newer
-// one in the browser, and before a cookie is sent that is bound to it.
+// planTouch moves the expiry of the record, if that is due. With verify it always asks the backend whether the session
+// still exists: before its cookie is sent again, because the id of an ended session must not replace a newer one in the
+// browser, and before a cookie bound to it is sent.
 func (v *save) planTouch(now time.Time, verify bool) {
 	p := v.part
 	expire := p.trial == tryExpiry
@@ -395,7 +395,7 @@ func (v *save) planTouch(now time.Time, verify bool) {
 	}
 }
 
-// touchDue reports whether the expiry of the record is to be moved. The time does not matter for a config without an
+// touchDue reports whether the expiry of the record should be moved. The time does not matter for a config without an
 // IdleTimeout.
 func (p *part) touchDue(now time.Time) bool {
 	if !p.used || p.quiet || p.rec == nil || p.sealer != nil {
@@ -488,8 +488,8 @@ func (s *Session) verifyBound(p *part, saves []*save, now time.Time) []*save {
 	return saves
 }
 
-// need makes the save wait for a record that is taken, because another cookie depends on whether the session still
-// exists. With fails, the request fails if it has ended. v may be nil.
+// need makes the save wait for a taken record, because another cookie depends on whether the session still exists. With
+// fails, the request fails if it has ended. v may be nil.
 func (v *save) need(fails bool) {
 	if v == nil || v.main == nil || v.main.op != opUpdate {
 		return
@@ -500,8 +500,8 @@ func (v *save) need(fails bool) {
 	}
 }
 
-// seal produces the text of a secure cookie. saves has the saves of the server-side parts: a cookie that is bound to
-// one of them is sealed with the id that it is going to have.
+// seal produces the text of a secure cookie. saves has the saves of the server-side parts: a cookie bound to one of
+// them is sealed with the id that the session will have.
 func (s *Session) seal(v *save, saves []*save, now time.Time) error {
 	p := v.part
 	all := p.appendFields(make([]RawField, 0, fewNames)) // not in the heap
@@ -521,7 +521,8 @@ func (s *Session) seal(v *save, saves []*save, now time.Time) error {
 		case b.gone:
 			return p.saveError(ErrSessionGone)
 		case b.name.key == "" || b.rec != nil && !b.filled() && v.sets():
-			return p.saveError(&fieldError{all[0].Name, "the cookie is bound to " + b.CookieName + ", which has no session", nil})
+			return p.saveError(&fieldError{all[0].Name, "is bound to cookie " + quote(b.CookieName) +
+				", in which there is no session; set a field there in the same request", nil})
 		default:
 			bound = b.binding()
 		}

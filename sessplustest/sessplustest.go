@@ -1,9 +1,9 @@
-// Package sessplustest helps to test programs and backends.
+// Package sessplustest helps test programs and backends.
 //
-// In the test of a program, [With] makes the request of a logged-in user, and [Serve] returns what a handler answers
-// and what it leaves in the session.
+// In a test of a program, [With] makes a logged-in user's request, and [Serve] returns what a handler answers and
+// leaves in the session.
 //
-// In the test of a [sessplus.Backend], call [TestBackend] to check that it keeps its contract:
+// In a test of a [sessplus.Backend], call [TestBackend] to check that it follows the rules:
 //
 //	func TestBackend(t *testing.T) {
 //		sessplustest.TestBackend(t, func(t *testing.T) sessplus.Backend { return mybackend.New(t.TempDir()) })

@@ -36,8 +36,8 @@ func main() {
 		log.Fatal("REDIS_ADDRS is not set: host:port of some servers of the cluster, separated by commas")
 	}
 	site, err := newSite(redis.NewClusterClient(&redis.ClusterOptions{
-		Addrs:                 strings.Split(addrs, ","), // the client learns of the others from these
-		ContextTimeoutEnabled: true,                      // or calls to a server that hangs outlive the Timeout
+		Addrs:                 strings.Split(addrs, ","), // where the client learns of the others
+		ContextTimeoutEnabled: true,                      // or calls to a hung server outlive the Timeout
 	}))
 	if err != nil {
 		log.Fatal(err)
