@@ -65,7 +65,10 @@ type Config struct {
 	KeyPrefix string    // of the records' keys: printable ASCII without spaces, at most 512 bytes; "": "session:"
 	SignID    bool      // sign the id in the cookie, so that an invented one is rejected without a backend call
 	Keys      []KeyPair // newest first; nil: Options.Keys
-	BoundTo   string    // the server-side cookie without whose session the content of this secure cookie is void
+
+	// BoundTo is the server-side cookie without whose session the content of this secure cookie is void. A field is
+	// only saved here if that session exists or is created in the same request; otherwise the save is an error.
+	BoundTo string
 
 	// IndexBy is a field of this session that identifies its user by a string, number or bool, for [Manager.Sessions],
 	// Revoke, RevokeAll and Edit. It requires a server-side backend that is an [Indexer]. "": none.

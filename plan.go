@@ -521,7 +521,8 @@ func (s *Session) seal(v *save, saves []*save, now time.Time) error {
 		case b.gone:
 			return p.saveError(ErrSessionGone)
 		case b.name.key == "" || b.rec != nil && !b.filled() && v.sets():
-			return p.saveError(&fieldError{all[0].Name, "the cookie is bound to " + b.CookieName + ", which has no session", nil})
+			return p.saveError(&fieldError{all[0].Name, "is bound to cookie " + quote(b.CookieName) +
+				", in which there is no session; set a field there in the same request", nil})
 		default:
 			bound = b.binding()
 		}

@@ -39,6 +39,8 @@
 // returns another error, and nobody is logged out.
 //
 // Importers are safe for concurrent use, and start no goroutines.
+//
+// The build tags nofirestore and noredis leave out those that need such a client, as they do in package sessplus.
 package adopt
 
 import (

@@ -7,8 +7,6 @@ import (
 	"reflect"
 	"strconv"
 	"unicode/utf8"
-
-	"cloud.google.com/go/firestore"
 )
 
 // maxStored is how much of a stored session is decoded.
@@ -80,7 +78,8 @@ func kept(v any) any {
 		return keptMap(v)
 	case map[string]any:
 		return keptMap(v)
-	case *firestore.DocumentRef, interface{ GetLatitude() float64 }: // and a geopoint
+	}
+	if isReference(v) {
 		return fmt.Errorf("a %T has no place in a session", v)
 	}
 	return v

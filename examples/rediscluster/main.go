@@ -17,6 +17,10 @@
 //	redis-cli --cluster rebalance 127.0.0.1:7001 --cluster-weight $(redis-cli -p 7002 cluster myid)=2
 //	redis-cli -p 7006 cluster failover
 //	redis-cli -p 7001 shutdown nosave
+//
+// In the end, stop the servers:
+//
+//	for port in $(seq 7001 7006); do redis-cli -p $port shutdown nosave; done
 package main
 
 import (
@@ -36,8 +40,8 @@ func main() {
 		log.Fatal("REDIS_ADDRS is not set: host:port of some servers of the cluster, separated by commas")
 	}
 	site, err := newSite(redis.NewClusterClient(&redis.ClusterOptions{
-		Addrs:                 strings.Split(addrs, ","), // the client learns of the others from these
-		ContextTimeoutEnabled: true,                      // or calls to a hung server outlive the request's Timeout
+		Addrs:                 strings.Split(addrs, ","), // where the client learns of the others
+		ContextTimeoutEnabled: true,                      // or calls to a hung server outlive the Timeout
 	}))
 	if err != nil {
 		log.Fatal(err)
