@@ -47,13 +47,13 @@ func grow(p plot, xs []int, rounds int, d time.Duration, subjects []subject) (pl
 			}
 			runners = append(runners, r)
 		}
-		times, err := roundRobin(rounds, d, runners)
+		all, err := roundRobin(rounds, d, runners)
 		if err != nil {
 			return p, err
 		}
 		for i, s := range subjects {
 			p.Lines[i].Name = s.name
-			p.Lines[i].Y = append(p.Lines[i].Y, middle(times[i])/1e3)
+			p.Lines[i].Y = append(p.Lines[i].Y, middle(all[i].ns)/1e3)
 		}
 	}
 	return p, nil

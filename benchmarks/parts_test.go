@@ -4,9 +4,11 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -28,7 +30,12 @@ func TestParts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all.Request, all.HTTP = append(all.Request, r), append(all.HTTP, l)
+		for name, own := range r.Libs {
+			if runtime.GOOS == "linux" && (own.CPU <= 0 || r.CPURatios[name] <= 0) {
+				t.Errorf("%s: the CPU time of %s is %v ns, %v of that by hand, want more", s.Name, name, own.CPU, r.CPURatios[name])
+			}
+		}
+		all.Request, all.HTTP, all.Busy = append(all.Request, r), append(all.HTTP, l), append(all.Busy, r)
 	}
 	for _, grow := range growths(e, 1, time.Millisecond, 1000) {
 		p, err := grow()
@@ -64,6 +71,36 @@ func TestParts(t *testing.T) {
 		if !errors.Is(err, io.EOF) || regexp.MustCompile(`NaN|Inf`).Match(b) {
 			t.Errorf("%s: %v\n%s", filepath.Base(chart), err, b)
 		}
+	}
+}
+
+// TestCPUTime sees that only what this process computes counts.
+func TestCPUTime(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the CPU time is known on Linux only")
+	}
+	spend := func(d time.Duration) {
+		for end := cpuTime() + int64(d); cpuTime() < end; {
+		}
+	}
+	wait := func(d time.Duration) { time.Sleep(d) }
+	const turn, each = 50 * time.Millisecond, 5 * time.Millisecond
+	cost := func(f func(time.Duration)) float64 {
+		x := &runner{serve: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			f(each)
+			w.WriteHeader(http.StatusNoContent)
+		}), w: discard{header: make(http.Header)}, server: true}
+		all, err := roundRobin(5, turn, []*runner{x})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return middle(all[0].cpu)
+	}
+	if got := cost(spend); got < 0.9*float64(each) || got > 1.5*float64(each) {
+		t.Errorf("a request that computes for %v of CPU time costs %v", each, time.Duration(got))
+	}
+	if got := cost(wait); got > 0.2*float64(each) {
+		t.Errorf("a request that waits for %v costs %v of CPU time", each, time.Duration(got))
 	}
 }
 
