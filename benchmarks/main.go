@@ -24,6 +24,8 @@ func main() {
 	pattern := flag.String("scenario", "", "measure only the scenarios that match this regular expression")
 	out := flag.String("out", "results", "the directory for tables and charts")
 	busy := flag.Bool("busy", false, "let another program keep every CPU busy during -part request")
+	n := flag.Int("n", 0, "only send this many requests of one -scenario to one -lib, for a tool that counts instructions")
+	lib := flag.String("lib", "sessplus", "the library of -n")
 	sessions := flag.Int("sessions", 1_000_000, "the most live sessions of -part growth")
 	flag.Parse()
 
@@ -46,6 +48,11 @@ func main() {
 		if match.MatchString(s.Name) {
 			chosen = append(chosen, s)
 		}
+	}
+	if *n > 0 {
+		e.must(repeat(e, chosen, *lib, *n))
+		tb.end()
+		return
 	}
 	for p := range strings.SplitSeq(*part, ",") {
 		if !slices.Contains(parts, p) || *rounds < 1 {

@@ -212,6 +212,24 @@ func measure(e *env, s scenario, rounds int, d time.Duration) (row, error) {
 	return r, nil
 }
 
+// repeat sends n requests of the one scenario to an app of the library, and measures nothing.
+func repeat(e *env, chosen []scenario, lib string, n int) error {
+	all := slices.Concat(libraries, otherWays)
+	i := slices.IndexFunc(all, func(l library) bool { return l.Name == lib })
+	if len(chosen) != 1 || i < 0 {
+		return fmt.Errorf("-n needs a -scenario that matches one of them, not %d, and the name of a -lib", len(chosen))
+	}
+	a := all[i].open(e, chosen[0])
+	if a == nil {
+		return fmt.Errorf("%s has no scenario %s", lib, chosen[0].Name)
+	}
+	x, err := checkedRunner(a, chosen[0], lib)
+	for ; err == nil && n > 0; n-- {
+		err = x.run()
+	}
+	return err
+}
+
 func (g goal) met(r row) bool {
 	own := r.Libs["sessplus"]
 	return (g.ratio == 0 || r.Ratios["sessplus"] <= g.ratio) &&

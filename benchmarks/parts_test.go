@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -101,6 +102,40 @@ func TestCPUTime(t *testing.T) {
 	}
 	if got := cost(wait); got > 0.2*float64(each) {
 		t.Errorf("a request that waits for %v costs %v of CPU time", each, time.Duration(got))
+	}
+}
+
+// TestRepeat sees that n requests more are made, and which of the flags are refused.
+func TestRepeat(t *testing.T) {
+	e := &env{tb: t}
+	named := func(names ...string) (list []scenario) {
+		for _, s := range scenarios {
+			if slices.Contains(names, s.Name) {
+				list = append(list, s)
+			}
+		}
+		return list
+	}
+	made := func(n int) int64 {
+		before := changes.Load()
+		if err := repeat(e, named("change-cookie"), "hand", n); err != nil {
+			t.Fatal(err)
+		}
+		return changes.Load() - before
+	}
+	if few, many := made(10), made(110); many-few != 100 {
+		t.Errorf("100 requests more made %d changes more", many-few)
+	}
+	for _, tt := range []struct {
+		chosen []scenario
+		lib    string
+	}{
+		{named("read-cookie", "change-cookie"), "hand"}, {nil, "hand"},
+		{named("read-cookie"), "nobody"}, {named("read-cookie"), "scs"},
+	} {
+		if err := repeat(e, tt.chosen, tt.lib, 1); err == nil {
+			t.Errorf("repeat(%d scenarios, %s) = nil", len(tt.chosen), tt.lib)
+		}
 	}
 }
 
