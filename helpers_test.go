@@ -37,9 +37,9 @@ import (
 
 // Most tests wait for most of the time, so that many of them can do so side by side. -parallel takes precedence.
 func TestMain(m *testing.M) {
-	beside := 8 * runtime.GOMAXPROCS(0)
+	beside := 12 * runtime.GOMAXPROCS(0)
 	if raceEnabled {
-		beside /= 2 // the race detector needs the processors
+		beside /= 3 // the race detector needs the processors
 	}
 	if os.Getenv("SESSPLUS_REDIS") != "" {
 		beside = 1 // there are sixteen databases
@@ -105,7 +105,7 @@ func onEveryStore(t *testing.T, test func(t *testing.T, b sessplus.Backend)) {
 type recorder struct {
 	sessplus.Backend
 	hook  func(ctx context.Context, op string) error // is called first; its error takes the place of the call
-	after func(op string) error                      // is called after a success; its error takes the place of the answer
+	after func(op string) error                      // called after a success; its error replaces the answer
 
 	mu    sync.Mutex // guards the hooks, and what follows
 	calls []string   // "load KEY", "create KEY", …, since they were last asked for
@@ -395,7 +395,8 @@ type reply struct {
 	body string
 }
 
-// visit makes a request of the site's own browser, which h handles. If the middleware answers instead of h, h is dropped.
+// visit makes a request of the site's own browser, which h handles. If the middleware answers instead of h, h is
+// dropped.
 func (s *site) visit(h http.HandlerFunc) *reply {
 	s.Helper()
 	return s.visitAs(s.client, h)
@@ -464,8 +465,8 @@ func (r *reply) setCookies(name string) []string {
 	return lines
 }
 
-// visiting gives a function that makes a request in this process: from a visitor for whom first has been done, or from a
-// new one.
+// visiting gives a function that makes a request in this process: from a visitor for whom first has been done, or from
+// a new one.
 func visiting(t testing.TB, m *sessplus.Manager, first, f func(*sessplus.Session)) func() {
 	do := first
 	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -795,7 +796,8 @@ func (p *proxy) pump(dst, src, pair net.Conn, isUp bool) {
 	}
 }
 
-// settle waits until no goroutine of the library is left of the test, and fails it with their stacks if they stay (SPEC 6.8).
+// settle waits until no goroutine of the library is left of the test, and fails it with their stacks if they stay
+// (SPEC 6.8).
 func settle(t testing.TB) {
 	t.Helper()
 	var left []string
@@ -811,8 +813,8 @@ func libraryGoroutines(t testing.TB) []string {
 	return goroutines(t, "github.com/sessplus/sessplus.")
 }
 
-// goroutines returns the stacks that hold the text, of goroutines that descend from a site of the test, of a test that it is
-// a part of, or of one of its parts.
+// goroutines returns the stacks that hold the text, of goroutines that descend from a site of the test, of a test that
+// it is a part of, or of one of its parts.
 func goroutines(t testing.TB, text string) (stacks []string) {
 	var all bytes.Buffer
 	pprof.Lookup("goroutine").WriteTo(&all, 1)

@@ -13,13 +13,13 @@ import (
 // is saved at once, and not by the commit. An absent field counts as the zero value. A stored value that does not
 // decode into T is an error, and is not changed. change must not use the session.
 //
-// To take a value, let change assign it to a variable of the caller, anew in each call, and return what is to remain;
-// see the example Flash.
+// To take a value, have change assign it to a variable of the caller on each call, and return what is to remain; see
+// the Flash example.
 //
 // A value that this request has set and not yet saved counts as the stored one. On a secure cookie, and on a session
 // that has not been saved yet or is to be renewed, Update only changes this request's copy. The error matches
 // [ErrSessionGone] if the session has ended, and [ErrUnavailable] if the backend does not answer, or if other requests
-// were faster until [Options.Timeout] was over. If a reply of the backend is lost, the update may have been made.
+// were faster until [Options.Timeout] expired. If the backend's reply is lost, the update may have been made.
 func (f Field[T]) Update(s *Session, change func(T) T) (T, error) {
 	var v T
 	err := s.update(string(f), func(data []byte) ([]byte, error) {
@@ -155,7 +155,7 @@ func (s *Session) target(name string) (target, error) {
 		return target{part: p}, &Error{Cookie: p.CookieName, Op: "update", Err: ErrSessionGone}
 	case p.renew && s.sent:
 		return target{part: p}, &Error{Cookie: p.CookieName, Op: "update", Err: ErrHeadersSent}
-	case p.sealer != nil || p.rec == nil || p.renew: // what belongs to a login is not stored under the id from before it
+	case p.sealer != nil || p.rec == nil || p.renew: // a login's fields are not stored under the old id
 		return target{known: e.value}, nil
 	}
 	return target{part: p, epoch: p.epoch, name: p.name, rec: p.rec, known: e.value, set: e.dirty(), quiet: p.quiet}, nil

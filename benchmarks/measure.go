@@ -68,8 +68,8 @@ type sample struct {
 }
 
 // slice runs the request for about d, and at least once. Requests of a server are timed one by one, and the median
-// counts: its hiccups are nobody's. Of quicker ones the mean counts, so that each pays for its garbage, and so it does of
-// the CPU time.
+// counts: its hiccups are nobody's. Of quicker ones, and of the CPU time, the mean counts, so that each pays for its
+// garbage.
 func (x *runner) slice(d time.Duration) (ns, cpu float64, err error) {
 	if !x.server { // else the first requests would pay for the caches that are lost
 		runtime.GC() // so that nobody pays for what another left behind
@@ -116,9 +116,9 @@ func (x *runner) memory() (allocs, bytes float64, err error) {
 // turns are what a request took in each turn of a runner, in nanoseconds.
 type turns struct{ ns, cpu []float64 }
 
-// roundRobin lets the runners take turns, so that what disturbs the machine disturbs all of them. Every round begins with
-// another one. What takes longer than a 40th of a turn has turns of one request: in a row, the emulator of Firestore
-// serves them slower.
+// roundRobin lets the runners take turns, so that what disturbs the machine disturbs all of them. Every round begins
+// with another one. What takes longer than a 40th of a turn has turns of one request: in a row, the emulator of
+// Firestore serves them slower.
 func roundRobin(rounds int, d time.Duration, runners []*runner) ([]turns, error) {
 	if took := runners[0].took; took > d/40 {
 		rounds, d = rounds*max(1, int(d/took)), 0

@@ -52,8 +52,9 @@ func (s *state) same(o *state) bool {
 }
 
 // The column data holds, after a byte for the format: flags, the times Created and Saved, and for a record that was
-// rotated Rotated and Origin, for one with an Owner or a Device both, for one that is bound the DeviceKey; then for each field its name, one more than the
-// length of its value, and the value. A length of zero stands for a field that has a row of its own.
+// rotated Rotated and Origin, for one with an Owner or a Device both, for one that is bound the DeviceKey; then for
+// each field its name, one more than the length of its value, and the value. A length of zero stands for a field that
+// has a row of its own.
 const format = 1
 
 const (

@@ -2,6 +2,22 @@
 // such a site is operated without logging anybody out, and the tests here try it: keys, configs, restarts, a failover.
 //
 //	SECRETS=$(openssl rand -hex 32) REDIS=127.0.0.1:6379 go run ./examples/rollout
+//
+// It prints nothing, and has answers for curl rather than pages:
+//
+//	token=$(curl -s -b jar -c jar 127.0.0.1:8080/token)
+//	curl -b jar -c jar -d csrf_token=$token -d user=ann -d theme=dark 127.0.0.1:8080/login
+//	curl -b jar -c jar -d csrf_token=$token 127.0.0.1:8080/click
+//	curl -b jar 127.0.0.1:8080/me
+//
+// What the environment says:
+//
+//	ADDR       address to listen on, 127.0.0.1:8080 by default
+//	SECRETS    secrets of the keys, the newest first, separated by commas
+//	REDIS      host:port of Redis
+//	SENTINELS  host:port of each sentinel, separated by commas, in place of REDIS
+//	MASTER     name of the master that the sentinels watch, sessions by default
+//	RELEASE    2 shortens the idle timeout
 package main
 
 import (

@@ -89,7 +89,8 @@ func (f *farm) accepts(p *servers.Process, addr string) {
 	})
 }
 
-// roll restarts one process after the other, with the given change of the environment, while the proxy sends it nothing.
+// roll restarts one process after the other, with the given change of the environment, while the proxy sends it
+// nothing.
 func (f *farm) roll(env map[string]string) {
 	f.t.Helper()
 	maps.Copy(f.env, env)
