@@ -9,9 +9,9 @@ import (
 // stored is read from there. The next commit that saves something of either cookie writes it to the new owner, and then
 // removes it from the former one, if it is still the same there.
 //
-// Processes from before and after the deployment may run side by side, each with an Adopt for the other's cookie. So a
-// value in the former owner is the newer one: whoever moves or sets a field removes it there, in case it has just been
-// moved back.
+// Processes of before and after the deployment may run side by side, each with an Adopt for the other's cookie. So what
+// the former owner has is the newer value: whoever moves a field removes it there, and whoever sets one removes it as
+// well, in case it has just been moved back.
 
 // adoptions finds the mistakes of Config.Adopt.
 func (v *validation) adoptions(c *Config) {
@@ -89,8 +89,8 @@ func (s *Session) adoptFields() {
 	}
 }
 
-// yields reports whether the former owner's value of a field replaces that of p. With secure cookies, an old copy may
-// be brought back, and one just set may not arrive, so there the time decides.
+// yields reports whether the value that the former owner of a field has takes the place of that of p. An old copy of a
+// secure cookie can be brought back, and one that was just set may not arrive: then the time decides.
 func (p *part) yields(from *part, f RawField) bool {
 	e, _ := p.entries.find(f.Name)
 	switch {
@@ -114,12 +114,12 @@ func (p *part) stored(name string) []byte {
 	return e.saved
 }
 
-// adopted reports whether fields of others must be saved with the part.
+// adopted reports whether fields of others are to be saved with the part.
 func (p *part) adopted() bool {
 	return slices.ContainsFunc(p.entries.touched, func(e entry) bool { return e.moved })
 }
 
-// overridden are the fields that the part must remove because the program has set or deleted them in their new cookie,
+// overridden are the fields that the part is to remove because the program has set or deleted them in their new cookie,
 // or has destroyed that.
 func (s *Session) overridden(from *part) (names []string) {
 	names = slices.Clone(from.expelled)
@@ -135,7 +135,7 @@ func (s *Session) overridden(from *part) (names []string) {
 	return names
 }
 
-// joinMoves makes the commit move fields between the parts that it saves.
+// joinMoves lets the commit move fields between the parts of which it saves something.
 func (s *Session) joinMoves() {
 	if !s.m.adopting {
 		return
@@ -160,21 +160,21 @@ func (s *Session) joinMoves() {
 	}
 }
 
-// A removal removes a field from its former owner, if that still has the known value.
+// A removal takes a field from its former owner, as far as that still has what is known of it.
 type removal struct {
 	from, to *part
 	record   sessionName // of to
 	name     string      // of the field
-	moved    bool        // to has the value of from; otherwise the program has set or deleted it
+	moved    bool        // to has what from had; else the program has set or deleted it
 	value    []byte      // what to has now, nil for none
 	known    []byte      // what from had, or to had before
 	call     *call
 	yields   bool // the call takes back what to has
 }
 
-// removeMoved removes fields that were moved or set from their former owners, once they are saved. It first checks what
-// those have now. An unknown value there was set meanwhile by a process with the other configs: then the cookie with
-// the greater name wins, for both.
+// removeMoved takes the fields that were moved or set from their former owners, once they are saved. It looks first
+// what those have now. What is not known there was set meanwhile by a process from before, or after: then the cookie
+// counts whose name is the greater one, for both.
 func (s *Session) removeMoved(saves []*save) []*save {
 	if !s.m.adopting {
 		return saves
@@ -218,8 +218,8 @@ func (s *Session) removeMoved(saves []*save) []*save {
 	return saves
 }
 
-// keepMoved makes sure that a field is still where it was moved to: another process may have moved it back at the same
-// time, so that each has removed the other's copy.
+// keepMoved makes sure that a field which was moved is still where it has been moved to: another process may have moved
+// it back at the same time, and each has removed the other's.
 func (s *Session) keepMoved(removals []removal) {
 	moved := slices.DeleteFunc(slices.Clone(removals), func(r removal) bool { return !r.moved || r.yields || r.call == nil || r.call.err != nil })
 	var lost []removal
@@ -262,7 +262,7 @@ func (s *Session) eachRecord(removals []removal, of func(r *removal) *part, f fu
 	}
 }
 
-// removals returns what removeMoved has to do.
+// removals finds what removeMoved has to do.
 func (s *Session) removals(saves []*save) (list []removal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -312,7 +312,7 @@ func (s *Session) removals(saves []*save) (list []removal) {
 	return list
 }
 
-// removing is a call that removes a field if it has that value, and leaves the expiry alone.
+// removing is a call that removes a field which has that value, and moves no end.
 func (p *part) removing(name sessionName, field RawField) *call {
 	now := wallNow()
 	return &call{part: p, op: opUpdate, sessionName: name, patient: true,

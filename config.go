@@ -65,7 +65,10 @@ type Config struct {
 	KeyPrefix string    // of the records' keys: printable ASCII without spaces, at most 512 bytes; "": "session:"
 	SignID    bool      // sign the id in the cookie, so that an invented one is rejected without a backend call
 	Keys      []KeyPair // newest first; nil: Options.Keys
-	BoundTo   string    // the server-side cookie without whose session the content of this secure cookie is void
+
+	// BoundTo is the server-side cookie without whose session the content of this secure cookie is void. A field is
+	// only saved here if that session exists or is created in the same request; otherwise the save is an error.
+	BoundTo string
 
 	// IndexBy is a field of this session that identifies its user by a string, number or bool, for [Manager.Sessions],
 	// Revoke, RevokeAll and Edit. It requires a server-side backend that is an [Indexer]. "": none.
@@ -176,14 +179,14 @@ type Manager struct {
 	cookies      []*cookie
 	routes       routes
 	names        map[string]slot   // where a cookie of a request belongs
-	formers      map[string][]int  // which cookies have importers for it, beside their own
+	formers      map[string][]int  // which cookies have importers for a name other than their own
 	formerChunks map[string][]slot // where chunks of former secure cookies belong
 	single       *cookie           // of Options.SingleCookie, else nil
 	every        []int             // all cookies
 	eager        []int             // those that are loaded before the handler
-	ages         bool              // one of them does
+	ages         bool              // sessions of one of them age, see cookie.ages
 	indexes      bool              // one of them has an IndexBy
-	feeds        bool              // one of them may have what belongs to another
+	feeds        bool              // one of them may have fields of another
 	adopting     bool              // one of them has an Adopt
 
 	endpoints map[string]deviceEndpoint // by their paths; nil without DeviceBound
@@ -195,11 +198,11 @@ type Manager struct {
 	timeout time.Duration
 	onEvent func(ctx context.Context, e Event)
 
-	rejected    rejections // what the log has said of them
+	rejected    rejections // how many lines the log has about them
 	foreign     namesTold
 	dropped     namesTold   // of imported sessions
-	takenOver   atomic.Bool // it was said what to check of connections that are taken over
-	begunBefore atomic.Bool // it was said that a response began before its session was saved
+	takenOver   atomic.Bool // the log has said what to check for connections that are taken over
+	begunBefore atomic.Bool // the log has said that a response began before its session was saved
 }
 
 // String names the cookies.
@@ -265,7 +268,7 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 	m.routes, m.endpoints = newRoutes(m.cookies), deviceEndpoints(m.cookies, opts.DevicePath)
 	m.warnOfEveryField()
 	if opts.SingleCookie != "" {
-		m.single = newSingleCookie(opts.SingleCookie, m.cookies) // and packs them into it
+		m.single = newSingleCookie(opts.SingleCookie, m.cookies) // which sets packed in them
 		m.names = slots([]*cookie{m.single})
 	} else {
 		m.names = slots(m.cookies)

@@ -72,7 +72,7 @@ type Session struct {
 type session struct {
 	m       *Manager
 	ctx     context.Context     // the request's
-	w       http.ResponseWriter // the one below the middleware
+	w       http.ResponseWriter // the one that the middleware was given
 	request *http.Request       // what the session was made for; nil outside of any
 
 	agent string // the User-Agent, if some config has an IndexBy
@@ -92,11 +92,11 @@ type session struct {
 	saved uint32        // uses when the last commit began
 	tls   bool          // the request came over TLS
 	sent  bool          // the headers have been sent
-	open  bool          // nothing in the response keeps shared caches from giving it to other visitors
+	open  bool          // shared caches may store the response, and give it to other visitors
 	alone bool          // from Manager.Load, without the middleware: Save writes the headers
 	wrote []string      // the Set-Cookie lines that such a Save has written
 
-	vary, cacheControl [1]string // what holds these headers
+	vary, cacheControl [1]string // the values of these headers
 }
 
 // A part is what one request knows about one cookie.
@@ -111,11 +111,11 @@ type part struct {
 
 	ended []ended // records to end
 
-	*arrivals // from before, nil for none
+	*arrivals // old sessions to import, nil if there are none
 
 	expelled []string // fields to be removed, which belong to another cookie now
 	moving   bool     // this commit saves what others have stored for the cookie
-	movedOut bool     // what belongs to another cookie is to go, and so the secure cookie is to be sent
+	movedOut bool     // fields of another cookie must be removed, so the secure cookie must be sent
 
 	epoch   int32 // counts calls of Destroy, so that a commit in progress notices one
 	state   partState
@@ -144,9 +144,9 @@ type content struct {
 	rec     *Record     // as it was last seen; nil if there is no session
 	entries entries
 	foreign []string   // stored fields that this cookie does not own; the next save removes them
-	leaving []RawField // stored fields that another cookie is to take over
+	leaving []RawField // stored fields that another cookie will adopt
 
-	trial     trial // what a developer makes happen to it
+	trial     trial // what package inspect makes happen to it
 	permanent bool  // what the program has asked for
 	doubt     bool  // the flag in the store may differ from rec's, because a save has failed
 	renew     bool

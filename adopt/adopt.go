@@ -39,6 +39,8 @@
 // returns another error, and nobody is logged out.
 //
 // Importers are safe for concurrent use, and start no goroutines.
+//
+// The build tags nofirestore and noredis leave out those that need such a client, as they do in package sessplus.
 package adopt
 
 import (
@@ -176,7 +178,7 @@ func (e *storeError) Is(target error) bool {
 	return target != sessplus.ErrNoRecord && errors.Is(e.err, target)
 }
 
-// earlier returns the earlier of two ends, of which zero is none.
+// earlier returns the earlier of two times, where zero means none.
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b

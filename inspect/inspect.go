@@ -47,7 +47,7 @@ type handler struct {
 	routes []route
 	events *Events
 	hosts  []string
-	token  string // of its buttons; nobody else's page can read it
+	token  string // of its buttons; no other site's page can read it
 }
 
 // New returns a handler of one page, to be mounted at any path. o may be nil. The page requests its parts at the same
@@ -214,7 +214,7 @@ func (h *handler) config(cookie string) *inspection.Config {
 	return nil
 }
 
-// load returns the session of a request, which is no use of it.
+// load returns the session of a request, without counting as a use.
 func (h *handler) load(w http.ResponseWriter, r *http.Request) (*sessplus.Session, inspection.Inspector, error) {
 	s, r, err := h.mgr.Load(w, r)
 	if err != nil {

@@ -210,7 +210,7 @@ func (b *Backend) Update(ctx context.Context, key string, c *sessplus.Change) (s
 	return result, nil
 }
 
-// spread lets those who meet at a record again and again come back one after the other, the slower the more they are
+// spread makes requests that repeatedly collide on a record come back one after another, the slower the more they are
 // and the longer it took. If all of 64 tried at once what only one of them can do, the database would be busy with the
 // refusals.
 func (b *Backend) spread(ctx context.Context, key string, took time.Duration) {
@@ -273,7 +273,7 @@ type change struct {
 // written since. To make it again then does no harm but for a compare-and-set, which might be done twice.
 func (b *Backend) change(ctx context.Context, key string, c change) (*state, error) {
 	var before, after *state
-	crowd := len(c.match) > 0 && b.crowd(key).Load() > 0 // then it is cheaper to see first that somebody was faster
+	crowd := len(c.match) > 0 && b.crowd(key).Load() > 0 // then check first whether another was faster
 	if c.seen != nil && c.seen.Version != "" && !crowd {
 		before = parseState(c.seen.Version)
 	}
@@ -307,7 +307,7 @@ func (b *Backend) change(ctx context.Context, key string, c change) (*state, err
 			}
 			if err == errStale && hint {
 				hint = false
-				continue // the first time nobody needs to wait
+				continue // the first retry need not wait
 			}
 			return err
 		}
@@ -355,7 +355,7 @@ func (b *Backend) apply(ctx context.Context, key string, before *state, hint boo
 // callTime is how long a call may take if its context does not say.
 const callTime = 5 * time.Second
 
-// errStale asks for another try: somebody else has changed the row.
+// errStale asks for a retry: another request has changed the row.
 var errStale = errors.New("others were faster")
 
 // call makes sure once that the settings are right, and then calls f until it succeeds or another try would not help,

@@ -19,8 +19,7 @@ import (
 
 // While an old program and the new one with Keep serve the same visitors, in bursts of six, and then the new one alone,
 // nobody is logged out and nothing fails (SPEC 12.3), if the load balancer does as the guides say: requests with the
-// cookie of the new program, which has another name, go to the new program, or all requests of a visitor go to one
-// side.
+// new program's cookie, which has another name, go to the new program, or all requests of a visitor go to one side.
 func TestRollingDeployment(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes some seconds")

@@ -1,3 +1,5 @@
+//go:build !nofirestore
+
 // Cloudrun is a site for Cloud Run behind Firebase Hosting, which passes on no cookie but __session: a session in
 // Firestore and a visitor's theme in the browser share it. README.md says how it is deployed. To try it:
 //

@@ -1,3 +1,5 @@
+//go:build !nofirestore
+
 package main
 
 import (

@@ -17,6 +17,10 @@
 //	redis-cli --cluster rebalance 127.0.0.1:7001 --cluster-weight $(redis-cli -p 7002 cluster myid)=2
 //	redis-cli -p 7006 cluster failover
 //	redis-cli -p 7001 shutdown nosave
+//
+// In the end, stop the servers:
+//
+//	for port in $(seq 7001 7006); do redis-cli -p $port shutdown nosave; done
 package main
 
 import (

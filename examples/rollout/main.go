@@ -17,7 +17,7 @@
 //	REDIS      host:port of Redis
 //	SENTINELS  host:port of each sentinel, separated by commas, in place of REDIS
 //	MASTER     name of the master that the sentinels watch, sessions by default
-//	RELEASE    2 shortens the idle timeout
+//	RELEASE    2 shortens the idle timeout, 3 and 4 move the user to another cookie
 package main
 
 import (
@@ -43,6 +43,8 @@ import (
 const (
 	User   sessplus.Field[string] = "user"
 	Clicks sessplus.Field[int]    = "clicks"
+	Last   sessplus.Field[int64]  = "last" // when the visitor clicked last, in Unix milliseconds
+	Plan   sessplus.Field[string] = "plan"
 	Theme  sessplus.Field[string] = "theme"
 	Token  sessplus.Field[string] = "csrf_token"
 )
@@ -99,18 +101,27 @@ func keys(secrets string) (pairs []sessplus.KeyPair) {
 	return pairs
 }
 
-// configs are those of a release. The second one shortens the idle timeout.
+// configs are those of a release. The second one shortens the idle timeout. The fourth one moves the user to the
+// account, and the third one is as the first, but finds what the fourth has moved: there is a way back.
 func configs(rdb redis.UniversalClient, release string) []sessplus.Config {
 	form := sessplus.Config{CookieName: "form", Fields: sessplus.Include("csrf_token"), MaxAge: time.Hour}
 	prefs := sessplus.Config{CookieName: "prefs", Fields: sessplus.Include("theme"), MaxAge: 365 * 24 * time.Hour}
 	login := sessplus.Config{
-		CookieName: "login", Backend: sessplus.Redis(rdb), Fields: sessplus.Include("user", "clicks"), SignID: true,
+		CookieName: "login", Backend: sessplus.Redis(rdb), Fields: sessplus.Include("user", "clicks", "last"), SignID: true,
 		IdleTimeout: 8 * time.Hour,
 	}
-	if release == "2" {
+	account := login
+	account.CookieName, account.Fields = "account", sessplus.Include("plan")
+	switch release {
+	case "2":
 		login.IdleTimeout = time.Hour
+	case "3":
+		login.Adopt = []string{"account"}
+	case "4":
+		login.Fields, account.Fields = sessplus.Include("clicks", "last"), sessplus.Include("plan", "user")
+		account.Adopt = []string{"login"}
 	}
-	return []sessplus.Config{form, prefs, login}
+	return []sessplus.Config{form, prefs, login, account}
 }
 
 // site is the program: a visitor logs in, and counts clicks.
@@ -125,12 +136,15 @@ func site() http.Handler {
 	})
 	mux.HandleFunc("POST /login", checked(func(w http.ResponseWriter, r *http.Request) {
 		s := sessplus.Get(r)
-		s.Renew("login")
+		s.Renew("login", "account")
 		User.Set(s, r.FormValue("user"))
+		Plan.Set(s, "free")
 		Theme.Set(s, r.FormValue("theme"))
 	}))
 	mux.HandleFunc("POST /click", checked(func(w http.ResponseWriter, r *http.Request) {
-		n, err := Clicks.Update(sessplus.Get(r), func(n int) int { return n + 1 })
+		s := sessplus.Get(r)
+		Last.Set(s, time.Now().UnixMilli())
+		n, err := Clicks.Update(s, func(n int) int { return n + 1 })
 		if errors.Is(err, sessplus.ErrUnavailable) {
 			http.Error(w, "try again", http.StatusServiceUnavailable)
 			return
