@@ -34,6 +34,11 @@ type RedisClient interface {
 // [Options.Timeout] holds even if the server accepts connections and never answers. Set ContextTimeoutEnabled on a
 // ClusterClient or a Ring: without it, each such call leaves a goroutine behind until the client's ReadTimeout, and
 // from a thousand of them on the backend is unavailable.
+//
+// What [redis.Client.AsyncAutoPipeline] returns is a client, too. It sends the commands of concurrent requests
+// together, on one connection, for a fraction of the work; go-redis calls it experimental. See docs/scale.md for when
+// to use it. Hooks of its client see commands of several requests at once, and no context of any. Calls to one
+// from AutoPipeline, or in full duplex, have a goroutine each.
 func Redis(client RedisClient) Backend {
 	b := &redisBackend{original: client, calls: make(chan struct{}, maxCalls)}
 	switch c := client.(type) {
@@ -47,6 +52,11 @@ func Redis(client RedisClient) Backend {
 	case *redis.Ring:
 		if c != nil {
 			b.ring = newRedisRing(c)
+		}
+		b.sharded, b.abandon = true, true
+	case *redis.AutoPipeliner:
+		if c != nil {
+			b.pipe, b.elects = newRedisPipe(c), electsBehind(c)
 		}
 		b.sharded, b.abandon = true, true
 	default:
@@ -66,6 +76,7 @@ type redisBackend struct {
 	sharded  bool                 // keys may be on different servers
 	cluster  *redis.ClusterClient // or nil
 	ring     *redisRing           // or nil
+	pipe     *redisPipe           // or nil
 	elects   bool                 // when a master dies, another takes its place
 	answered atomic.Bool          // a server has answered something
 }

@@ -1,0 +1,88 @@
+//go:build !noredis
+
+package sessplus
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// A redisPipe is an AutoPipeliner that takes commands and lets its caller wait for them, with a context.
+type redisPipe struct {
+	*redis.AutoPipeliner
+	mu   sync.Mutex
+	left [][]redis.AutoFuture // what nobody waits for any more, and may not have ended yet
+}
+
+// newRedisPipe returns nil if the client itself waits. In full duplex it may do so before it takes a command.
+func newRedisPipe(p *redis.AutoPipeliner) *redisPipe {
+	if p.IsBlocking() || p.Config().FullDuplex {
+		return nil
+	}
+	return &redisPipe{AutoPipeliner: p}
+}
+
+// electsBehind reports whether another server takes the place of the client's when that dies. An AutoPipeliner does not
+// tell whose it is, but a transaction on no key does, and sends nothing; on a cluster there is none.
+func electsBehind(p *redis.AutoPipeliner) (elects bool) {
+	err := p.Watch(context.Background(), func(tx *redis.Tx) error {
+		elects = strings.HasPrefix(tx.String(), "Redis<FailoverClient ")
+		return nil
+	})
+	return elects || err != nil
+}
+
+// submit is send for a redisPipe. A non-nil error says why nobody waits for the commands any more; they are then still in
+// use.
+func (b *redisBackend) submit(ctx context.Context, cmds []redis.Cmder) error {
+	b.sweep(nil)
+	if err := b.enter(ctx); err != nil {
+		return err
+	}
+	futures := make([]redis.AutoFuture, len(cmds))
+	for i, cmd := range cmds {
+		futures[i] = b.pipe.Submit(ctx, cmd)
+	}
+	for _, f := range futures {
+		if f.WaitContext(ctx) != nil && ctx.Err() != nil {
+			b.sweep(futures)
+			return ctx.Err()
+		}
+	}
+	<-b.calls
+	return nil
+}
+
+// sweep gives up the places of calls that have ended, of those that were left to themselves. These are more of them, or
+// nil. So no goroutine has to wait for any.
+func (b *redisBackend) sweep(more []redis.AutoFuture) {
+	if more == nil && b.left.Load() == 0 {
+		return
+	}
+	b.pipe.mu.Lock()
+	defer b.pipe.mu.Unlock()
+	before := len(b.pipe.left)
+	if more != nil {
+		b.pipe.left = append(b.pipe.left, more)
+	}
+	b.pipe.left = slices.DeleteFunc(b.pipe.left, func(futures []redis.AutoFuture) bool {
+		underWay := func(f redis.AutoFuture) bool { return f.WaitContext(over) == over.Err() }
+		if slices.ContainsFunc(futures, underWay) {
+			return false
+		}
+		<-b.calls
+		return true
+	})
+	b.left.Add(int64(len(b.pipe.left) - before))
+}
+
+// over is a context that has ended.
+var over = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
