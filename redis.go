@@ -37,8 +37,9 @@ type RedisClient interface {
 //
 // What [redis.Client.AsyncAutoPipeline] returns is a client, too. It sends the commands of concurrent requests
 // together, on one connection, for a fraction of the work; go-redis calls it experimental. See docs/scale.md for when
-// to use it. Hooks of its client see commands of several requests at once, and no context of any. Calls to one
-// from AutoPipeline, or in full duplex, have a goroutine each.
+// to use it. Hooks of its client see commands of several requests at once, and no context of any. A change that has
+// waited for longer than Options.Timeout is not sent any more. Calls to one from AutoPipeline, or in full duplex, have
+// a goroutine each.
 func Redis(client RedisClient) Backend {
 	b := &redisBackend{original: client, calls: make(chan struct{}, maxCalls)}
 	switch c := client.(type) {

@@ -416,11 +416,11 @@ func (b *redisBackend) send(ctx context.Context, cmds []redis.Cmder) (err error)
 	case b.pipe != nil:
 		return b.submit(ctx, cmds)
 	case len(cmds) == 1:
-		err = b.original.Process(ctx, cmds[0])
+		err = b.original.Process(ctx, b.timely(ctx, cmds[0]))
 	default:
 		pipe := b.original.Pipeline()
 		for _, cmd := range cmds {
-			pipe.Process(ctx, cmd)
+			pipe.Process(ctx, b.timely(ctx, cmd))
 		}
 		_, err = pipe.Exec(ctx)
 	}

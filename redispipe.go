@@ -45,7 +45,7 @@ func (b *redisBackend) submit(ctx context.Context, cmds []redis.Cmder) error {
 	}
 	futures := make([]redis.AutoFuture, len(cmds))
 	for i, cmd := range cmds {
-		futures[i] = b.pipe.Submit(ctx, cmd)
+		futures[i] = b.pipe.Submit(ctx, b.timely(ctx, cmd))
 	}
 	for _, f := range futures {
 		if f.WaitContext(ctx) != nil && ctx.Err() != nil {
@@ -86,3 +86,44 @@ var over = func() context.Context {
 	cancel()
 	return ctx
 }()
+
+// timely makes of a command that changes something one that is sent in time or not at all. A client that does not mind
+// its context, and queues commands or tries again, may come to them when the request has long been answered, and others
+// have changed the same.
+func (b *redisBackend) timely(ctx context.Context, cmd redis.Cmder) redis.Cmder {
+	if !b.abandon {
+		return cmd
+	}
+	switch cmd := cmd.(type) {
+	case quietCmd:
+		return timelyCmd{cmd, ctx, false}
+	case onceCmd:
+		return timelyCmd{cmd.quietCmd, ctx, true}
+	}
+	return cmd
+}
+
+type timelyCmd struct {
+	quietCmd
+	ctx  context.Context
+	once bool
+}
+
+func (c timelyCmd) NoRetry() bool { return c.once }
+
+func (c timelyCmd) Clone() redis.Cmder {
+	c.quietCmd = c.quietCmd.Clone().(quietCmd)
+	return c
+}
+
+// Args are those of a script that no server knows once the time is over. A command cannot be taken back from those that
+// are sent with it.
+func (c timelyCmd) Args() []any {
+	args := c.quietCmd.Args()
+	if c.ctx.Err() != nil {
+		return []any{"evalsha", noScript, 1, args[3]}
+	}
+	return args
+}
+
+var noScript = strings.Repeat("0", 40)

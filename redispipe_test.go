@@ -111,6 +111,44 @@ func (h *tripHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 	}
 }
 
+// SPEC 6.2: what was answered with an outage is not stored later, when the client comes to it.
+func TestPipelineStoresNothingOfRequestsThatHaveFailed(t *testing.T) {
+	slow(t)
+	onEveryPipeline(t, func(t *testing.T, p redis.UniversalClient, server *servers.RedisServer) {
+		if strings.HasSuffix(t.Name(), "full_duplex") {
+			t.Skip("it sends each command at once, and what a server has got it may store")
+		}
+		const timeout = time.Second
+		c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: timeout}, sessplus.Config{CookieName: "s", Backend: sessplus.Redis(p)}))
+		first, second := c.visitor(), c.visitor()
+		for _, visitor := range []*http.Client{first, second} {
+			c.eventually(visitor, func(s *sessplus.Session) { s.Set("user", "ann") })
+			c.eventually(visitor, func(s *sessplus.Session) { s.Set("n", 1) }) // Redis learns the script
+		}
+		blocking := c.begin(first, func(s *sessplus.Session) { s.Set("n", 2) })
+		waiting := c.begin(second, func(s *sessplus.Session) { s.Set("n", 2) })
+		server.Pause()
+		defer server.Resume()
+		answers := make(chan *reply)
+		go func() { answers <- blocking.finish() }() // what is sent may be stored
+		time.Sleep(timeout / 3)
+		go func() { answers <- waiting.finish() }()
+		for range 2 {
+			if r := <-answers; r.StatusCode != http.StatusServiceUnavailable {
+				t.Errorf("status = %d, want 503", r.StatusCode)
+			}
+		}
+		server.Resume()
+		n := 0
+		c.eventually(second, func(s *sessplus.Session) { n = s.GetInt("n") })
+		time.Sleep(timeout) // for more that may come
+		c.eventually(second, func(s *sessplus.Session) { n = max(n, s.GetInt("n")) })
+		if n != 1 {
+			t.Errorf("n = %d, want 1: the save that was answered 503 has come later", n)
+		}
+	})
+}
+
 // SPEC 9.1: calls that nobody waits for any more still send what they were given, and nothing of later requests.
 func TestPipelineMixesUpNoMemory(t *testing.T) {
 	onEveryPipeline(t, func(t *testing.T, p redis.UniversalClient, server *servers.RedisServer) {
