@@ -28,6 +28,13 @@ func TestParts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if s.place == inRedis {
+			p, err := measureThroughput(e, s, 1, time.Millisecond)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all.Throughput = append(all.Throughput, p)
+		}
 		all.Request, all.HTTP = append(all.Request, r), append(all.HTTP, l)
 	}
 	for _, grow := range growths(e, 1, time.Millisecond, 1000) {
@@ -49,8 +56,8 @@ func TestParts(t *testing.T) {
 		t.Errorf("results that were saved and loaded give\n%s\nwant\n%s", got, want)
 	}
 	charts, _ := filepath.Glob(filepath.Join(dir, "*.svg"))
-	if len(charts) != 8 {
-		t.Errorf("there are %d charts, want 8: %q", len(charts), charts)
+	if len(charts) != 9 {
+		t.Errorf("there are %d charts, want 9: %q", len(charts), charts)
 	}
 	for _, chart := range charts {
 		b, err := os.ReadFile(chart)

@@ -10,6 +10,13 @@ func openSessplus(e *env, s scenario) *app {
 	return sessplusIn(newManager(e, sessplusConfigs(e, s)...), s)
 }
 
+// openSessplusPipeline is openSessplus inRedis, with a client that sends the commands of concurrent requests together.
+func openSessplusPipeline(e *env, s scenario) *app {
+	client, err := e.redis().AsyncAutoPipeline()
+	e.must(err)
+	return sessplusIn(newManager(e, sessplus.Config{CookieName: "session", Backend: sessplus.Redis(client)}), s)
+}
+
 // sessplusIn is the app of a scenario with that manager.
 func sessplusIn(m *sessplus.Manager, s scenario) *app {
 	three := s.place == inThree

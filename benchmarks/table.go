@@ -15,13 +15,14 @@ import (
 
 // Results are what the parts have measured last.
 type results struct {
-	Machine string            `json:"machine"`
-	Runs    map[string]string `json:"runs"` // by part: command and date
-	Request []row             `json:"request"`
-	Traffic []traffic         `json:"traffic"`
-	HTTP    []load            `json:"http"`
-	Growth  []plot            `json:"growth"`
-	Size    []program         `json:"size"`
+	Machine    string            `json:"machine"`
+	Runs       map[string]string `json:"runs"` // by part: command and date
+	Request    []row             `json:"request"`
+	Traffic    []traffic         `json:"traffic"`
+	HTTP       []load            `json:"http"`
+	Throughput []plot            `json:"throughput"`
+	Growth     []plot            `json:"growth"`
+	Size       []program         `json:"size"`
 }
 
 // loadResults reads what earlier runs have left, so that parts can be measured one by one.
@@ -53,6 +54,9 @@ func (all *results) save(dir string) error {
 	files := map[string]string{"results.json": string(b) + "\n", "results.md": all.markdown()}
 	if len(all.Request) > 0 {
 		files["requests.svg"] = bars(all.Request)
+	}
+	for _, p := range all.Throughput {
+		files["throughput-"+p.Name+".svg"] = p.svg()
 	}
 	for _, p := range all.Growth {
 		files["growth-"+p.Name+".svg"] = p.svg()
@@ -105,6 +109,9 @@ func (all *results) markdown() string {
 	section("request", "Other ways", all.otherTable())
 	section("traffic", "Redis, per request: commands, bytes sent and received", all.trafficTable())
 	section("http", fmt.Sprintf("Loopback HTTP, %d keep-alive connections: requests per second, p50, p99", connections), all.httpTable())
+	for _, p := range all.Throughput {
+		section("throughput", p.Title+": "+p.Y, p.table())
+	}
 	for _, p := range all.Growth {
 		section("growth", p.Title+": "+p.Y, p.table())
 	}
