@@ -267,18 +267,29 @@ func (b *redisBackend) makePlain(ctx context.Context, calls []*call) {
 	for i, c := range calls {
 		cmds[i] = c.redisCommand(ctx)
 	}
-	if !b.abandon {
-		b.exchange(ctx, calls, cmds, nil)
+	pipe := b.pipe
+	if b.crowded != nil {
+		if b.underWay.Add(1) >= crowd {
+			pipe = b.crowded()
+		}
+		defer b.underWay.Add(-1)
+	}
+	if pipe == nil && !b.abandon {
+		b.exchange(ctx, nil, calls, cmds, nil)
 	} else {
 		var err error
 		last := new(atomic.Pointer[error])
-		if b.pipe != nil {
-			err = b.exchange(ctx, calls, cmds, last)
+		if pipe != nil {
+			err = b.exchange(ctx, pipe, calls, cmds, last)
 		} else {
-			err = b.within(ctx, func() { b.exchange(ctx, calls, cmds, last) })
+			err = b.within(ctx, func() { b.exchange(ctx, nil, calls, cmds, last) })
 		}
 		if err != nil { // cmds are still in use
-			if before := last.Load(); before != nil && err != errManyLeft {
+			before := last.Load()
+			if before == nil && b.binding != nil {
+				before = b.binding.refused.Load()
+			}
+			if before != nil && err != errManyLeft {
 				err = redisError(*before, nil, nil)
 			}
 			for _, c := range calls {
@@ -300,14 +311,15 @@ func (b *redisBackend) makePlain(ctx context.Context, calls []*call) {
 
 // exchange lets each of the commands, which are those of the calls, get its reply or error. Where it goes on because
 // of an error, it keeps that in last, which may be nil. Its own error is that of submit.
-func (b *redisBackend) exchange(ctx context.Context, calls []*call, cmds []redis.Cmder, last *atomic.Pointer[error]) error {
+func (b *redisBackend) exchange(ctx context.Context, pipe *redisPipe, calls []*call, cmds []redis.Cmder,
+	last *atomic.Pointer[error]) error {
 	var before error // what failed, before time ran out
-	if err := b.send(ctx, cmds); err != nil {
+	if err := b.send(ctx, pipe, cmds); err != nil {
 		return err
 	}
 	for attempt := 0; ; attempt++ {
 		again := replace(cmds, func(i int) redis.Cmder { return calls[i].redisEval(ctx, cmds[i].Err()) })
-		if err := b.send(ctx, again); err != nil {
+		if err := b.send(ctx, pipe, again); err != nil {
 			return err
 		}
 		failed := slices.IndexFunc(cmds, b.failedOver)
@@ -333,7 +345,7 @@ func (b *redisBackend) exchange(ctx context.Context, calls []*call, cmds []redis
 			}
 			return calls[i].redisCommand(ctx)
 		})
-		if err := b.send(ctx, again); err != nil {
+		if err := b.send(ctx, pipe, again); err != nil {
 			return err
 		}
 	}
@@ -409,18 +421,18 @@ func hungUp(err error) bool {
 }
 
 // send lets each of the commands get its reply or error. Its own error is that of submit.
-func (b *redisBackend) send(ctx context.Context, cmds []redis.Cmder) (err error) {
+func (b *redisBackend) send(ctx context.Context, pipe *redisPipe, cmds []redis.Cmder) (err error) {
 	switch {
 	case len(cmds) == 0:
 		return nil
-	case b.pipe != nil:
-		return b.submit(ctx, cmds)
+	case pipe != nil:
+		return b.submit(ctx, pipe, cmds)
 	case len(cmds) == 1:
-		err = b.original.Process(ctx, b.timely(ctx, cmds[0]))
+		err = b.original.Process(ctx, b.outgoing(ctx, cmds[0]))
 	default:
 		pipe := b.original.Pipeline()
 		for _, cmd := range cmds {
-			pipe.Process(ctx, b.timely(ctx, cmd))
+			pipe.Process(ctx, b.outgoing(ctx, cmd))
 		}
 		_, err = pipe.Exec(ctx)
 	}

@@ -26,6 +26,19 @@ func newRedisPipe(p *redis.AutoPipeliner) *redisPipe {
 	return &redisPipe{AutoPipeliner: p}
 }
 
+// crowd is from how many calls at once a client with AutoPipelineOptions sends them together. Fewer would only pay for
+// the goroutines that they go through.
+const crowd = 8
+
+// pipeOf starts that, or returns nil if the client is closed or the options are wrong.
+func pipeOf(c *redis.Client) *redisPipe {
+	p, err := c.AsyncAutoPipeline()
+	if err != nil {
+		return nil
+	}
+	return newRedisPipe(p)
+}
+
 // electsBehind reports whether another server takes the place of the client's when that dies. An AutoPipeliner does not
 // tell whose it is, but a transaction on no key does, and sends nothing; on a cluster there is none.
 func electsBehind(p *redis.AutoPipeliner) (elects bool) {
@@ -36,20 +49,20 @@ func electsBehind(p *redis.AutoPipeliner) (elects bool) {
 	return elects || err != nil
 }
 
-// submit is send for a redisPipe. A non-nil error says why nobody waits for the commands any more; they are then still in
-// use.
-func (b *redisBackend) submit(ctx context.Context, cmds []redis.Cmder) error {
-	b.sweep(nil)
+// submit is send for a redisPipe. A non-nil error says why nobody waits for the commands any more; they are then still
+// in use.
+func (b *redisBackend) submit(ctx context.Context, pipe *redisPipe, cmds []redis.Cmder) error {
+	b.sweep(pipe, nil)
 	if err := b.enter(ctx); err != nil {
 		return err
 	}
 	futures := make([]redis.AutoFuture, len(cmds))
 	for i, cmd := range cmds {
-		futures[i] = b.pipe.Submit(ctx, b.timely(ctx, cmd))
+		futures[i] = pipe.Submit(ctx, timely(ctx, cmd))
 	}
 	for _, f := range futures {
 		if f.WaitContext(ctx) != nil && ctx.Err() != nil {
-			b.sweep(futures)
+			b.sweep(pipe, futures)
 			return ctx.Err()
 		}
 	}
@@ -59,17 +72,17 @@ func (b *redisBackend) submit(ctx context.Context, cmds []redis.Cmder) error {
 
 // sweep gives up the places of calls that have ended, of those that were left to themselves. These are more of them, or
 // nil. So no goroutine has to wait for any.
-func (b *redisBackend) sweep(more []redis.AutoFuture) {
+func (b *redisBackend) sweep(pipe *redisPipe, more []redis.AutoFuture) {
 	if more == nil && b.left.Load() == 0 {
 		return
 	}
-	b.pipe.mu.Lock()
-	defer b.pipe.mu.Unlock()
-	before := len(b.pipe.left)
+	pipe.mu.Lock()
+	defer pipe.mu.Unlock()
+	before := len(pipe.left)
 	if more != nil {
-		b.pipe.left = append(b.pipe.left, more)
+		pipe.left = append(pipe.left, more)
 	}
-	b.pipe.left = slices.DeleteFunc(b.pipe.left, func(futures []redis.AutoFuture) bool {
+	pipe.left = slices.DeleteFunc(pipe.left, func(futures []redis.AutoFuture) bool {
 		underWay := func(f redis.AutoFuture) bool { return f.WaitContext(over) == over.Err() }
 		if slices.ContainsFunc(futures, underWay) {
 			return false
@@ -77,7 +90,7 @@ func (b *redisBackend) sweep(more []redis.AutoFuture) {
 		<-b.calls
 		return true
 	})
-	b.left.Add(int64(len(b.pipe.left) - before))
+	b.left.Add(int64(len(pipe.left) - before))
 }
 
 // over is a context that has ended.
@@ -87,13 +100,18 @@ var over = func() context.Context {
 	return ctx
 }()
 
+// outgoing is the command as the client is to have it.
+func (b *redisBackend) outgoing(ctx context.Context, cmd redis.Cmder) redis.Cmder {
+	if b.abandon {
+		return timely(ctx, cmd)
+	}
+	return cmd
+}
+
 // timely makes of a command that changes something one that is sent in time or not at all. A client that does not mind
 // its context, and queues commands or tries again, may come to them when the request has long been answered, and others
 // have changed the same.
-func (b *redisBackend) timely(ctx context.Context, cmd redis.Cmder) redis.Cmder {
-	if !b.abandon {
-		return cmd
-	}
+func timely(ctx context.Context, cmd redis.Cmder) redis.Cmder {
 	switch cmd := cmd.(type) {
 	case quietCmd:
 		return timelyCmd{cmd, ctx, false}

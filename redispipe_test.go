@@ -16,29 +16,32 @@ import (
 	"github.com/sessplus/sessplus/internal/servers"
 )
 
-// pipelines are the clients that send the commands of all callers together.
-var pipelines = map[string]func(t *testing.T, c redis.UniversalClient, o redis.AutoPipelineOptions) redis.UniversalClient{
-	"deferred": func(t *testing.T, c redis.UniversalClient, o redis.AutoPipelineOptions) redis.UniversalClient {
+// pipelines are the clients that send the commands of concurrent requests together.
+var pipelines = map[string]func(t *testing.T, c *redis.Client, o redis.AutoPipelineOptions) redis.UniversalClient{
+	"deferred": func(t *testing.T, c *redis.Client, o redis.AutoPipelineOptions) redis.UniversalClient {
 		p, err := c.AsyncAutoPipelineWithOptions(&o)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return p
 	},
-	"blocking": func(t *testing.T, c redis.UniversalClient, o redis.AutoPipelineOptions) redis.UniversalClient {
+	"blocking": func(t *testing.T, c *redis.Client, o redis.AutoPipelineOptions) redis.UniversalClient {
 		p, err := c.AutoPipelineWithOptions(&o)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return p
 	},
-	"full duplex": func(t *testing.T, c redis.UniversalClient, o redis.AutoPipelineOptions) redis.UniversalClient {
+	"full duplex": func(t *testing.T, c *redis.Client, o redis.AutoPipelineOptions) redis.UniversalClient {
 		o.FullDuplex = true
 		p, err := c.AsyncAutoPipelineWithOptions(&o)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return p
+	},
+	"in a crowd": func(t *testing.T, c *redis.Client, o redis.AutoPipelineOptions) redis.UniversalClient {
+		return closed(t, redis.NewClient(&redis.Options{Addr: c.Options().Addr, AutoPipelineOptions: &o}))
 	},
 }
 
@@ -48,7 +51,9 @@ func onEveryPipeline(t *testing.T, test func(t *testing.T, p redis.UniversalClie
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := servers.NewRedis(t)
-			test(t, open(t, closed(t, s.Client()), redis.AutoPipelineOptions{}), s)
+			c := s.Client()
+			t.Cleanup(func() { c.Close() })
+			test(t, open(t, c, redis.AutoPipelineOptions{}), s)
 		})
 	}
 }
@@ -56,14 +61,22 @@ func onEveryPipeline(t *testing.T, test func(t *testing.T, p redis.UniversalClie
 // SPEC 5.3: with one client for all of them, the calls of many requests go together, and a request costs no goroutine.
 func TestAutoPipelineSendsCallsTogether(t *testing.T) {
 	t.Parallel()
+	for _, name := range []string{"deferred", "in a crowd"} {
+		t.Run(name, func(t *testing.T) { testCallsGoTogether(t, pipelines[name]) })
+	}
+}
+
+func testCallsGoTogether(t *testing.T, open func(*testing.T, *redis.Client, redis.AutoPipelineOptions) redis.UniversalClient) {
 	const requests = 100
-	client := closed(t, servers.NewRedis(t).Client()).(*redis.Client)
+	direct := servers.NewRedis(t).Client()
+	defer direct.Close()
+	client := open(t, direct, redis.AutoPipelineOptions{})
 	var trips, under atomic.Int64
 	client.AddHook(&tripHook{func(cmds int) {
 		trips.Add(1)
 		under.Store(max(under.Load(), int64(len(goroutines(t, "(*redisBackend).within")))))
 	}})
-	b := sessplus.Redis(autoPipeline(t, client))
+	b := sessplus.Redis(client)
 	m := newManager(t, nil, sessplus.Config{CookieName: "a", Backend: b, Fields: sessplus.Include("a")},
 		sessplus.Config{CookieName: "b", Backend: b, Fields: sessplus.Include("b")})
 	c := newCrowd(t, m)
@@ -115,8 +128,8 @@ func (h *tripHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 func TestPipelineStoresNothingOfRequestsThatHaveFailed(t *testing.T) {
 	slow(t)
 	onEveryPipeline(t, func(t *testing.T, p redis.UniversalClient, server *servers.RedisServer) {
-		if strings.HasSuffix(t.Name(), "full_duplex") {
-			t.Skip("it sends each command at once, and what a server has got it may store")
+		if !strings.HasSuffix(t.Name(), "deferred") && !strings.HasSuffix(t.Name(), "blocking") {
+			t.Skip("the others send these commands at once, and what a server has got it may store")
 		}
 		const timeout = time.Second
 		c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: timeout}, sessplus.Config{CookieName: "s", Backend: sessplus.Redis(p)}))
@@ -197,8 +210,10 @@ func TestPipelineThatIsClosedWhileRequestsRun(t *testing.T) {
 		for _, whole := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, whole), func(t *testing.T) {
 				t.Parallel()
-				client := closed(t, servers.NewRedis(t).Client())
+				client := servers.NewRedis(t).Client()
+				defer client.Close()
 				p := open(t, client, redis.AutoPipelineOptions{})
+				whole = whole && name != "in a crowd" // which is the client
 				var j journal
 				c := newCrowd(t, newManager(t, j.options(2*time.Second), sessplus.Config{CookieName: "s", Backend: sessplus.Redis(p)}))
 				var wg sync.WaitGroup
@@ -271,7 +286,7 @@ func TestPipelineAfterAScriptFlush(t *testing.T) {
 	})
 }
 
-// SPEC 5.6, SPEC 6.9: a hook of the program that fails, or does not return, costs the requests whose commands it has seen.
+// SPEC 5.6, SPEC 6.9: a hook of the program that panics or exits costs the requests whose commands it has seen.
 func TestPipelineWhoseHookFails(t *testing.T) {
 	t.Parallel()
 	for name, open := range pipelines {
@@ -281,7 +296,11 @@ func TestPipelineWhoseHookFails(t *testing.T) {
 					t.Skip("go-redis 9.23 runs the hook in a goroutine of its own, and waits for it for ever")
 				}
 				t.Parallel()
-				client := closed(t, servers.NewRedis(t).Client())
+				if name == "in a crowd" {
+					t.Skip("a lone request has the goroutine to itself, as with any Client")
+				}
+				client := servers.NewRedis(t).Client()
+				defer client.Close()
 				h := newQuittingHook()
 				client.AddHook(h)
 				p := open(t, client, redis.AutoPipelineOptions{})
@@ -305,7 +324,9 @@ func TestPipelineKeepsFewCalls(t *testing.T) {
 	const timeout, most = 300 * time.Millisecond, 1000
 	server := servers.NewRedis(t)
 	// One more than most would be refused by go-redis, with an error of its own.
-	p := pipelines["deferred"](t, closed(t, server.Client()), redis.AutoPipelineOptions{MaxQueuedCommands: most})
+	client := server.Client()
+	defer client.Close()
+	p := pipelines["deferred"](t, client, redis.AutoPipelineOptions{MaxQueuedCommands: most})
 	b := sessplus.Redis(p)
 	var j journal
 	m := newManager(t, j.options(timeout), sessplus.Config{CookieName: "s", Backend: b})
@@ -348,4 +369,18 @@ func TestPipelineKeepsFewCalls(t *testing.T) {
 		h.ServeHTTP(&discard{header: make(http.Header)}, req.Clone(t.Context()))
 	}
 	c.mustAsk(c.client, wantUser(t, "ann"))
+}
+
+// A history of concurrent requests, now through one connection, now through many (SPEC 4.1, SPEC 4.2, SPEC 4.4,
+// SPEC 4.5, SPEC 10.5).
+func TestHistoryInACrowd(t *testing.T) {
+	t.Parallel()
+	o := *servers.Redis(t).Options()
+	client := redis.NewClient(&redis.Options{Addr: o.Addr, DB: o.DB, AutoPipelineOptions: redis.DefaultAutoPipelineOptions()})
+	defer client.Close()
+	seed := *historySeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	checkHistory(t, sessplus.Redis(client), seed, 100**historyTimes)
 }

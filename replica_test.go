@@ -296,8 +296,8 @@ func TestLoadsDoNotComeFromTheCacheOfTheClient(t *testing.T) {
 	}
 }
 
-// SPEC 6.10, SPEC 10.2: why not. The cache of the client is told what has changed by the connection that has read it. While
-// that hangs, a session that has ended elsewhere lives on in the cache; a load ends with an outage.
+// SPEC 6.10, SPEC 10.2: why not. The cache of the client is told what has changed by the connection that has read it.
+// While that hangs, a session that has ended elsewhere lives on in the cache; a load ends with an outage.
 func TestCacheOfTheClientKeepsWhatHasEnded(t *testing.T) {
 	t.Parallel()
 	server := servers.NewRedis(t)

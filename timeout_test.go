@@ -41,6 +41,10 @@ var hangingServers = []struct {
 		s := servers.NewRedis(t)
 		return sessplus.Redis(autoPipeline(t, closed(t, s.Client()))), s.Process
 	}, false},
+	{"autopipeline in a crowd", func(t *testing.T) (sessplus.Backend, *servers.Process) {
+		s := servers.NewRedis(t)
+		return closing(t, redis.NewClient(&redis.Options{Addr: s.Addr, AutoPipelineOptions: &redis.AutoPipelineOptions{}})), s.Process
+	}, true},
 	{"autopipeline that waits", func(t *testing.T) (sessplus.Backend, *servers.Process) {
 		s := servers.NewRedis(t)
 		p, err := closed(t, s.Client()).AutoPipeline()
@@ -321,6 +325,7 @@ func TestTimeouts(t *testing.T) {
 		pipedCluster := autoPipeline(t, closed(t, redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{addr}, ContextTimeoutEnabled: bounded})))
 		for name, client := range map[string]redis.UniversalClient{
 			"autopipeline":              piped,
+			"autopipeline in a crowd":   redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: bounded, AutoPipelineOptions: &redis.AutoPipelineOptions{}}),
 			"autopipeline of a cluster": pipedCluster,
 			"client":                    redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: bounded}),
 			"caching":                   redis.NewClient(&redis.Options{Addr: addr, Protocol: 3, ClientSideCacheConfig: &redis.ClientSideCacheConfig{}, ContextTimeoutEnabled: bounded}),

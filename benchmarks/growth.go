@@ -305,13 +305,14 @@ func growConcurrency(e *env, rounds int, d time.Duration) (plot, error) {
 	return race(e, p, xs, rounds, d, entrants, func(ns float64) float64 { return ns / 1e3 })
 }
 
-// measureThroughput says how many requests on Redis are served with so many at once, and one client for all of them. The
-// last line has a client that sends their commands together.
+// measureThroughput says how many requests on Redis are served with so many at once, and one client for all of them.
+// The last two send their commands together, from a number of them on, or always.
 func measureThroughput(e *env, s scenario, rounds int, d time.Duration) (plot, error) {
 	xs := []int{1, 8, 64, 256, 1024}
 	p := plot{Name: s.Name, Title: "Concurrent requests, " + s.What, X: labels(xs, ""), Y: "requests per second"}
 	return race(e, p, xs, rounds, d, []entrant{
 		{"hand", s, openHand}, {"scs", s, openSCS}, {"sessplus", s, openSessplus},
+		{"sessplus, AutoPipelineOptions", s, openSessplusCrowded},
 		{"sessplus, AsyncAutoPipeline", s, openSessplusPipeline},
 	}, func(ns float64) float64 { return 1e9 / ns })
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"net/http"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/sessplus/sessplus"
 )
 
@@ -14,6 +15,14 @@ func openSessplus(e *env, s scenario) *app {
 func openSessplusPipeline(e *env, s scenario) *app {
 	client, err := e.redis().AsyncAutoPipeline()
 	e.must(err)
+	return sessplusIn(newManager(e, sessplus.Config{CookieName: "session", Backend: sessplus.Redis(client)}), s)
+}
+
+// openSessplusCrowded is the same, for a client that does so while there are several.
+func openSessplusCrowded(e *env, s scenario) *app {
+	o := *e.redis().Options()
+	client := redis.NewClient(&redis.Options{Addr: o.Addr, AutoPipelineOptions: &redis.AutoPipelineOptions{}})
+	e.tb.Cleanup(func() { client.Close() })
 	return sessplusIn(newManager(e, sessplus.Config{CookieName: "session", Backend: sessplus.Redis(client)}), s)
 }
 
