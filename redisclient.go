@@ -378,9 +378,9 @@ func replace(cmds []redis.Cmder, again func(i int) redis.Cmder) []redis.Cmder {
 }
 
 // failedOver reports whether the command may succeed once a server is back, or another has taken its place. go-redis
-// tries again, too, but for less than a second, and goes on sending pipelines to a dead master of a cluster for up to
-// ten. Where nobody will take over, a server that refuses connections is down, and so is one that has never answered.
-// All calls may be made twice, except a compare-and-set that was sent.
+// tries again, too, but for less than a second, and goes on sending pipelines to a dead master of a cluster for up to a
+// minute. Where nobody will take over, a server that refuses connections is down, and so is one that has never
+// answered. All calls may be made twice, except a compare-and-set that was sent.
 func (b *redisBackend) failedOver(cmd redis.Cmder) bool {
 	err := cmd.Err()
 	if err == nil {

@@ -72,8 +72,9 @@ func testCallsGoTogether(t *testing.T, open func(*testing.T, *redis.Client, redi
 	defer direct.Close()
 	client := open(t, direct, redis.AutoPipelineOptions{})
 	var trips, under atomic.Int64
-	client.AddHook(&tripHook{func(cmds int) {
+	client.AddHook(&tripHook{func(int) {
 		trips.Add(1)
+		time.Sleep(5 * time.Millisecond) // in which the others come
 		under.Store(max(under.Load(), int64(len(goroutines(t, "(*redisBackend).within")))))
 	}})
 	b := sessplus.Redis(client)
@@ -97,8 +98,8 @@ func testCallsGoTogether(t *testing.T, open func(*testing.T, *redis.Client, redi
 		})
 	}
 	wg.Wait()
-	if n := trips.Load(); n >= 2*requests {
-		t.Errorf("%d requests of two loads took %d round trips, want fewer than loads", requests, n)
+	if n := trips.Load(); n > requests/2 {
+		t.Errorf("%d requests of two loads took %d round trips, want fewer than requests", requests, n)
 	}
 	if n := under.Load(); n > 0 {
 		t.Errorf("%d calls had a goroutine of their own, want none", n)
