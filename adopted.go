@@ -5,13 +5,13 @@ import (
 	"slices"
 )
 
-// How a field moves to another cookie when a deployment changes the configs (Config.Adopt). What the former owner has stored
-// is read from there. The next commit that saves something of either cookie writes it to the new owner, and then removes it
-// from the former one, if it is still the same there.
+// How a field moves to another cookie when a deployment changes the configs (Config.Adopt). What the former owner has
+// stored is read from there. The next commit that saves something of either cookie writes it to the new owner, and then
+// removes it from the former one, if it is still the same there.
 //
-// Processes of before and after the deployment may run side by side, each with an Adopt for the other's cookie. So what the
-// former owner has is the newer value: whoever moves a field removes it there, and whoever sets one removes it as well, in
-// case it has just been moved back.
+// Processes of before and after the deployment may run side by side, each with an Adopt for the other's cookie. So what
+// the former owner has is the newer value: whoever moves a field removes it there, and whoever sets one removes it as
+// well, in case it has just been moved back.
 
 // adoptions finds the mistakes of Config.Adopt.
 func (v *validation) adoptions(c *Config) {
@@ -52,8 +52,8 @@ func (s *Session) sources(t *part) (list []*part) {
 	return list
 }
 
-// sourcesFirst splits parts into those whose fields others take over, and the others. A field is written to its new owner
-// before it goes from its former one, so who loads them in that order does not miss it between the two.
+// sourcesFirst splits parts into those whose fields others take over, and the others. A field is written to its new
+// owner before it goes from its former one, so who loads them in that order does not miss it between the two.
 func (s *Session) sourcesFirst(parts []*part) (sources, others []*part) {
 	if !s.m.adopting {
 		return parts, nil
@@ -79,7 +79,8 @@ func (s *Session) adoptFields() {
 			for _, f := range from.leaving {
 				if s.m.routes.owns(i, f.Name) && t.yields(from, f) {
 					*t.entries.at(f.Name) = entry{name: f.Name, value: f.Value, saved: t.stored(f.Name), moved: true}
-				} else if e, _ := t.entries.find(f.Name); t.sealer != nil && e.value != nil && !e.dirty() { // the browser has it
+				} else if e, _ := t.entries.find(f.Name); t.sealer != nil && e.value != nil && !e.dirty() {
+					// The browser has it.
 					from.foreign = append(from.foreign, f.Name)
 				}
 			}
@@ -88,8 +89,8 @@ func (s *Session) adoptFields() {
 	}
 }
 
-// yields reports whether the value that the former owner of a field has takes the place of that of p. An old copy of a secure
-// cookie can be brought back, and one that was just set may not arrive: then the time decides.
+// yields reports whether the value that the former owner of a field has takes the place of that of p. An old copy of a
+// secure cookie can be brought back, and one that was just set may not arrive: then the time decides.
 func (p *part) yields(from *part, f RawField) bool {
 	e, _ := p.entries.find(f.Name)
 	switch {
@@ -118,8 +119,8 @@ func (p *part) adopted() bool {
 	return slices.ContainsFunc(p.entries.touched, func(e entry) bool { return e.moved })
 }
 
-// overridden are the fields that the part is to remove because the program has set or deleted them in their new cookie, or
-// has destroyed that.
+// overridden are the fields that the part is to remove because the program has set or deleted them in their new cookie,
+// or has destroyed that.
 func (s *Session) overridden(from *part) (names []string) {
 	names = slices.Clone(from.expelled)
 	known := func(name string) bool { return slices.Contains(names, name) }
@@ -150,7 +151,8 @@ func (s *Session) joinMoves() {
 			from.expelled = s.overridden(from)
 			due := t.unsaved() || from.unsaved()
 			t.moving = t.moving || due && !out && t.adopted()
-			if from.sealer != nil && !s.sent && due && len(from.leaving)+len(from.expelled) > 0 { // written anew, it has them no more
+			if from.sealer != nil && !s.sent && due && len(from.leaving)+len(from.expelled) > 0 {
+				// It was written again, without them.
 				from.movedOut = true
 				from.resend(true)
 			}
@@ -170,9 +172,9 @@ type removal struct {
 	yields   bool // the call takes back what to has
 }
 
-// removeMoved takes the fields that were moved or set from their former owners, once they are saved. It looks first what those
-// have now. What is not known there was set meanwhile by a process from before, or after: then the cookie counts whose name is
-// the greater one, for both.
+// removeMoved takes the fields that were moved or set from their former owners, once they are saved. It looks first
+// what those have now. What is not known there was set meanwhile by a process from before, or after: then the cookie
+// counts whose name is the greater one, for both.
 func (s *Session) removeMoved(saves []*save) []*save {
 	if !s.m.adopting {
 		return saves
@@ -216,8 +218,8 @@ func (s *Session) removeMoved(saves []*save) []*save {
 	return saves
 }
 
-// keepMoved makes sure that a field which was moved is still where it has been moved to: another process may have moved it back
-// at the same time, and each has removed the other's.
+// keepMoved makes sure that a field which was moved is still where it has been moved to: another process may have moved
+// it back at the same time, and each has removed the other's.
 func (s *Session) keepMoved(removals []removal) {
 	moved := slices.DeleteFunc(slices.Clone(removals), func(r removal) bool { return !r.moved || r.yields || r.call == nil || r.call.err != nil })
 	var lost []removal
@@ -237,8 +239,8 @@ func (s *Session) keepMoved(removals []removal) {
 	s.run(calls)
 }
 
-// eachRecord loads the records of the parts that the removals are about, and calls f with the value that each field has there,
-// nil for none. What cannot be loaded is left out.
+// eachRecord loads the records of the parts that the removals are about, and calls f with the value that each field has
+// there, nil for none. What cannot be loaded is left out.
 func (s *Session) eachRecord(removals []removal, of func(r *removal) *part, f func(r *removal, now []byte)) {
 	loads := make(map[*part]*call)
 	var calls []*call
@@ -325,7 +327,8 @@ func (v *save) record() sessionName {
 	return v.part.name
 }
 
-// disown lets a part that is destroyed leave to others what they have taken over from it, and nothing of its own anywhere else.
+// disown lets a part that is destroyed leave to others what they have taken over from it, and nothing of its own
+// anywhere else.
 func (s *Session) disown(p *part) {
 	if !s.m.adopting {
 		return

@@ -110,7 +110,8 @@ func TestImporterHangs(t *testing.T) {
 	}
 }
 
-// SPEC 12.1: what is no importer's is rejected as without them; each of several cookies is tried; keys are rotated meanwhile.
+// SPEC 12.1: what is no importer's is rejected as without them; each of several cookies is tried; keys are rotated
+// meanwhile.
 func TestImportAmongOthers(t *testing.T) {
 	newer := []sessplus.KeyPair{sessplus.DeriveKeyPair([]byte("a newer secret of thirty-two bytes or more")), testKeys[0]}
 	b := sessplus.Memory()

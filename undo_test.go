@@ -202,7 +202,8 @@ func testRestart(t *testing.T, server *servers.RedisServer, face func(redis.Univ
 	c.mustAsk(visitor, wantUser(t, "bob"))
 }
 
-// SPEC 6.1, 6.6, 7.7: that the session of a bound cookie cannot be loaded is an outage, and not a session that is missing.
+// SPEC 6.1, 6.6, 7.7: that the session of a bound cookie cannot be loaded is an outage, and not a session that is
+// missing.
 func TestBoundCookieOfASessionThatIsDown(t *testing.T) {
 	b := &recorder{Backend: sessplus.Memory()}
 	c := newCrowd(t, newManager(t, nil,
