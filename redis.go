@@ -40,8 +40,8 @@ type RedisClient interface {
 // eight or more, on one connection and for a fraction of the work; go-redis calls that experimental. What
 // [redis.Client.AsyncAutoPipeline] returns always does so, also for a Cluster. Hooks then see commands of several
 // requests at once, and no context of any. A change that has waited for longer than Options.Timeout is not sent any
-// more. Calls to what AutoPipeline returns, or in full duplex, have a goroutine each. See docs/scale.md for when to
-// use which.
+// more. Calls to what AutoPipeline returns, or AsyncAutoPipeline in full duplex, have a goroutine each. See
+// docs/scale.md for when to use which.
 func Redis(client RedisClient) Backend {
 	b := &redisBackend{original: client, calls: make(chan struct{}, maxCalls)}
 	switch c := client.(type) {
@@ -49,9 +49,8 @@ func Redis(client RedisClient) Backend {
 		if c != nil {
 			b.elects = redisElects(c)
 			b.binding = redisBindingOf(c)
-			if c.Options().AutoPipelineOptions != nil {
+			if o := c.Options().AutoPipelineOptions; o != nil && !o.FullDuplex {
 				b.crowded = sync.OnceValue(func() *redisPipe { return pipeOf(c) })
-				b.sharded = true
 			}
 		}
 	case *redis.ClusterClient:
@@ -80,7 +79,7 @@ type redisBackend struct {
 	calls    chan struct{} // holds an element for each of those, at most maxCalls
 	left     atomic.Int64  // how many of them are no longer waited for
 
-	sharded  bool                 // keys may be on different servers, or commands of a request not go together
+	sharded  bool                 // keys may be on different servers
 	cluster  *redis.ClusterClient // or nil
 	ring     *redisRing           // or nil
 	pipe     *redisPipe           // or nil

@@ -269,7 +269,9 @@ func (b *redisBackend) makePlain(ctx context.Context, calls []*call) {
 	}
 	pipe := b.pipe
 	if b.crowded != nil {
-		if b.underWay.Add(1) >= crowd {
+		// An entry of the index has to go in one pipeline with its record.
+		indexes := func(c *call) bool { return c.op == opIndex }
+		if b.underWay.Add(1) >= crowd && !slices.ContainsFunc(calls, indexes) {
 			pipe = b.crowded()
 		}
 		defer b.underWay.Add(-1)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -72,7 +73,7 @@ func testCallsGoTogether(t *testing.T, open func(*testing.T, *redis.Client, redi
 	defer direct.Close()
 	client := open(t, direct, redis.AutoPipelineOptions{})
 	var trips, under atomic.Int64
-	client.AddHook(&tripHook{func(int) {
+	client.AddHook(&tripHook{func(...redis.Cmder) {
 		trips.Add(1)
 		time.Sleep(5 * time.Millisecond) // in which the others come
 		under.Store(max(under.Load(), int64(len(goroutines(t, "(*redisBackend).within")))))
@@ -107,21 +108,58 @@ func testCallsGoTogether(t *testing.T, open func(*testing.T, *redis.Client, redi
 }
 
 // A tripHook hears of each round trip.
-type tripHook struct{ heard func(cmds int) }
+type tripHook struct{ heard func(cmds ...redis.Cmder) }
 
 func (h *tripHook) DialHook(next redis.DialHook) redis.DialHook { return next }
 
 func (h *tripHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		h.heard(1)
+		h.heard(cmd)
 		return next(ctx, cmd)
 	}
 }
 
 func (h *tripHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
-		h.heard(len(cmds))
+		h.heard(cmds...)
 		return next(ctx, cmds)
+	}
+}
+
+// SPEC 10.4, SPEC 10.5: in a crowd, too, an entry of the index goes before its record in one round trip.
+func TestIndexInACrowd(t *testing.T) {
+	t.Parallel()
+	direct := servers.NewRedis(t).Client()
+	defer direct.Close()
+	client := pipelines["in a crowd"](t, direct, redis.AutoPipelineOptions{})
+	var crowded, pairs atomic.Int64
+	client.AddHook(&tripHook{func(cmds ...redis.Cmder) {
+		time.Sleep(5 * time.Millisecond) // in which the others come
+		entry := slices.IndexFunc(cmds, func(cmd redis.Cmder) bool { return strings.Contains(fmt.Sprint(cmd.Args()...), "session@") })
+		switch {
+		case entry < 0 && len(cmds) > 2:
+			crowded.Add(1)
+		case entry == 0 && len(cmds) == 2:
+			pairs.Add(1)
+		case entry >= 0 && len(cmds) > 1:
+			t.Errorf("an entry is number %d of %d commands, want the first of two", entry, len(cmds))
+		}
+	}})
+	c := newCrowd(t, newManager(t, nil, indexed(sessplus.Redis(client))))
+	var wg sync.WaitGroup
+	for i := range 32 {
+		wg.Go(func() {
+			visitor := c.visitor()
+			for k := range 4 { // a login, and others in the same session
+				if r := c.askWith(visitor, func(s *sessplus.Session) { s.Set("user_id", fmt.Sprint(i, k)) }); r.StatusCode != http.StatusOK {
+					t.Errorf("status = %d, want 200", r.StatusCode)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if crowded.Load() == 0 || pairs.Load() < 4*32 {
+		t.Errorf("%d round trips had commands of several requests, %d an entry and its record; want some, %d", crowded.Load(), pairs.Load(), 4*32)
 	}
 }
 
