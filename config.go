@@ -78,10 +78,13 @@ type Config struct {
 
 	// Adopt names cookies of this Manager that owned fields of this one before a deployment changed the configs. What they
 	// have stored of these fields is read as if this cookie had stored it, is written to it with the next save of either,
-	// and then removed there. A cookie that is named is loaded with this one, also if it is Lazy. While processes with the
-	// old configs run beside those with the new ones, or to be able to go back, both must have an Adopt for each other's
-	// cookie: deploy the old configs with it first. While they do, a concurrent change of such a field may be lost, and
-	// once in a while a request reads it as absent: see the repository's docs/runbook.md.
+	// and then removed there, from a minute later on if this cookie is new. A cookie that is named is loaded with this one,
+	// also if it is Lazy. A concurrent request that sets or deletes such a field wins over one that moves it, except that
+	// nothing tells a request with the content of a former secure cookie that another one has just deleted the field.
+	//
+	// While processes with the old configs run beside those with the new ones, or to be able to go back, both must have an
+	// Adopt for each other's cookie: deploy the old configs with it first. While they do, a concurrent change of such a
+	// field may be lost, and once in a while a request reads it as absent: see the repository's docs/runbook.md.
 	Adopt []string
 
 	Lazy     bool // load at the first use of one of its fields, not before the handler

@@ -15,6 +15,7 @@ type save struct {
 	late  error // ErrHeadersSent, for the part of it that would need a Set-Cookie
 
 	deletes []*call // end the records of destroyed sessions
+	there   []*call // set fields in their former owners
 	main    *call   // creates or updates the record
 	take    *call   // takes the old record of a renewed session
 	amends  []*call // bring the new record up to date with what others have saved in the old one meanwhile
@@ -25,6 +26,7 @@ type save struct {
 	renews  bool       // the program asked for it
 	named   bool       // the session names a user by IndexBy, and did not before
 	changed []RawField // the fields that this save makes equal in the store; nil values are deleted
+	moved   []string   // those of them that are only moved here from their former owner
 	written bool       // what there was to save is saved
 	undead  bool       // a record that was to end may be there still
 
@@ -127,6 +129,7 @@ func (s *Session) planRecords(due []*part, now time.Time) (saves []*save) {
 		if p.sealer == nil && (p.unsaved() || p.touchDue(now) || p.rotationDue(now)) {
 			if v := p.planRecord(now, s.sent); v != nil {
 				s.file(v)
+				s.setThere(v)
 				saves = append(saves, v)
 			}
 		}
@@ -223,6 +226,9 @@ func (c *cookie) saveError(err error) error {
 // planRecord plans the save of a server-side part, or returns nil if there is nothing to do.
 func (p *part) planRecord(now time.Time, late bool) *save {
 	v := &save{part: p, epoch: p.epoch, changed: p.changes(), drop: p.due == tellDrop}
+	if p.moving {
+		v.moved = p.movedIn()
+	}
 	if p.rec == nil {
 		v.does = creates
 	}
@@ -312,7 +318,7 @@ func (v *save) planCreate(now time.Time) {
 	p := v.part
 	fields := v.changed
 	if p.rec != nil {
-		fields = p.appendFields(make([]RawField, 0, len(p.entries.stored)+len(fields)))
+		fields = append(p.appendFields(make([]RawField, 0, len(p.entries.stored)+len(fields))), p.leaving...)
 	}
 	name := p.nameOf(newID())
 	v.send = true
@@ -337,6 +343,9 @@ func (v *save) planCreate(now time.Time) {
 func (v *save) planUpdate(now time.Time) {
 	p := v.part
 	c := &Change{Now: now, Seen: p.rec, Set: v.changed}
+	for _, name := range v.moved {
+		c.Match = append(c.Match, RawField{name, p.stored(name)})
+	}
 	c.Expires, _, c.Exact = p.moves(p.rec, now, p.permanent)
 	if p.quiet && len(p.rec.Fields) > 0 && p.permanent == p.rec.Permanent {
 		c.Expires = p.rec.Expires
