@@ -480,8 +480,8 @@ func (v *save) saved(now time.Time) {
 		if v.main.moved {
 			p.rename(v.main.sessionName, now)
 		}
-		if !v.does.reads() {
-			p.foreign = nil
+		if !v.does.reads() || len(v.main.change.Delete) > 0 {
+			p.foreign, p.sheds = nil, false
 		}
 	default:
 		p.name, p.rec, p.foreign, p.gone, p.doubt = v.main.sessionName, v.main.record, nil, false, false

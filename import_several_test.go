@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sessplus/sessplus"
@@ -51,6 +52,43 @@ func TestImportIntoSeveralCookies(t *testing.T) {
 			}
 		}
 	})
+}
+
+// SPEC 12.2: what a secure cookie has got of the session waits for requests with the old cookie for a minute, and goes at once
+// with the secure cookie.
+func TestImportBringsNothingBack(t *testing.T) {
+	for name, leave := range map[string]func(s *sessplus.Session){
+		"Destroy": func(s *sessplus.Session) { s.Destroy("t") },
+		"in time": func(s *sessplus.Session) { s.Get("user") },
+	} {
+		for _, lazy := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, lazy), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					old := newOldStore(oldToken, sessplus.Imported{Fields: map[string]any{"user": "ann", "theme": "dark"}})
+					m := newManager(t, nil,
+						importing(sessplus.Config{CookieName: "s", Backend: sessplus.Memory(), Fields: sessplus.Include("user"), Lazy: lazy}, old),
+						sessplus.Config{CookieName: "t", Fields: sessplus.Include("theme")})
+					replay := func(want string) {
+						t.Helper()
+						pass(m, "s="+oldToken, func(s *sessplus.Session) {
+							if user, theme := s.GetString("user"), s.GetString("theme"); user != "ann" || theme != want {
+								t.Errorf("the old cookie brings %q, %q, want %q, %q", user, theme, "ann", want)
+							}
+						})
+					}
+					cookies := cookiesOf(pass(m, "s="+oldToken, func(s *sessplus.Session) { s.Get("user") }))
+					pass(m, cookies, func(s *sessplus.Session) { s.Get("user") })
+					replay("dark")
+					if name == "in time" {
+						time.Sleep(time.Minute)
+						replay("dark")
+					}
+					pass(m, cookies, leave)
+					replay("")
+				})
+			})
+		}
+	}
 }
 
 // SPEC 12.1: an importer that fails is a backend that is down.

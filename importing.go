@@ -582,6 +582,33 @@ func (p *part) waits(now time.Time) bool {
 	return p.rec.imported() && now.Sub(p.rec.Rotated) < EndGrace
 }
 
+// keepers are the cookies whose records may still have what secure ones of the given cookies have got of a session from before.
+func (s *Session) keepers(of []int) (list []int) {
+	if !slices.ContainsFunc(of, func(i int) bool { return s.parts[i].sealer != nil }) {
+		return nil
+	}
+	for i := range s.parts {
+		if p := &s.parts[i]; p.imports != nil && p.sealer == nil {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
+// shed lets the records of others lose what the secure cookie p, which is destroyed, has got of a session from before.
+func (s *Session) shed(p *part) {
+	for _, i := range s.keepers([]int{p.index}) {
+		from := &s.parts[i]
+		from.sheds = from.rec != nil && from.rec.imported() && slices.ContainsFunc(from.foreign, func(name string) bool { return s.m.routes.owns(p.index, name) })
+	}
+}
+
+// shedsLate reports whether the browser has had the cookies of an imported session for so long that nobody waits any more for
+// what its record has of secure ones.
+func (p *part) shedsLate() bool {
+	return len(p.foreign) > 0 && p.rec.imported() && !p.was() && !p.waits(wallNow())
+}
+
 // abandon notes that the sessions from before go, of which the request has brought cookies.
 func (p *part) abandon() {
 	if p.imports == nil {

@@ -174,7 +174,7 @@ func (s *Session) writes() bool {
 // unsaved reports whether there may be something to save other than a touch.
 func (p *part) unsaved() bool {
 	if p.renew || p.due == tellDrop || p.resends() || p.err != nil || p.trial != noTrial || p.reflags() || p.misfiled() ||
-		p.forsakes() || len(p.ended)+len(p.expelled) > 0 {
+		p.forsakes() || len(p.ended)+len(p.expelled) > 0 || p.sheds || p.shedsLate() {
 		return true
 	}
 	for i := range p.entries.touched {
@@ -294,9 +294,9 @@ func (v *save) planMain(filled bool, now time.Time, late bool) {
 	switch {
 	case p.rec == nil || p.renew && filled:
 		v.planCreate(now)
-	case len(v.changed) > 0 || p.reflags():
+	case len(v.changed) > 0 || p.reflags() || p.sheds:
 		v.planUpdate(now)
-	case filled:
+	case filled || p.shedsLate():
 		v.planTouch(now, p.resends() && !late)
 	}
 }
@@ -359,7 +359,7 @@ func (v *save) planUpdate(now time.Time) {
 			}
 		}
 	}
-	if !p.waits(now) {
+	if p.sheds || !p.waits(now) {
 		c.Delete = append(c.Delete, p.foreign...)
 	}
 	v.send = p.due == tellSet || p.maxAge(p.permanent) > 0
@@ -381,10 +381,13 @@ func (v *save) planUpdate(now time.Time) {
 func (v *save) planTouch(now time.Time, verify bool) {
 	p := v.part
 	expire := p.trial == tryExpiry
-	if !verify && !expire && !p.touchDue(now) && !p.misfiled() {
+	c := &Change{Now: now, Seen: p.rec}
+	if p.shedsLate() {
+		c.Delete = p.foreign
+	}
+	if !verify && !expire && !p.touchDue(now) && !p.misfiled() && len(c.Delete) == 0 {
 		return
 	}
-	c := &Change{Now: now, Seen: p.rec}
 	c.Expires, _, c.Exact = p.moves(p.rec, now, p.permanent)
 	switch {
 	case expire:

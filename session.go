@@ -153,6 +153,7 @@ type content struct {
 	emptied   bool // by this request after the headers were sent, so the browser still has the cookie
 	refilled  bool // an Update has added a field to an emptied session, so the browser needs the cookie again
 	gone      bool // the session has ended while this request ran
+	sheds     bool // what a secure cookie has got of a session from before is to go
 	replaced  bool // it is gone, and the browser may have got, or be about to get, another one
 }
 
@@ -491,7 +492,7 @@ func (s *Session) each(cookies []string, op string, load bool, f func(p *part)) 
 		}
 		s.useAll(due)
 	} else {
-		s.useAll(slices.DeleteFunc(slices.Clone(parts), func(i int) bool { return !s.parts[i].comes() && len(s.parts[i].adopts) == 0 }))
+		s.useAll(append(slices.DeleteFunc(slices.Clone(parts), func(i int) bool { return !s.parts[i].comes() && len(s.parts[i].adopts) == 0 }), s.keepers(parts)...))
 	}
 	for _, i := range parts {
 		p := &s.parts[i]
@@ -551,6 +552,7 @@ func (s *Session) destroy(p *part) {
 	}
 	p.abandon()
 	s.disown(p)
+	s.shed(p)
 	p.state, p.content = loaded, content{}
 	if p.due = tellNothing; p.held {
 		p.due = tellDrop
