@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -282,5 +283,57 @@ func (s *Session) setHung(p *part) {
 func (s *Session) askAgain() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.hung = nil
+	s.hung, s.spent = nil, 0
+}
+
+// looseCalls are those of somebody else's code that may outlive their context, and are then left to themselves.
+type looseCalls struct {
+	places chan struct{} // one taken for each of them
+	left   atomic.Int64  // how many of them nobody waits for any more
+}
+
+// maxCalls is how many loose calls may be under way at once, with those that nobody waits for any more.
+const maxCalls = 1000
+
+var errManyLeft = errors.New("too many calls to it have not ended yet")
+
+func newLooseCalls() *looseCalls { return &looseCalls{places: make(chan struct{}, maxCalls)} }
+
+// within calls f in a goroutine of its own, so that it can be left to itself when ctx is done. There are at most
+// maxCalls of them: more wait for their turn, or fail at once when nobody waits for any of those.
+func (l *looseCalls) within(ctx context.Context, f func()) error {
+	select {
+	case l.places <- struct{}{}:
+	default:
+		if l.left.Load() >= maxCalls {
+			return errManyLeft
+		}
+		select {
+		case l.places <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	done, alone := make(chan func()), make(chan struct{})
+	go func() {
+		defer func() { <-l.places }()
+		endOf(f, func(end func()) {
+			select {
+			case done <- end:
+			case <-alone: // a panic is nobody's any more
+				l.left.Add(-1)
+			}
+		})
+	}()
+	select {
+	case end := <-done:
+		if end != nil {
+			end()
+		}
+		return nil
+	case <-ctx.Done():
+		l.left.Add(1)
+		close(alone)
+		return ctx.Err()
+	}
 }

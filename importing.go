@@ -49,6 +49,7 @@ type arrivals struct {
 type imports struct {
 	sources []source
 	keys    [][]byte // with which ids are derived, newest first
+	loose   *looseCalls
 }
 
 // A source is an importer, and the cookie that it reads.
@@ -61,7 +62,7 @@ func newImports(c *Config, keys []KeyPair) *imports {
 	if len(c.Import) == 0 {
 		return nil
 	}
-	m := &imports{keys: deriveKeys(keys, "import")}
+	m := &imports{keys: deriveKeys(keys, "import"), loose: newLooseCalls()}
 	for _, i := range c.Import {
 		m.sources = append(m.sources, source{i, readsCookie(i, c.CookieName)})
 	}
@@ -287,47 +288,76 @@ func (s *Session) importFor(p *part, v *stray) bool {
 	case p.sealer != nil && (p.sealer.encrypts || !p.ScriptReadable):
 		p.rec.legacy.old = stray{v.cookie, v.value, errMalformed}
 	default:
-		ctx, cancel := s.bounded()
-		defer cancel()
-		if err := found.Forget(ctx); err != nil {
+		if err := s.letForget(p, found); err != nil {
 			s.notForgotten(p, err)
 		}
 	}
 	return true
 }
 
+// letForget lets an importer remove a session from where it was.
+func (s *Session) letForget(p *part, found *Imported) error {
+	var failed error
+	if err := s.outside(p, func(ctx context.Context) { failed = found.Forget(ctx) }); err != nil {
+		return err
+	}
+	return failed
+}
+
 func (s *Session) notForgotten(p *part, err error) {
 	s.warn("sessplus: a session was taken over, but could not be removed where it was before", "cookie", p.CookieName, "error", err)
 }
 
-// bounded is the context of a call that does not end with the request, but within the Timeout.
-func (s *Session) bounded() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(s.ctx), s.m.timeout)
+// outside calls f, which asks an importer. All that a request asks of importers ends within one Timeout, and what is not over
+// by then is left to itself.
+func (s *Session) outside(p *part, f func(ctx context.Context)) error {
+	s.mu.Lock()
+	left := s.m.timeout - s.spent
+	s.mu.Unlock()
+	if left <= 0 {
+		return context.DeadlineExceeded
+	}
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), left)
+	defer cancel()
+	err := p.imports.loose.within(ctx, func() { f(ctx) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.spent += time.Since(start)
+	return err
 }
 
 // ask asks the importers in turn. The call has the time that it took, for events.
 func (s *Session) ask(p *part, v *stray) (found *Imported, made *call, err error) {
-	ctx, cancel := s.bounded()
-	defer cancel()
 	start := time.Now()
 	err = ErrNoRecord
 	for _, i := range p.imports.sources {
-		if i.cookie != v.cookie {
-			continue
-		}
-		if f, ok := i.Importer.(*former); ok {
-			found, err = f.find(ctx, append([]candidate{{v.value, 0}}, p.chunks...))
-		} else {
-			found, err = i.Import(ctx, v.cookie, v.value)
-		}
-		if err == nil && found == nil {
-			err = errors.New("the importer returned neither a session nor an error")
-		}
-		if !errors.Is(err, ErrNoRecord) {
-			break
+		if i.cookie == v.cookie && errors.Is(err, ErrNoRecord) {
+			found, err = s.askOne(p, i, *v)
 		}
 	}
 	return found, &call{part: p, began: start.UnixNano(), took: time.Since(start)}, err
+}
+
+// askOne asks one importer.
+func (s *Session) askOne(p *part, i source, v stray) (*Imported, error) {
+	var found *Imported
+	var failed error
+	texts := append([]candidate{{v.value, 0}}, p.chunks...)
+	err := s.outside(p, func(ctx context.Context) {
+		if f, ok := i.Importer.(*former); ok {
+			found, failed = f.find(ctx, texts)
+		} else {
+			found, failed = i.Import(ctx, v.cookie, v.value)
+		}
+	})
+	switch {
+	case err != nil: // it may not have returned yet
+		return nil, err
+	case failed == nil && found == nil:
+		return nil, errors.New("the importer returned neither a session nor an error")
+	}
+	return found, failed
 }
 
 // importFailed notes that it is not known what a stray stands for. Nobody is logged out by that.
@@ -675,9 +705,7 @@ func (s *Session) forsakeOne(p *part, v *stray) error {
 	if found.Forget == nil {
 		return nil
 	}
-	ctx, cancel := s.bounded()
-	defer cancel()
-	return found.Forget(ctx)
+	return s.letForget(p, found)
 }
 
 // origin is what a record says of where it comes from: the binding of its session, the tail of the key that it had first, and,

@@ -35,7 +35,7 @@ type RedisClient interface {
 // ClusterClient or a Ring: without it, each such call leaves a goroutine behind until the client's ReadTimeout, and
 // from a thousand of them on the backend is unavailable.
 func Redis(client RedisClient) Backend {
-	b := &redisBackend{original: client, calls: make(chan struct{}, maxCalls)}
+	b := &redisBackend{original: client}
 	switch c := client.(type) {
 	case *redis.Client:
 		if c != nil {
@@ -43,14 +43,14 @@ func Redis(client RedisClient) Backend {
 			b.binding = redisBindingOf(c)
 		}
 	case *redis.ClusterClient:
-		b.cluster, b.elects, b.sharded, b.abandon = c, true, true, true // it waits for a lock that another call holds
+		b.cluster, b.elects, b.sharded, b.loose = c, true, true, newLooseCalls() // it waits for a lock that another call holds
 	case *redis.Ring:
 		if c != nil {
 			b.ring = newRedisRing(c)
 		}
-		b.sharded, b.abandon = true, true
+		b.sharded, b.loose = true, newLooseCalls()
 	default:
-		b.abandon, b.sharded = true, true
+		b.sharded, b.loose = true, newLooseCalls()
 	}
 	return b
 }
@@ -59,9 +59,7 @@ type redisBackend struct {
 	original RedisClient
 	binding  *redisBinding // of a *redis.Client, or nil
 	shared   atomic.Pointer[sharedDeadline]
-	abandon  bool          // calls may outlive their context, and are then left to themselves
-	calls    chan struct{} // a place taken for each of those, at most maxCalls
-	left     atomic.Int64  // how many of them nobody waits for any more
+	loose    *looseCalls // calls may outlive their context; nil: they do not
 
 	sharded  bool                 // keys may be on different servers
 	cluster  *redis.ClusterClient // or nil

@@ -267,11 +267,11 @@ func (b *redisBackend) makePlain(ctx context.Context, calls []*call) {
 	for i, c := range calls {
 		cmds[i] = c.redisCommand(ctx)
 	}
-	if !b.abandon {
+	if b.loose == nil {
 		b.exchange(ctx, calls, cmds, nil)
 	} else {
 		last := new(atomic.Pointer[error])
-		if err := b.within(ctx, func() { b.exchange(ctx, calls, cmds, last) }); err != nil { // cmds are still in use
+		if err := b.loose.within(ctx, func() { b.exchange(ctx, calls, cmds, last) }); err != nil { // cmds are still in use
 			if before := last.Load(); before != nil && err != errManyLeft {
 				err = redisError(*before, nil, nil)
 			}
@@ -413,49 +413,6 @@ func (b *redisBackend) send(ctx context.Context, cmds []redis.Cmder) {
 		for _, cmd := range cmds {
 			cmd.SetErr(err)
 		}
-	}
-}
-
-// maxCalls is how many calls may be under way at a client that does not let go of them, with those that nobody waits
-// for any more.
-const maxCalls = 1000
-
-// within calls f in a goroutine of its own, so that it can be left to itself when ctx is done. There are at most
-// maxCalls of them: more wait for their turn, or fail at once when nobody waits for any of those.
-func (b *redisBackend) within(ctx context.Context, f func()) error {
-	select {
-	case b.calls <- struct{}{}:
-	default:
-		if b.left.Load() >= maxCalls {
-			return errManyLeft
-		}
-		select {
-		case b.calls <- struct{}{}:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	done, alone := make(chan func()), make(chan struct{})
-	go func() {
-		defer func() { <-b.calls }()
-		endOf(f, func(end func()) {
-			select {
-			case done <- end:
-			case <-alone: // a panic is nobody's any more
-				b.left.Add(-1)
-			}
-		})
-	}()
-	select {
-	case end := <-done:
-		if end != nil {
-			end()
-		}
-		return nil
-	case <-ctx.Done():
-		b.left.Add(1)
-		close(alone)
-		return ctx.Err()
 	}
 }
 

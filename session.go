@@ -87,6 +87,7 @@ type session struct {
 	parts []part
 	ready chan struct{} // closed when a load ends; nil while nobody waits for one
 	hung  []Backend     // those that did not answer this request within the Timeout
+	spent time.Duration // of the Timeout, by importers
 	err   error         // the first error, for Err
 	fatal error         // the first programming error, which makes commits fail
 	uses  int           // how often it was read or changed
