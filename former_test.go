@@ -102,6 +102,51 @@ func TestFormer(t *testing.T) {
 	})
 }
 
+// SPEC 12.2: both names of a session that was rotated just before the configs changed stand for one session.
+func TestFormerRotated(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		for i, order := range [][]int{{0, 1, 0, 1}, {1, 0, 1, 0}} {
+			for k, secure := range []bool{false, true, false} {
+				before := sessplus.Config{CookieName: "old", Backend: b, RotateEvery: time.Millisecond, KeyPrefix: fmt.Sprintf("a%d%d:", i, k), SignID: k == 2}
+				after := sessplus.Config{CookieName: "s", Backend: b, KeyPrefix: fmt.Sprintf("b%d%d:", i, k)}
+				if secure {
+					after = sessplus.Config{CookieName: "s"}
+				}
+				after.Import = []sessplus.Importer{sessplus.Former(before)}
+				old, now := newManager(t, nil, before), newManager(t, nil, after)
+				var names [2]string
+				names[0] = cookiesOf(pass(old, "", func(s *sessplus.Session) { s.Set("user", "ann") }))
+				time.Sleep(5 * time.Millisecond)
+				if names[1] = cookiesOf(pass(old, names[0], func(s *sessplus.Session) { s.Get("user") })); names[1] == "" || names[1] == names[0] {
+					t.Errorf("the session was not rotated: %q", names)
+				}
+				ids := make(map[string]bool)
+				var cookies string
+				for _, n := range order {
+					r := pass(now, names[n], func(s *sessplus.Session) {
+						if user := s.GetString("user"); user != "ann" {
+							t.Errorf("%v: the user is %q", order, user)
+						}
+						ids[s.ID("s")] = true
+					})
+					cookies = cookiesOf(r)
+				}
+				if len(ids) != 1 {
+					t.Errorf("%v: there are %d sessions", order, len(ids))
+				}
+				pass(now, cookies, func(s *sessplus.Session) { s.Destroy() })
+				for n, name := range names {
+					pass(now, name, func(s *sessplus.Session) {
+						if s.Has("user") {
+							t.Errorf("%v: after the logout name %d is good again", order, n)
+						}
+					})
+				}
+			}
+		}
+	})
+}
+
 // SPEC 12.1: New says what is wrong with a former config.
 func TestFormerWithMistakes(t *testing.T) {
 	for _, test := range []struct {

@@ -1,6 +1,7 @@
 package sessplus
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -30,7 +31,8 @@ import (
 // A stray is a value that came under the name of a cookie, and names no session of ours.
 type stray struct {
 	cookie, value string
-	why           error // it is not even of the form of ours; nil: it might be
+	id            string // of the session of this library that it stands for, which other values may do as well; "": unknown
+	why           error  // it is not even of the form of ours; nil: it might be
 }
 
 // arrivals is what a request has of sessions from before, for one cookie.
@@ -95,7 +97,7 @@ func (m *imports) names(c *cookie, purpose string, v *stray) []sessionName {
 		for _, text := range []string{purpose, c.CookieName, v.cookie} { // none of them has a NUL
 			io.WriteString(h, text+"\x00")
 		}
-		io.WriteString(h, v.value)
+		io.WriteString(h, cmp.Or(v.id, v.value))
 		list[i] = c.nameOf(encodeID([idBytes]byte(h.Sum(nil))))
 	}
 	return list
@@ -146,7 +148,7 @@ func (p *part) stray(cookie, value string, why error) bool {
 	if len(p.strays) >= 2*maxCandidates || slices.ContainsFunc(p.strays, same) {
 		return false
 	}
-	p.strays = append(p.strays, stray{cookie, value, why})
+	p.strays = append(p.strays, stray{cookie: cookie, value: value, why: why})
 	return true
 }
 
@@ -286,7 +288,7 @@ func (s *Session) importFor(p *part, v *stray) bool {
 	switch {
 	case found.Forget == nil:
 	case p.sealer != nil && (p.sealer.encrypts || !p.ScriptReadable):
-		p.rec.legacy.old = stray{v.cookie, v.value, errMalformed}
+		p.rec.legacy.old = stray{cookie: v.cookie, value: v.value, why: errMalformed}
 	default:
 		if err := s.letForget(p, found); err != nil {
 			s.notForgotten(p, err)
@@ -333,27 +335,31 @@ func (s *Session) ask(p *part, v *stray) (found *Imported, made *call, err error
 	err = ErrNoRecord
 	for _, i := range p.imports.sources {
 		if i.cookie == v.cookie && errors.Is(err, ErrNoRecord) {
-			found, err = s.askOne(p, i, *v)
+			found, err = s.askOne(p, i, v)
 		}
 	}
 	return found, &call{part: p, began: start.UnixNano(), took: time.Since(start)}, err
 }
 
-// askOne asks one importer.
-func (s *Session) askOne(p *part, i source, v stray) (*Imported, error) {
+// askOne asks one importer. v says afterwards for which session it stands, and its value is the newest name of that.
+func (s *Session) askOne(p *part, i source, v *stray) (*Imported, error) {
 	var found *Imported
+	var same stray
 	var failed error
-	texts := append([]candidate{{v.value, 0}}, p.chunks...)
+	cookie, value := v.cookie, v.value
+	texts := append([]candidate{{value, 0}}, p.chunks...)
 	err := s.outside(p, func(ctx context.Context) {
 		if f, ok := i.Importer.(*former); ok {
-			found, failed = f.find(ctx, texts)
+			found, same, failed = f.find(ctx, texts)
 		} else {
-			found, failed = i.Import(ctx, v.cookie, v.value)
+			found, failed = i.Import(ctx, cookie, value)
 		}
 	})
-	switch {
-	case err != nil: // it may not have returned yet
+	if err != nil { // it may not have returned yet
 		return nil, err
+	}
+	v.id, v.value = cmp.Or(same.id, v.id), cmp.Or(same.value, v.value)
+	switch {
 	case failed == nil && found == nil:
 		return nil, errors.New("the importer returned neither a session nor an error")
 	}
@@ -677,20 +683,35 @@ func (s *Session) forsake(v *save) {
 	}
 }
 
-func (s *Session) forsakeOne(p *part, v *stray) error {
-	if p.sealer == nil {
-		var ends []*call
-		for _, name := range p.imports.names(p.cookie, forSession, v) {
-			ends = append(ends, p.endCall(name.key))
-		}
-		s.run(ends)
-		for _, c := range ends {
-			if c.err != nil && !errors.Is(c.err, ErrNoRecord) {
-				return c.err
-			}
+// endMade ends the record that was made of what v stands for.
+func (s *Session) endMade(p *part, v *stray) error {
+	if p.sealer != nil {
+		return nil
+	}
+	var ends []*call
+	for _, name := range p.imports.names(p.cookie, forSession, v) {
+		ends = append(ends, p.endCall(name.key))
+	}
+	s.run(ends)
+	for _, c := range ends {
+		if c.err != nil && !errors.Is(c.err, ErrNoRecord) {
+			return c.err
 		}
 	}
+	return nil
+}
+
+func (s *Session) forsakeOne(p *part, v *stray) error {
+	if err := s.endMade(p, v); err != nil {
+		return err
+	}
+	before := cmp.Or(v.id, v.value)
 	found, _, err := s.ask(p, v)
+	if v.id != "" && v.id != before {
+		if err := s.endMade(p, v); err != nil {
+			return err
+		}
+	}
 	switch {
 	case errors.Is(err, ErrNoRecord):
 		return nil
@@ -789,7 +810,7 @@ func (r *Record) inherit() {
 		l.at = time.UnixMilli(at)
 	}
 	if len(words) == 4 {
-		l.old = stray{words[2], words[3], errMalformed}
+		l.old = stray{cookie: words[2], value: words[3], why: errMalformed}
 	}
 	r.end(l)
 }
