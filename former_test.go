@@ -147,6 +147,35 @@ func TestFormerRotated(t *testing.T) {
 	})
 }
 
+// SPEC 12.2: more cookies came under the former name than are tried, so that the session may be one that was not.
+func TestFormerAmongTooMany(t *testing.T) {
+	b := sessplus.Memory()
+	before := sessplus.Config{CookieName: "old", Backend: b}
+	for _, strays := range []int{15, 16, 30} {
+		var j journal
+		after := importing(sessplus.Config{CookieName: "s", Backend: b}, sessplus.Former(before))
+		old, now := newManager(t, nil, before), newManager(t, j.options(0), after)
+		good := cookiesOf(pass(old, "", func(s *sessplus.Session) { s.Set("user", "ann") }))
+		var cookies string
+		for i := range strays {
+			cookies += fmt.Sprintf("old=stray%d; ", i)
+		}
+		r := pass(now, cookies+good, func(s *sessplus.Session) {
+			if found := s.Has("user"); found != (strays < 16) {
+				t.Errorf("behind %d strays the session is found: %t", strays, found)
+			}
+			s.Set("theme", "dark")
+		})
+		want := 200
+		if strays >= 16 {
+			want = 409
+		}
+		if r.StatusCode != want || (len(r.setCookies("s")) > 0) != (want == 200) || strings.Contains(j.text(), "too many cookies") != (want == 409) {
+			t.Errorf("behind %d strays: status %d, want %d; cookies %q; the log says %s", strays, r.StatusCode, want, r.Header["Set-Cookie"], j.text())
+		}
+	}
+}
+
 // SPEC 12.1: New says what is wrong with a former config.
 func TestFormerWithMistakes(t *testing.T) {
 	for _, test := range []struct {

@@ -145,7 +145,11 @@ func (p *part) stray(cookie, value string, why error) bool {
 	}
 	p.meet()
 	same := func(v stray) bool { return v.cookie == cookie && v.value == value }
-	if len(p.strays) >= 2*maxCandidates || slices.ContainsFunc(p.strays, same) {
+	if slices.ContainsFunc(p.strays, same) {
+		return false
+	}
+	if len(p.strays) >= 2*maxCandidates {
+		p.crowded = true
 		return false
 	}
 	p.strays = append(p.strays, stray{cookie: cookie, value: value, why: why})
