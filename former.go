@@ -18,8 +18,13 @@ import (
 // [New] reports its mistakes. What is not about finding and reading its sessions has no meaning.
 //
 // A session ends when it would have, by its Lifetime or, in a secure cookie, its MaxAge; an IdleTimeout is that of the new
-// config. The old record ends as if the program had called [Session.Destroy]. A secure cookie with BoundTo cannot be imported, nor can a
-// session that is bound to a device, for which nothing here proves the key: its visitor logs in again.
+// config. The old record ends as if the program had called [Session.Destroy]. A secure cookie with BoundTo cannot be
+// imported, nor can a session that is bound to a device, for which nothing here proves the key: its visitor logs in again.
+//
+// Import and Adopt of c have no meaning. If the configs change twice, the newest names both of those before it in its
+// Import, but knows only of the sessions that it has imported itself. One that the second config had imported, and that
+// has ended there, would begin again with a cookie of the first if that is a secure cookie, or names a session that could
+// not be removed. Leave the first one out of the newest Import if that matters.
 func Former(c Config) Importer { return FormerOf(c, nil) }
 
 // FormerOf is [Former] for a config whose Manager had other Options: Keys, Codec or SingleCookie. The rest of o has no
