@@ -15,7 +15,7 @@ test: ## all tests of all modules with -race, against real servers, which are in
 short: ## the root module without its slowest tests; what has no server is skipped
 	go test -short ./...
 
-lint: ## gofmt, go vet, go mod tidy, staticcheck and the rules for dependencies, in all modules
+lint: ## gofmt, go vet, go mod tidy, staticcheck, long comments and the rules for dependencies, in all modules
 	@set -e; for dir in $(MODULES); do \
 		echo "== lint in $$dir"; \
 		( cd $$dir; \
@@ -24,6 +24,7 @@ lint: ## gofmt, go vet, go mod tidy, staticcheck and the rules for dependencies,
 		go mod tidy -diff; \
 		go run $(STATICCHECK) ./... ); \
 	done
+	.ci/columns
 	.ci/deps
 
 vuln: ## govulncheck in all modules

@@ -5,19 +5,19 @@ import (
 	"slices"
 )
 
-// How a field moves to another cookie when a deployment changes the configs (Config.Adopt). What the former owner has stored
-// is read from there. The next commit that saves something of either cookie writes it to the new owner, and then removes it
-// from the former one, if it is still the same there. If the new cookie is new itself, the former one keeps the field for a
-// minute, as the answer with the cookie may not arrive.
+// How a field moves to another cookie when a deployment changes the configs (Config.Adopt). What the former owner has
+// stored is read from there. The next commit that saves something of either cookie writes it to the new owner, and then
+// removes it from the former one, if it is still the same there. If the new cookie did not come with the request, the
+// former owner keeps the field for a minute, because the response with the cookie may not arrive.
 //
-// A move is no change of the field, and gives way to those of other requests. It is made only if the new owner still has
-// what was seen there (Change.Match), and is taken back if the former owner has lost the field meanwhile. Who sets a field
-// sets it in the former owner first, which counts, and removes it there at the end. Who deletes one removes it there, and then
-// once more from the new owner.
+// A move is not a change of the field, and gives way to changes by other requests. It applies only if the new owner
+// still has what was seen there (Change.Match), and is undone if the former owner has lost the field meanwhile. A
+// request that sets a field first sets it in the former owner, too, whose value counts, and removes it there in the
+// end. One that deletes a field removes it there, and then once more from the new owner.
 //
-// Processes of before and after the deployment may run side by side, each with an Adopt for the other's cookie. So what the
-// former owner has is the newer value: whoever moves a field removes it there, and whoever sets one removes it as well, in
-// case it has just been moved back.
+// Processes of before and after the deployment may run side by side, each with an Adopt for the other's cookie. So what
+// the former owner has is the newer value: whoever moves a field removes it there, and whoever sets one removes it as
+// well, in case it has just been moved back.
 
 // adoptions finds the mistakes of Config.Adopt.
 func (v *validation) adoptions(c *Config) {
@@ -58,8 +58,8 @@ func (s *Session) sources(t *part) (list []*part) {
 	return list
 }
 
-// sourcesFirst splits parts into those whose fields others take over, and the others. A field is written to its new owner
-// before it goes from its former one, so who loads them in that order does not miss it between the two.
+// sourcesFirst splits parts into those whose fields others take over, and the others. A field is written to its new
+// owner before it goes from its former one, so who loads them in that order does not miss it between the two.
 func (s *Session) sourcesFirst(parts []*part) (sources, others []*part) {
 	if !s.m.adopting {
 		return parts, nil
@@ -74,8 +74,8 @@ func (s *Session) sourcesFirst(parts []*part) (sources, others []*part) {
 	return sources, others
 }
 
-// lookAgain loads former owners once more whose fields have other values in their new cookies: who has set them removes them
-// there in a moment. It releases s.mu meanwhile.
+// lookAgain loads former owners once more whose fields have other values in their new cookies: who has set them removes
+// them there in a moment. It releases s.mu meanwhile.
 func (s *Session) lookAgain() {
 	var calls []*call
 	for i := range s.parts {
@@ -110,7 +110,8 @@ func (s *Session) adoptFields() {
 			for _, f := range from.leaving {
 				if s.m.routes.owns(i, f.Name) && t.yields(from, f) {
 					*t.entries.at(f.Name) = entry{name: f.Name, value: f.Value, saved: t.stored(f.Name), moved: true}
-				} else if e, _ := t.entries.find(f.Name); t.sealer != nil && e.value != nil && !e.dirty() { // the browser has it
+				} else if e, _ := t.entries.find(f.Name); t.sealer != nil && e.value != nil && !e.dirty() {
+					// The browser has it.
 					from.foreign = append(from.foreign, f.Name)
 				}
 			}
@@ -119,8 +120,8 @@ func (s *Session) adoptFields() {
 	}
 }
 
-// yields reports whether the value that the former owner of a field has takes the place of that of p. An old copy of a secure
-// cookie can be brought back, and one that was just set may not arrive: then the time decides.
+// yields reports whether the value that the former owner of a field has takes the place of that of p. An old copy of a
+// secure cookie can be brought back, and one that was just set may not arrive: then the time decides.
 func (p *part) yields(from *part, f RawField) bool {
 	e, _ := p.entries.find(f.Name)
 	switch {
@@ -149,8 +150,8 @@ func (p *part) adopted() bool {
 	return slices.ContainsFunc(p.entries.touched, func(e entry) bool { return e.moved })
 }
 
-// overridden are the fields that the part is to remove because the program has set or deleted them in their new cookie, or
-// has destroyed that.
+// overridden are the fields that the part is to remove because the program has set or deleted them in their new cookie,
+// or has destroyed that.
 func (s *Session) overridden(from *part) (names []string) {
 	names = slices.Clone(from.expelled)
 	known := func(name string) bool { return slices.Contains(names, name) }
@@ -181,7 +182,8 @@ func (s *Session) joinMoves() {
 			from.expelled = s.overridden(from)
 			due := t.unsaved() || from.unsaved()
 			t.moving = t.moving || due && !out && t.adopted()
-			if from.sealer != nil && !s.sent && due && len(from.leaving)+len(from.expelled) > 0 { // written anew, it has them no more
+			if from.sealer != nil && !s.sent && due && len(from.leaving)+len(from.expelled) > 0 {
+				// It was written again, without them.
 				from.movedOut = true
 				from.resend(true)
 			}
@@ -189,25 +191,51 @@ func (s *Session) joinMoves() {
 	}
 }
 
-// movedIn names the fields that this commit moves to the part.
-func (p *part) movedIn() (names []string) {
+// moves are what a save does about moved fields.
+type moves struct {
+	names []string // of those in save.changed that are only moved here from their former owner
+	there []*call  // set fields that the program has set in their former owners, too
+}
+
+// planMoves finds the fields that this commit moves to the part.
+func (p *part) planMoves() *moves {
+	if len(p.adopts) == 0 {
+		return nil
+	}
+	m := new(moves)
 	for _, e := range p.entries.touched {
-		if e.moved && e.dirty() {
-			names = append(names, e.name)
+		if p.moving && e.moved && e.dirty() {
+			m.names = append(m.names, e.name)
 		}
 	}
-	return names
+	return m
+}
+
+// moved names the fields that the save only moves.
+func (v *save) moved() []string {
+	if v.moves == nil {
+		return nil
+	}
+	return v.moves.names
+}
+
+// setsThere are the calls that set fields in their former owners, which come first.
+func (v *save) setsThere() []*call {
+	if v.moves == nil {
+		return nil
+	}
+	return v.moves.there
 }
 
 // setThere lets the save set a field in its former owner, too, which counts until it is removed there.
 func (s *Session) setThere(v *save) {
-	if !s.m.adopting || v.main == nil || v.err != nil {
+	if v.moves == nil || v.main == nil || v.err != nil {
 		return
 	}
 	for _, from := range s.sources(v.part) {
 		for _, f := range v.changed {
 			known := from.formerly(f.Name)
-			if from.sealer == nil && known != nil && f.Value != nil && !slices.Contains(v.moved, f.Name) {
+			if from.sealer == nil && known != nil && f.Value != nil && !slices.Contains(v.moved(), f.Name) {
 				c := from.removing(from.name, RawField{f.Name, known})
 				c.change.Delete, c.change.Set = nil, []RawField{f}
 				v.there = append(v.there, c)
@@ -216,16 +244,16 @@ func (s *Session) setThere(v *save) {
 	}
 }
 
-// concede makes again the changes whose condition was not met: without the fields that were to be moved, because another
-// request has moved or set them, and without the Owner for a record from before there was an index, which another request has
-// set.
+// concede makes again the changes whose condition was not met: without the fields that were to be moved, because
+// another request has moved or set them, and without the Owner for a record from before there was an index, which
+// another request has set.
 func (s *Session) concede(saves []*save) {
 	var calls []*call
 	for _, v := range saves {
 		if v.main != nil && errors.Is(v.main.err, ErrConflict) {
 			c := v.main.change
-			c.Set, c.Owner, c.Match = without(c.Set, v.moved...), nil, nil
-			v.leave(v.moved...)
+			c.Set, c.Owner, c.Match = without(c.Set, v.moved()...), nil, nil
+			v.leave(v.moved()...)
 			v.part.fileChange(c) // the value has been looked at
 			calls = append(calls, v.main)
 		}
@@ -235,8 +263,10 @@ func (s *Session) concede(saves []*save) {
 
 // leave takes fields that were to be moved from the save.
 func (v *save) leave(names ...string) {
-	v.changed = without(v.changed, names...)
-	v.moved = slices.DeleteFunc(slices.Clone(v.moved), func(name string) bool { return slices.Contains(names, name) })
+	if v.moves != nil {
+		v.changed = without(v.changed, names...)
+		v.names = slices.DeleteFunc(slices.Clone(v.names), func(name string) bool { return slices.Contains(names, name) })
+	}
 }
 
 // without are the fields that have none of the names.
@@ -259,10 +289,10 @@ type removal struct {
 	yields         bool // the call takes back what to has
 }
 
-// removeMoved takes the fields that were moved or set from their former owners, once they are saved. It looks first what those
-// have now. What is not known there was set meanwhile by a process from before, or after: then the cookie counts whose name is
-// the greater one, for both. What is no more there has been deleted, as who else had moved or set it would have kept this
-// request from moving it.
+// removeMoved takes the fields that were moved or set from their former owners, once they are saved. It looks first
+// what those have now. What is not known there was set meanwhile by a process from before, or after: then the cookie
+// counts whose name is the greater one, for both. A moved field that is no longer there has been deleted: another move
+// or Set would have kept this request from moving it.
 func (s *Session) removeMoved(saves []*save) []*save {
 	if !s.m.adopting {
 		return saves
@@ -315,13 +345,13 @@ func (s *Session) removeMoved(saves []*save) []*save {
 	return saves
 }
 
-// takeBack lets the new owner have again what it had. A record that was made for what was moved alone goes, because another
-// request may have made one.
+// takeBack undoes what the new owner has got. A record that was created only for moved fields ends, because another
+// request may have created one.
 func (r *removal) takeBack() {
 	r.call, r.yields = r.to.removing(r.record, RawField{r.name, r.value}), true
 	switch v := r.by; {
 	case v == nil:
-	case v.does == creates && len(v.moved) == len(v.changed):
+	case v.does == creates && len(v.moved()) == len(v.changed):
 		r.call = r.to.endCall(r.record.key)
 		v.written, v.send = false, false
 	default:
@@ -332,7 +362,7 @@ func (r *removal) takeBack() {
 	}
 }
 
-// keepCopied makes sure that the new owner still has a field of which the copy was removed: another process may have moved it
+// keepCopied makes sure that the new owner still has a field whose copy was removed: another process may have moved it
 // back at the same time, and each has removed the other's.
 func (s *Session) keepCopied(removals []*removal) {
 	copies := slices.DeleteFunc(removals, func(r *removal) bool { return !r.copied || r.yields || r.call == nil || r.call.err != nil })
@@ -357,8 +387,8 @@ func (s *Session) keepCopied(removals []*removal) {
 func formerOwner(r *removal) (*part, sessionName) { return r.from, r.former }
 func newOwner(r *removal) (*part, sessionName)    { return r.to, r.record }
 
-// eachRecord loads the records that the removals are about, and calls f with the value that each field has there, nil for
-// none. What cannot be loaded is left out.
+// eachRecord loads the records that the removals are about, and calls f with the value that each field has there, nil
+// for none. What cannot be loaded is left out.
 func (s *Session) eachRecord(removals []*removal, of func(r *removal) (*part, sessionName), f func(r *removal, now []byte)) {
 	loads := make(map[*part]*call)
 	var calls []*call
@@ -421,7 +451,7 @@ func (s *Session) removalsFrom(from *part, own *save, saves []*save) (list []*re
 			if r.known == nil {
 				r.known = t.stored(f.Name)
 			}
-			if slices.Contains(v.moved, f.Name) {
+			if slices.Contains(v.moved(), f.Name) {
 				r.by, r.had = v, t.stored(f.Name)
 			}
 		}
@@ -431,12 +461,14 @@ func (s *Session) removalsFrom(from *part, own *save, saves []*save) (list []*re
 			t := &s.parts[i]
 			v := saveOf(t.cookie, saves)
 			e, _ := t.entries.find(f.Name)
-			same := !e.dirty() && string(e.value) == string(f.Value)
-			switch {
-			case t.sealer != nil || !t.found || t.epoch > 0:
-			case same && (changes(v) || changes(own)) && wallNow().Sub(from.rec.Saved) >= EndGrace, // else it may just be moved back
-				// what another request has done counts, whose removal does not find the renewed record
-				changes(own) && own.creates() && changes(v) && t.moving && e.moved && e.dirty() && !slices.Contains(v.moved, f.Name):
+			// Until then another process may just be moving it back.
+			same := !e.dirty() && string(e.value) == string(f.Value) && wallNow().Sub(from.rec.Saved) >= EndGrace
+			// The other request does not find the renewed record.
+			conceded := changes(own) && own.creates() && t.moving && e.moved && !slices.Contains(v.moved(), f.Name)
+			if t.sealer != nil || !t.found || t.epoch > 0 {
+				continue
+			}
+			if same && (changes(v) || changes(own)) || conceded && changes(v) && e.dirty() {
 				r := add(t, f.Name)
 				r.value, r.copied = f.Value, true
 			}
@@ -485,7 +517,8 @@ func (p *part) removing(name sessionName, field RawField) *call {
 		change: &Change{Delete: []string{field.Name}, Match: []RawField{field}, Now: now, Expires: now}}
 }
 
-// disown lets a part that is destroyed leave to others what they have taken over from it, and nothing of its own anywhere else.
+// disown lets a part that is destroyed leave to others what they have taken over from it, and nothing of its own
+// anywhere else.
 func (s *Session) disown(p *part) {
 	if !s.m.adopting {
 		return

@@ -8,7 +8,8 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// SPEC 12.4, SPEC 4.1: a request that moves a field undoes nothing that others have done to it since it has loaded the sessions.
+// SPEC 12.4, SPEC 4.1: a request that moves a field undoes nothing that others have done to it since it has loaded the
+// sessions.
 func TestMoveUndoesNothing(t *testing.T) {
 	visits := sessplus.Field[int]("visits")
 	type deed func(s *sessplus.Session)
@@ -79,7 +80,8 @@ func TestMoveUndoesNothing(t *testing.T) {
 
 func add(n int) func(int) int { return func(i int) int { return i + n } }
 
-// SPEC 12.4: once the former configs are gone no request misses a field, and none undoes what another one has done to it.
+// SPEC 12.4: once the former configs are gone no request misses a field, and none undoes what another one has done to
+// it.
 func TestMovesUnderLoad(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		before, after := moving(b, b)

@@ -15,8 +15,8 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// moving gives the configs from before and after a deployment that moves the user from cookie s to cookie t. Both can take
-// back what the other has moved.
+// moving gives the configs from before and after a deployment that moves the user from cookie s to cookie t. Both can
+// take back what the other has moved.
 func moving(s, t sessplus.Backend) (before, after []sessplus.Config) {
 	before = []sessplus.Config{
 		{CookieName: "s", Backend: s, Fields: sessplus.Include("user", "theme"), Adopt: []string{"t"}},
@@ -55,6 +55,7 @@ func (w *wanderer) ask(c *crowd, f func(s *sessplus.Session)) *reply {
 
 // SPEC 12.4: between all kinds of cookies, forth and back.
 func TestAdopt(t *testing.T) {
+	t.Parallel()
 	onEveryHome(t, func(t *testing.T, b sessplus.Backend) {
 		for name, o := range map[string]sessplus.Backend{"memory": sessplus.Memory(), "secure cookie": sessplus.SecureCookie(), "the same": b} {
 			for _, full := range []bool{false, true} {
@@ -140,7 +141,8 @@ func TestAdoptRemovesThere(t *testing.T) {
 	})
 }
 
-// SPEC 12.4: what moves to a new cookie is kept for requests without it, of which another may be the one whose answer arrives.
+// SPEC 12.4: what moves to a new cookie is kept for requests without it, of which another may be the one whose answer
+// arrives.
 func TestAdoptIntoNewCookie(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := sessplus.Memory()
@@ -204,6 +206,7 @@ func TestAdoptMissesNoFieldOnItsWay(t *testing.T) {
 
 // SPEC 12.4: old and new processes side by side under load lose nothing that is stored, in both directions.
 func TestAdoptUnderLoad(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		before, after := moving(b, b)
 		sides := []*crowd{newCrowd(t, newManager(t, nil, before...)), newCrowd(t, newManager(t, nil, after...))}
@@ -227,7 +230,7 @@ func TestAdoptUnderLoad(t *testing.T) {
 						burst.Go(func() {
 							c := &wanderer{t, map[string]string{"s": round.jar["s"], "t": round.jar["t"]}}
 							c.ask(sides[rand.IntN(2)], func(s *sessplus.Session) {
-								if s.GetString("user") != user { // it was read here before, and there after it was moved
+								if s.GetString("user") != user { // read here before it moved, and there after
 									missed.Add(1)
 								}
 								if i%2 == 0 {

@@ -27,16 +27,16 @@ import (
 //     bytes of a value may be shared, because nobody modifies them.
 //   - A field's value may be empty, but is not nil. An empty value is not an absent field. A record may have no
 //     fields.
-//   - A record does not exist from its Expires on, whether or not the store has removed it. Update and End go by
-//     [Change.Now] and [Ending.Now]; Load, Create and Owned, which are not given a time, by the clock of the backend
-//     or its store. The backend must see to it that expired records are removed at some point.
-//   - For [EndGrace] after a record was ended, Load, Update and End return an [*EndedError], and Create returns
+//   - From its Expires on, a record does not exist, whether or not the store has removed it. Update and End use
+//     [Change.Now] and [Ending.Now]; Load, Create and Owned, which are passed no time, use the clock of the backend or
+//     its store. Expired records must be removed eventually.
+//   - For [EndGrace] after a record has ended, Load, Update and End return an [*EndedError], and Create returns
 //     [ErrRecordExists].
 //   - Methods must return soon after ctx is done: with their result, or with an error that matches none of those
 //     below, such as ctx.Err(). The caller then assumes that the call may have taken effect.
-//   - Only an error that matches [ErrNoRecord] means that there is no session. Any error not mentioned here is
-//     reported as [ErrUnavailable], except one that matches [ErrTooLarge], for a record the store has no room for.
-//     No error text may contain a field's value.
+//   - Only an error that matches [ErrNoRecord] means that there is no session. Any error not mentioned here is reported
+//     as [ErrUnavailable], except one that matches [ErrTooLarge], for a record that is too large for the store. No
+//     error text may contain a field's value.
 //
 // If the backend is a [fmt.Stringer], its String names it in [Manager.Describe], [Event.Backend] and the log;
 // otherwise its type does. Configs whose backends are equal (==) share one store.
@@ -65,8 +65,8 @@ type Backend interface {
 	Create(ctx context.Context, key string, r *Record) error
 
 	// Update applies c to the record, and changes nothing else in it. The errors are those of Load, [ErrTaken] if
-	// somebody else is about to end the record, and [ErrConflict] if it does not meet c.Match or c.DeviceKey; the record
-	// is then unchanged. [Change.Apply] defines the rule in Go.
+	// somebody else is about to end the record, and [ErrConflict] if it does not meet c.Match or c.DeviceKey; the
+	// record is then unchanged. [Change.Apply] defines the rule in Go.
 	Update(ctx context.Context, key string, c *Change) (Result, error)
 
 	// End makes the step e. After StepTake it returns the record; after the other steps the result is ignored. The
@@ -136,8 +136,8 @@ type Record struct {
 	// [Config.IndexBy].
 	Owner, Device string
 
-	// DeviceKey is the key the session is bound to: printable ASCII without spaces, at most 1,024 bytes, or "". It is ""
-	// without [Config.DeviceBound]. Only a [DeviceKeeper] must store it.
+	// DeviceKey is the key the session is bound to: printable ASCII without spaces, at most 1,024 bytes, or "". It is
+	// "" without [Config.DeviceBound]. Only a [DeviceKeeper] must store it.
 	DeviceKey string
 
 	legacy *legacy // of the content of a secure cookie, if it was imported
@@ -174,8 +174,7 @@ type Change struct {
 	Permanent *bool   // if not nil, replaces the record's flag
 	Owner     *string // if not nil, replaces the record's Owner
 
-	// DeviceKey, if it is not "", becomes the record's. If the record has another one already, the change is an
-	// [ErrConflict].
+	// DeviceKey, if not "", becomes the record's. If the record already has another one, Update returns [ErrConflict].
 	DeviceKey string
 
 	// Expires is the new expiry, subject to these rules:
@@ -190,7 +189,7 @@ type Change struct {
 	Expires time.Time
 
 	// Exact applies if the record's expiry (to the millisecond) and flag are those of Seen, and makes Expires count
-	// even if it is earlier. Otherwise another request has moved the expiry in the meantime, and that stands.
+	// even if it is earlier. Otherwise Exact is ignored, because another request has moved the expiry in the meantime.
 	Exact bool
 
 	Now  time.Time // the current time, instead of the backend's own clock
@@ -449,6 +448,19 @@ func backendName(b Backend) string {
 		return s.String()
 	}
 	return fmt.Sprintf("%T", b)
+}
+
+// newRecord returns an empty record with room for n fields. Few of them are in one piece of memory with it.
+func newRecord(n int) *Record {
+	if n > fewFields {
+		return &Record{Fields: make([]RawField, 0, n)}
+	}
+	r := new(struct {
+		Record
+		fields [fewFields]RawField
+	})
+	r.Fields = r.fields[:0]
+	return &r.Record
 }
 
 // valueOf returns the value of a field, or nil if the record has none of that name.

@@ -14,8 +14,8 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// A framework has a context and a writer of its own, as fasthttp or a binding for another language has: its handlers never
-// see an http.ResponseWriter that was wrapped, and its answer goes out when they have returned.
+// A framework has a context and a writer of its own, as fasthttp or a binding for another language has: its handlers
+// never see an http.ResponseWriter that was wrapped, and its answer goes out when they have returned.
 type framework struct {
 	m *sessplus.Manager
 	h func(c *frameContext) error

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// noteUse adds what keeps shared caches from mixing up visitors: Vary for a response that depends on a session.
+// noteUse keeps shared caches from mixing up visitors: it adds Vary to a response that depends on a session.
 func (s *Session) noteUse(h http.Header) {
 	vary := h["Vary"]
 	if varies(vary) {
@@ -31,8 +31,8 @@ func varies(lines []string) bool {
 	return false
 }
 
-// noteSetCookie keeps a response that sets a session out of shared caches. What the handler says of caching stays, but
-// for what lets those keep it: then this reports true.
+// noteSetCookie keeps a response that sets a session out of shared caches. What the handler says about caching stays,
+// except what lets those store it: then this reports true.
 func (s *Session) noteSetCookie(h http.Header) (changed bool) {
 	own := false
 	rest := []string{"private"}
@@ -101,7 +101,7 @@ func yieldDirective(text string, yield func(name, directive string) bool) bool {
 	return yield(strings.ToLower(textproto.TrimString(name)), text)
 }
 
-// clearContent takes from the header what the handler has said of a response that will not be sent.
+// clearContent removes from the header what the handler has set for a response that will not be sent.
 func clearContent(h http.Header) {
 	for _, name := range []string{
 		"Accept-Ranges", "Cache-Control", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Length",

@@ -23,7 +23,7 @@ type batcher interface {
 // A call is one call of a Backend for one cookie of a request, and its result.
 type call struct {
 	part        *part
-	sessionName // of the record; without the id where that plays no part
+	sessionName // of the record; the id may be missing where it is not needed
 
 	record *Record // to create, or the answer of a load or a take
 	change *Change // to update
@@ -34,10 +34,10 @@ type call struct {
 	took   time.Duration
 
 	entries []string // of the index of Redis
-	filed   string   // under which owner that has the record, and since when, if an update has moved its expiry
+	filed   string   // the owner whose index has the record, and since when, if an update has moved its expiry
 
 	asked   string // the key that an ending began with
-	named   string // the handle that names the session, if a program has given one
+	named   string // the handle the program has passed, if any
 	op      op
 	patient bool // wait while somebody else has taken the record
 	still   bool // do not follow the record to what it has become
@@ -77,8 +77,8 @@ func (c *call) do(ctx context.Context) {
 }
 
 // run makes the calls concurrently, those to one client in one round trip, within the Timeout. Errors that Backend does
-// not name match ErrUnavailable afterwards. A call follows an ended record to what that has become, if it concerns it
-// as well, and a patient call waits for a record that is taken.
+// not name match ErrUnavailable afterwards. A call follows an ended record to its successor, if that is affected as
+// well, and a patient call waits for a taken record.
 func (s *Session) run(calls []*call) {
 	var until time.Time
 	for len(calls) > 0 {
@@ -102,10 +102,10 @@ func (s *Session) run(calls []*call) {
 	}
 }
 
-// takenPause is the longest pause before a call for a record that is taken is repeated.
+// takenPause is the longest pause before a call for a taken record is repeated.
 const takenPause = 5 * time.Millisecond
 
-// again returns the calls that are to be made once more.
+// again returns the calls that must be repeated.
 func again(calls []*call) (list []*call) {
 	for _, c := range calls {
 		switch {
@@ -130,7 +130,7 @@ func endedBy(err error) *EndedError {
 	return e
 }
 
-// nextKey returns the key of what an ended record has become, according to the error, or "".
+// nextKey returns the key of the ended record's successor, according to the error, or "".
 func nextKey(err error) string {
 	ended := endedBy(err)
 	if ended == nil {
@@ -144,9 +144,9 @@ func nextKey(err error) string {
 // renews it in a loop.
 const maxHops = 100
 
-// follow redirects the call to what an ended record has become. A logout also ends what a concurrent renewal or
-// rotation has created, and a handle names the session under whatever id. The call of a visitor follows rotations only:
-// for EndGrace the old id is another name of the same session, whereas an id from before a renewal must open nothing.
+// follow redirects the call to the successor of an ended record. A logout also ends what a concurrent renewal or
+// rotation has created, and a handle names the session under any id. A visitor's call follows only rotations: for
+// EndGrace the old id is another name for the same session, whereas an id from before a renewal must not open it.
 func (c *call) follow(next string) bool {
 	key, sealed, rotated := strings.Cut(next, " ")
 	switch {
@@ -198,7 +198,7 @@ func (s *Session) runOnce(calls []*call) {
 	returned = true
 }
 
-// endOf calls f and tells how it ended: with nil if it returned, otherwise with a function that panics or exits the
+// endOf calls f and reports how it ended: with nil if it returned, otherwise with a function that panics or exits the
 // same way. A panic in a goroutine of ours would end the process; in the request's own goroutine, net/http recovers it.
 func endOf(f func(), tell func(end func())) {
 	end := runtime.Goexit
@@ -261,38 +261,46 @@ func (s *Session) runGroup(calls []*call) {
 	}
 }
 
-// deadlineShare is for clients that give up a little early: a call that took all but this fraction of the timeout has
-// run into it.
+// deadlineShare allows for clients that give up a little early: a call that took all but this fraction of the timeout
+// counts as timed out.
 const deadlineShare = 64
 
-// A backend that let a call run into the Timeout gets no further calls from the same request, so that a server that
-// hangs costs the Timeout once. Save and Reload, which the program calls explicitly, try it again.
+// After a call has timed out, its backend gets no further calls from the same request, so that a hung server costs the
+// Timeout only once. Save and Reload, which the program calls explicitly, try again.
 
 func (s *Session) isHung(p *part) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.hung, func(b Backend) bool { return sameBackend(b, p.Backend) })
+	for i := range s.parts {
+		if o := &s.parts[i]; o.hung && sameBackend(o.Backend, p.Backend) {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Session) setHung(p *part) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.hung = append(s.hung, p.Backend)
+	p.hung = true
 }
 
 func (s *Session) askAgain() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.hung, s.spent = nil, 0
+	for i := range s.parts {
+		s.parts[i].hung = false
+	}
+	s.spent = 0
 }
 
-// looseCalls are those of somebody else's code that may outlive their context, and are then left to themselves.
+// looseCalls are those of other code that may outlive their context, and are then abandoned.
 type looseCalls struct {
-	places chan struct{} // one taken for each of them
-	left   atomic.Int64  // how many of them nobody waits for any more
+	places chan struct{} // holds an element for each of them
+	left   atomic.Int64  // how many of them are no longer waited for
 }
 
-// maxCalls is how many loose calls may be under way at once, with those that nobody waits for any more.
+// maxCalls is how many loose calls may be under way at once, including abandoned ones.
 const maxCalls = 1000
 
 var errManyLeft = errors.New("too many calls to it have not ended yet")
@@ -320,7 +328,7 @@ func (l *looseCalls) within(ctx context.Context, f func()) error {
 		endOf(f, func(end func()) {
 			select {
 			case done <- end:
-			case <-alone: // a panic is nobody's any more
+			case <-alone: // nobody is left to panic in
 				l.left.Add(-1)
 			}
 		})

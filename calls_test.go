@@ -44,8 +44,8 @@ var ways = map[string]func(){
 	"abort":     func() { panic(http.ErrAbortHandler) },
 }
 
-// SPEC 6.8, 5.6: one of several calls ends the goroutine that makes it, whichever that is; the others still end before the
-// request does.
+// SPEC 6.8, 5.6: one of several calls ends the goroutine that makes it, whichever that is; the others still end before
+// the request does.
 func TestPanicOfOneOfSeveralCalls(t *testing.T) {
 	t.Parallel()
 	for way, quit := range ways {
@@ -143,8 +143,8 @@ func newQuittingHook() *quittingHook {
 	return h
 }
 
-// SPEC 5.6: a hook that panics ends the request, not the process: in the goroutine of the request while that waits, and in
-// nobody's afterwards.
+// SPEC 5.6: a hook that panics ends the request, not the process: in the goroutine of the request while that waits, and
+// in nobody's afterwards.
 func TestPanicOfAHookEndsTheRequestOnly(t *testing.T) {
 	t.Parallel()
 	slow(t)

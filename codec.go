@@ -16,8 +16,8 @@ import (
 // the slices they are passed or return. Equal values should encode to equal bytes, because a field that is set to the
 // bytes it already has is not saved. Unmarshal into a *any determines the types that [Session.Get] returns.
 //
-// The texts of its errors are shown to nobody, because such errors quote what they read. The JSON codec reads stored
-// text that is not JSON, and does not begin with {, [ or ", as that text, because a person has typed it in the store.
+// The texts of its errors are neither logged nor returned, because they quote their input. Stored text that is not
+// JSON, and does not begin with {, [ or ", was typed into the store by somebody: the JSON codec reads it as that text.
 type Codec interface {
 	Marshal(v any) ([]byte, error)
 	Unmarshal(data []byte, v any) error

@@ -540,7 +540,8 @@ func TestARequestSeesItsOwnChanges(t *testing.T) {
 	})
 }
 
-// SPEC 7.4: what a cookie or a record holds is data. Nothing registers types, and a deep or long text ends as one field.
+// SPEC 7.4: what a cookie or a record holds is data. Nothing registers types, and a deep or long text ends as one
+// field.
 func TestDecodingIsBounded(t *testing.T) {
 	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c", Backend: sessplus.Memory()}))
 	deep := strings.Repeat("[", 20000) + strings.Repeat("]", 20000)
@@ -550,7 +551,8 @@ func TestDecodingIsBounded(t *testing.T) {
 		t.Errorf("status %d, want 200", res.StatusCode)
 	}
 	for _, file := range libraryFiles(t) {
-		if strings.Contains(file, `"encoding/gob"`) && !strings.Contains(file, "func Gob() Codec") { // for those who ask for it
+		// Only Gob may use it, for those who ask for it.
+		if strings.Contains(file, `"encoding/gob"`) && !strings.Contains(file, "func Gob() Codec") {
 			t.Error("the library imports encoding/gob")
 		}
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // commit saves everything dirty, and keeps the Set-Cookie lines until the headers are sent; after that it only saves
-// what needs none. With last, the headers are sent now. With again, saves that have failed before are tried once more.
+// what needs none. last means that the headers are sent now, again that saves which have failed before are retried.
 // fatal is why the handler's response cannot be sent; soft is what was lost with an Optional backend.
 func (s *Session) commit(last, again bool) (fatal, soft error) {
 	s.saving.Lock()
@@ -38,18 +38,18 @@ func (s *Session) begin(last, again bool) (saves []*save, now time.Time, late bo
 	s.saved = s.uses
 	for i := range s.parts {
 		if p := &s.parts[i]; p.repeats && last && !s.sent {
-			p.resend(true) // an earlier Save is to be answered with an id that others know: it may have ended meanwhile
+			p.resend(true) // an earlier Save has set an id that others know, and it may have ended meanwhile
 		}
 	}
 	if s.bundle != nil && !s.sent && s.writes() {
-		s.useAll(s.m.every) // to write one is to write all
+		s.useAll(s.m.every) // writing one means writing all
 	}
 	saves, now, err = s.plan(again)
 	return saves, now, s.sent, err
 }
 
 // over notes that the handler has returned. It reports whether there may be something to save since the last commit,
-// because the session was read or changed, or because an expiry may be due to be moved.
+// because the session was read or changed, or because an expiry may have to be moved.
 func (s *Session) over() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -86,8 +86,8 @@ func (s *Session) conclude(saves []*save, err error, now time.Time, last bool) (
 	return fatal, soft
 }
 
-// writeHeader adds to the header the Set-Cookie lines of all commits that are not there already, and what caches must
-// know of a response that depends on sessions or sets one. At its end it may release s.mu, to log.
+// writeHeader adds the Set-Cookie lines of all commits to the header, unless they are already there, and what caches
+// must know about a response that depends on sessions or sets one. At its end it may release s.mu, to log.
 func (s *Session) writeHeader(h http.Header) {
 	if s.uses > 0 {
 		s.noteUse(h)
@@ -159,7 +159,7 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 	for _, v := range saves {
 		calls = append(calls, v.deletes...)
 		if err == nil {
-			there = append(there, v.there...)
+			there = append(there, v.setsThere()...)
 		}
 		if v.take != nil && err == nil { // first: who sees the new record sees that the old one is taken
 			calls = append(calls, v.take)
@@ -211,7 +211,7 @@ func (s *Session) putBack(saves []*save) {
 		}
 	}
 	s.mu.Unlock()
-	defer func() { recover() }() // the first panic is the one to be told
+	defer func() { recover() }() // the first panic is the one to report
 	for _, v := range saves {
 		v.written = v.creates()
 	}
@@ -235,7 +235,7 @@ func (v *save) doubts() {
 // maxDraws is how many ids are drawn for one session.
 const maxDraws = 8
 
-// redraw creates records under other ids if there was one under the id that was drawn: that is somebody else's.
+// redraw creates records under other ids if the id that was drawn already has one, which is somebody else's.
 func (s *Session) redraw(saves []*save) {
 	for range maxDraws {
 		var calls []*call
@@ -253,8 +253,8 @@ func (s *Session) redraw(saves []*save) {
 	}
 }
 
-// reseal seals the secure cookies again that this commit binds to the session of v, because its id or its fate is
-// another one than planned.
+// reseal seals again the secure cookies that this commit binds to the session of v, whose id or fate is not what was
+// planned.
 func (s *Session) reseal(v *save, saves []*save) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -295,7 +295,7 @@ func (v *save) check(made bool) {
 		} else if r.Refilled {
 			v.send = true // the request that took the last field has told the browser to drop the cookie
 		}
-	case v.does == touches: // the request read, and that it did
+	case v.does == touches: // the request only read, and that succeeded
 	case errors.Is(err, ErrNoRecord):
 		v.err = p.saveError(ErrSessionGone)
 	case errors.Is(err, ErrRecordExists):
@@ -305,8 +305,8 @@ func (v *save) check(made bool) {
 	}
 }
 
-// astray reports whether there was nothing to end where a record should have been. The session may live on under
-// another id, if it was rotated so long ago that the tombstone is gone.
+// astray reports whether the record to be ended was missing. The session may live on under another id, if it was
+// rotated so long ago that the tombstone is gone.
 func (c *call) astray() bool {
 	seen := c.ending.Seen
 	return c.part.RotateEvery > 0 && errors.Is(c.err, ErrNoRecord) && endedBy(c.err) == nil && seen != nil && seen.Expires.After(c.ending.Now)
@@ -330,7 +330,7 @@ func (s *Session) endBound(saves []*save) []*save {
 			}
 			var v *save
 			v, saves = saveFor(p, saves)
-			if v.sets() { // as another request has taken the other fields
+			if v.sets() { // another request has removed the other fields
 				v.err = p.saveError(ErrSessionGone)
 			}
 			if p.state == unloaded {
@@ -343,8 +343,8 @@ func (s *Session) endBound(saves []*save) []*save {
 }
 
 // undo ends the records that were created in vain, because no cookie will name them, and releases the old records of
-// renewed sessions. Its own failures do no harm: what stays behind expires, and a take lapses. A cookie that is bound
-// to a session which could not be saved is not sent either.
+// renewed sessions. If it fails, no harm is done: what remains expires, and a take lapses. A cookie bound to a session
+// that could not be saved is not sent either.
 func (s *Session) undo(saves []*save, failed bool) {
 	var calls []*call
 	for _, v := range saves {
@@ -367,7 +367,7 @@ func (s *Session) undo(saves []*save, failed bool) {
 	s.run(calls)
 }
 
-// outcome returns the errors that the request fails with, and those that it does not fail with.
+// outcome returns the errors that make the request fail, and those that do not.
 func (s *Session) outcome(saves []*save, err error) (fatal, soft error) {
 	var fatals, softs []error
 	if err != nil {
@@ -410,7 +410,7 @@ func (v *save) takeOver(now time.Time, failed, late bool) {
 		v.written = !failed && v.err == nil && (v.send || v.drop)
 	}
 	switch {
-	case p.epoch != v.epoch: // destroyed meanwhile, so what was just created is to go, too
+	case p.epoch != v.epoch: // destroyed meanwhile, so what was just created must go, too
 		if v.written && v.creates() {
 			p.ended = append(p.ended, ended{key: v.main.key})
 		}
@@ -421,7 +421,7 @@ func (v *save) takeOver(now time.Time, failed, late bool) {
 	case errors.Is(v.err, ErrSessionGone), v.void:
 		p.end()
 	case p.sealer != nil && v.lost && !v.written && v.err == nil && !failed:
-		p.content = content{} // what was bound to the session that has ended does not go over to the new one
+		p.content = content{} // what was bound to the ended session is not carried over to the new one
 	case !v.written:
 		p.renew = p.renew || v.renews
 		p.tried = v.err != nil || v.does.reads()
@@ -511,7 +511,7 @@ func (c *Change) update(r *Record, result Result) {
 		c.replace(r)
 	}
 	r.Expires, r.Version = result.Expires, result.Version
-	if c.Seen == nil { // the change was made to what has become of r, whose other fields nobody has seen
+	if c.Seen == nil { // the change was made to the successor of r, whose other fields are unknown
 		r.Version = ""
 	}
 }
@@ -536,7 +536,7 @@ func (s *Session) report(v *save) {
 		if !v.fails() {
 			s.warn("sessplus: changes of a session were not saved", "cookie", c.CookieName, "error", v.err)
 		}
-		if !v.undead { // else it is that of a delete
+		if !v.undead { // otherwise the event is that of a delete
 			s.failed(c, v.does.kind(), v.main, v.err)
 		}
 	case v.written && (v.main != nil || v.part.sealer != nil):
@@ -558,7 +558,8 @@ func (s *Session) report(v *save) {
 	}
 }
 
-// reportMistake tells OnEvent the error for which a commit has saved nothing, unless report does: that of a save.
+// reportMistake tells OnEvent the error because of which a commit has saved nothing, unless it is the error of a save,
+// which report tells.
 func (s *Session) reportMistake(saves []*save, err error) {
 	if err == nil || slices.ContainsFunc(saves, func(v *save) bool { return v.err == err }) {
 		return
@@ -576,9 +577,8 @@ func (s *Session) reportMistake(saves []*save, err error) {
 // does not modify the response header: the Set-Cookie headers of what it has saved are written when the response
 // begins, even if the status is 500, the handler panics, or the header is cleared. After that, changes that need a
 // Set-Cookie header are [ErrHeadersSent], and all others are saved. The error joins those of all cookies, including
-// Optional ones. An [ErrSessionGone] that Save has returned is for the program to answer: the changes are dropped, and
-// the response is what the handler makes it. Any other error makes the commit of the response fail as well, unless what
-// it names can be saved by then.
+// Optional ones. If Save returns [ErrSessionGone], the changes are dropped, and the handler decides how to respond. Any
+// other error makes the commit of the response fail as well, unless what it names can be saved by then.
 //
 // A response that bypasses the middleware's writer, by writing to the one that Unwrap returns, has no Set-Cookie
 // headers. For a session from [Manager.Load], Save is the commit, and writes to the header at once.

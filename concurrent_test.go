@@ -111,8 +111,8 @@ func TestLaterSaveOfAFieldWinsWhole(t *testing.T) {
 	})
 }
 
-// SPEC 3.4, 4.1: whether a field is the last one is decided where the record is, also by the second save of a request that
-// has not seen what others added before its first.
+// SPEC 3.4, 4.1: whether a field is the last one is decided where the record is, also by the second save of a request
+// that has not seen what others added before its first.
 func TestSecondSaveOfARequestKnowsOfOthersFields(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "session", Backend: b}))

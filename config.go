@@ -41,17 +41,18 @@ type Config struct {
 	MaxChunks int
 
 	// Lifetime is the time from the creation or renewal of a record to its end, at least a millisecond. 0 means 24
-	// hours. If it is negative there is no absolute end, and IdleTimeout is required. It does not apply to secure cookies.
+	// hours. If it is negative there is no absolute end, and IdleTimeout is required. It does not apply to secure
+	// cookies.
 	//
-	// A deployment that changes Lifetime, PermanentLifetime or IdleTimeout also changes the end of existing sessions, at
-	// their next use.
+	// A deployment that changes Lifetime, PermanentLifetime or IdleTimeout also changes the end of existing sessions,
+	// at their next use.
 	Lifetime time.Duration
 
 	PermanentLifetime time.Duration // replaces Lifetime and MaxAge of a permanent session; 1 s to 400 days; 0: 31 days
 	IdleTimeout       time.Duration // a record ends if no request reads or changes it for this long; 0: none
 
-	// RotateEvery is the age, at least a millisecond, at which a session gets a new id with its next use; 0 means never.
-	// The old id remains valid for a minute, so a stream should call [Session.Reload] once a minute. Server-side
+	// RotateEvery is the age, at least a millisecond, at which a session gets a new id with its next use; 0 means
+	// never. The old id remains valid for a minute, so a stream should call [Session.Reload] once a minute. Server-side
 	// backends only.
 	RotateEvery time.Duration
 
@@ -64,27 +65,32 @@ type Config struct {
 	KeyPrefix string    // of the records' keys: printable ASCII without spaces, at most 512 bytes; "": "session:"
 	SignID    bool      // sign the id in the cookie, so that an invented one is rejected without a backend call
 	Keys      []KeyPair // newest first; nil: Options.Keys
-	BoundTo   string    // the server-side cookie without whose session the content of this secure cookie is void
+
+	// BoundTo is the server-side cookie without whose session the content of this secure cookie is void. A field is
+	// only saved here if that session exists or is created in the same request; otherwise the save is an error.
+	BoundTo string
 
 	// IndexBy is a field of this session that identifies its user by a string, number or bool, for [Manager.Sessions],
 	// Revoke, RevokeAll and Edit. It requires a server-side backend that is an [Indexer]. "": none.
 	IndexBy string
 
-	// Import finds sessions that visitors have from before: of another library (package adopt), or of this one as it was
-	// configured then ([Former]). The importers are asked in turn, before the handler, or for a Lazy cookie at its first
-	// use, when a request brings a cookie that is no session of ours. See [Importer]. It needs Keys, the same on every
-	// machine.
+	// Import finds visitors' earlier sessions: those of another library (package adopt), or of this one under an
+	// earlier config ([Former]). If a request brings a cookie that names no session here, the importers are tried in
+	// order, before the handler or, for a Lazy cookie, at its first use. See [Importer]. Import needs Keys, the same on
+	// every machine.
 	Import []Importer
 
-	// Adopt names cookies of this Manager that owned fields of this one before a deployment changed the configs. What they
-	// have stored of these fields is read as if this cookie had stored it, is written to it with the next save of either,
-	// and then removed there, from a minute later on if this cookie is new. A cookie that is named is loaded with this one,
-	// also if it is Lazy. A concurrent request that sets or deletes such a field wins over one that moves it, except that
-	// nothing tells a request with the content of a former secure cookie that another one has just deleted the field.
+	// Adopt names cookies of this Manager that owned fields of this one before a deployment changed the configs. Their
+	// values of these fields read as if this cookie had stored them; the next save of either cookie moves them to this
+	// one. If this cookie is new, the other one keeps them for a minute more. A named cookie is loaded with this one,
+	// even if it is Lazy. A concurrent request that sets or deletes such a field wins over one that moves it. The
+	// exception is a named secure cookie: a request that brings its content cannot know that a concurrent one has
+	// deleted a field, and may bring it back.
 	//
-	// While processes with the old configs run beside those with the new ones, or to be able to go back, both must have an
-	// Adopt for each other's cookie: deploy the old configs with it first. While they do, a concurrent change of such a
-	// field may be lost, and once in a while a request reads it as absent: see the repository's docs/runbook.md.
+	// While processes with the old configs run beside those with the new ones, or if you may have to roll back, each
+	// side needs an Adopt that names the other's cookie: deploy the old configs with it first. During that time, a
+	// concurrent change of such a field may be lost, and a request may occasionally read it as absent: see the
+	// repository's docs/runbook.md.
 	Adopt []string
 
 	Lazy     bool // load at the first use of one of its fields, not before the handler
@@ -97,7 +103,7 @@ type Config struct {
 type SecureMode uint8
 
 const (
-	SecureAuto   SecureMode = iota // if the request came over TLS: to this process, or according to Options.SecureRequest
+	SecureAuto   SecureMode = iota // if the request came over TLS; see Options.SecureRequest
 	SecureAlways                   // always: for production, also behind a proxy that terminates TLS
 	SecureNever                    // never: over plain HTTP the cookie can be read on the way
 )
@@ -109,30 +115,30 @@ type Options struct {
 	// rewritten by the next response.
 	Keys []KeyPair
 
-	// Codec encodes the values of fields. nil means JSON, which refuses what it would not store: text that is not valid
-	// UTF-8, structs without exported fields, and errors.
+	// Codec encodes the values of fields. nil means JSON, which rejects what it would not preserve: text that is not
+	// valid UTF-8, structs without exported fields, and errors.
 	Codec Codec
 
-	// ErrorHandler answers instead of the handler if sessions cannot be loaded or saved. It must write a response, and is
-	// called concurrently. The error is for the log and not for the visitor. The request carries the session: what was
-	// loaded can be read, and after a failed load nothing is saved.
+	// ErrorHandler answers instead of the handler if sessions cannot be loaded or saved. It must write a response, and
+	// is called concurrently. The error is meant for the log, not for the visitor. The request carries the session:
+	// what was loaded can be read, and after a failed load nothing is saved.
 	//
 	// nil means plain text with status 503 for [ErrUnavailable], 409 for [ErrSessionGone] and 500 otherwise, and a line
 	// in the log with level Error.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
-	// Logger is for what nobody else is told. Error: changes after the response headers that were not saved, and what the
-	// default ErrorHandler answers. Warn: what a person should look at, such as records that cannot be read, failures of
-	// Optional backends, saves dropped by DropIfGone, and rejected cookies (at most one line a minute per cookie and
-	// reason). Debug: cookies that are too old. nil means slog.Default() at the time of [New].
+	// Logger receives what is reported nowhere else. Error: changes after the response headers that were not saved, and
+	// what the default ErrorHandler answers. Warn: what somebody should look at, such as records that cannot be read,
+	// failures of Optional backends, saves dropped by DropIfGone, and rejected cookies (at most one line a minute per
+	// cookie and reason). Debug: cookies that are too old. nil means slog.Default() at the time of [New].
 	Logger *slog.Logger
 
 	// Timeout limits each backend call, at least a millisecond. 0 means 5 seconds.
 	Timeout time.Duration
 
-	// OnEvent is told what happens to sessions, in the goroutines of the request and with its context, which is not
-	// canceled when the client disconnects. It is called concurrently, must be quick, and must not use the session. nil
-	// means none.
+	// OnEvent is called with what happens to sessions, in the goroutines of the request and with its context, which is
+	// not canceled when the client disconnects. It is called concurrently, must be quick, and must not use the session.
+	// nil means none.
 	OnEvent func(ctx context.Context, e Event)
 
 	// SingleCookie is the name of one cookie that holds the values of all configs, for hosts that pass on only one:
@@ -178,14 +184,14 @@ type Manager struct {
 	cookies      []*cookie
 	routes       routes
 	names        map[string]slot   // where a cookie of a request belongs
-	formers      map[string][]int  // which cookies have importers for it, beside their own
+	formers      map[string][]int  // which cookies have importers for a name other than their own
 	formerChunks map[string][]slot // where chunks of former secure cookies belong
 	single       *cookie           // of Options.SingleCookie, else nil
 	every        []int             // all cookies
 	eager        []int             // those that are loaded before the handler
-	ages         bool              // one of them does
+	ages         bool              // sessions of one of them age, see cookie.ages
 	indexes      bool              // one of them has an IndexBy
-	feeds        bool              // one of them may have what belongs to another
+	feeds        bool              // one of them may have fields of another
 	adopting     bool              // one of them has an Adopt
 
 	endpoints map[string]deviceEndpoint // by their paths; nil without DeviceBound
@@ -197,11 +203,11 @@ type Manager struct {
 	timeout time.Duration
 	onEvent func(ctx context.Context, e Event)
 
-	rejected    rejections // what the log has said of them
+	rejected    rejections // how many lines the log has about them
 	foreign     namesTold
 	dropped     namesTold   // of imported sessions
-	takenOver   atomic.Bool // it was said what to check of connections that are taken over
-	begunBefore atomic.Bool // it was said that a response began before its session was saved
+	takenOver   atomic.Bool // the log has said what to check for connections that are taken over
+	begunBefore atomic.Bool // the log has said that a response began before its session was saved
 }
 
 // String names the cookies.
@@ -267,7 +273,7 @@ func New(configs []Config, opts *Options) (*Manager, error) {
 	m.routes, m.endpoints = newRoutes(m.cookies), deviceEndpoints(m.cookies, opts.DevicePath)
 	m.warnOfEveryField()
 	if opts.SingleCookie != "" {
-		m.single = newSingleCookie(opts.SingleCookie, m.cookies) // and packs them into it
+		m.single = newSingleCookie(opts.SingleCookie, m.cookies) // which sets packed in them
 		m.names = slots([]*cookie{m.single})
 	} else {
 		m.names = slots(m.cookies)

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// A cookie is a Config that New has checked and completed. It is only read after New, but for what was said of it.
+// A cookie is a Config that New has checked and completed. It is only read after New, except for strayed.
 type cookie struct {
 	Config
 	index   int
@@ -22,11 +22,11 @@ type cookie struct {
 	device  *dbsc    // with DeviceBound, else nil
 	codec   Codec    // of the Manager
 	store   string   // the name of its backend
-	packed  bool     // its value rides in Options.SingleCookie
+	packed  bool     // its value is part of Options.SingleCookie
 
 	scope, hostScope, flags, secureFlags string // attributes of the Set-Cookie lines for it
 
-	strayed atomic.Bool // it was said that a session was made outside of its Path
+	strayed atomic.Bool // the log has said that a session was created outside its Path
 }
 
 // lifetime is the time from creation to the absolute end of a record, or negative if it has none.
@@ -51,17 +51,17 @@ func (c *cookie) expiry(created, now time.Time, permanent bool) time.Time {
 	return end
 }
 
-// moves reports whether a use at that time is to set the end of the record: because it is a tenth of IdleTimeout ahead,
-// or because a deployment has changed what the end is. It returns the end, and whether it is earlier than the stored
-// one.
+// moves reports whether a use at that time should move the expiry of the record, because it would move by a tenth of
+// IdleTimeout, or because a deployment has changed the config. It returns the new expiry, and whether it is earlier
+// than the stored one.
 func (c *cookie) moves(r *Record, now time.Time, permanent bool) (end time.Time, due, earlier bool) {
 	end = c.expiry(r.Created, now, permanent)
 	if r.Origin != "" {
 		if until := r.until(); !until.IsZero() && until.Before(end) {
-			end = until // what was imported keeps the end that it had
+			end = until // an imported session keeps its end
 		}
 	}
-	slack := time.Second // an end that Lifetime sets is the same each time
+	slack := time.Second // an end set by Lifetime does not change with use
 	if c.IdleTimeout > 0 && (c.IdleTimeout/10 < slack || end.Equal(now.Add(c.IdleTimeout))) {
 		slack = c.IdleTimeout / 10
 	}
@@ -69,8 +69,8 @@ func (c *cookie) moves(r *Record, now time.Time, permanent bool) (end time.Time,
 	return end, ahead.Abs() >= slack, -ahead >= slack
 }
 
-// alive reports whether a record that a backend returned has not ended. Lifetime counts as it is configured now, so
-// that a shorter one also ends the sessions that there are already.
+// alive reports whether a record that a backend returned has not ended. The current Lifetime applies, so that a shorter
+// one also ends existing sessions.
 func (c *cookie) alive(r *Record, now time.Time) bool {
 	life := c.lifetime(r.Permanent)
 	return r.Expires.After(now) && (life < 0 || r.Created.Add(life).After(now))
@@ -84,7 +84,7 @@ func (c *cookie) maxAge(permanent bool) time.Duration {
 	return c.MaxAge
 }
 
-// contentAge is how long the content of a secure cookie is good for.
+// contentAge is how long the content of a secure cookie is valid.
 func (c *cookie) contentAge(permanent bool) time.Duration {
 	if age := c.maxAge(permanent); age > 0 {
 		return age
@@ -102,7 +102,7 @@ func newCookie(index int, c Config, keys []KeyPair) *cookie {
 	}
 	past := newImports(&c, keys)
 	c.Import, c.Adopt = nil, slices.Clone(c.Adopt)
-	c.Keys = nil // what the Manager keeps of them are codecs
+	c.Keys = nil // the Manager only keeps the codecs made of them
 	setDefault(&c.Path, "/")
 	setDefault(&c.SameSite, http.SameSiteLaxMode)
 	setDefault(&c.Lifetime, defaultLifetime)
@@ -143,8 +143,8 @@ type candidate struct {
 // has.
 const maxCandidates = 8
 
-// A slot is where the value of a cookie belongs: the config, and the chunk of a secure cookie. From MaxChunks on it is
-// what a former config may have left behind.
+// A slot is where the value of a cookie belongs: the config, and the chunk of a secure cookie. Chunks from MaxChunks on
+// are what a former config may have left behind.
 type slot struct {
 	cookie, chunk int
 }
@@ -174,7 +174,7 @@ func slots(cookies []*cookie) map[string]slot {
 	return m
 }
 
-// readCookies hands each cookie of the request that has a slot to put.
+// readCookies passes each cookie of the request that has a slot to put.
 func (m *Manager) readCookies(r *http.Request, put func(s slot, value string)) {
 	eachCookie(r, func(name, value string) {
 		if s, ok := m.names[name]; ok {
@@ -183,8 +183,8 @@ func (m *Manager) readCookies(r *http.Request, put func(s slot, value string)) {
 	})
 }
 
-// eachCookie hands each cookie of the request to f, in the order of the header. It reads the Cookie header as RFC 6265
-// section 4.2.1 writes it, and passes over what it does not understand.
+// eachCookie passes each cookie of the request to f, in the order of the header. It parses the Cookie header by RFC
+// 6265 section 4.2.1, and skips what is malformed.
 func eachCookie(r *http.Request, f func(name, value string)) {
 	for _, line := range r.Header["Cookie"] {
 		for line != "" {
@@ -202,15 +202,15 @@ func eachCookie(r *http.Request, f func(name, value string)) {
 	}
 }
 
-// bring notes a value that came with the request. The form of the first one of its name is looked at when it is used;
-// of several, those that are malformed make no room scarce for the others.
+// bring notes a value that came with the request. The form of the first value of its name is checked when it is used;
+// of several, malformed ones take no room from the others.
 func (p *part) bring(c candidate) {
 	if c.chunk == proofSlot {
 		p.bringProof(c.text)
 		return
 	}
 	bit := uint32(1) << c.chunk
-	if c.chunk >= p.MaxChunks { // only to be expired, if it is one
+	if c.chunk >= p.MaxChunks { // to be expired, if it is a chunk
 		if looksLikeChunk(c.text) {
 			p.held, p.came, p.twice = true, p.came|bit, p.twice|p.came&bit
 		}
@@ -245,7 +245,7 @@ func (p *part) bring(c candidate) {
 	p.texts = append(p.texts, c)
 }
 
-// malformed notes a value that cannot be of this cookie. No more are noted than are tried.
+// malformed notes a value that cannot belong to this cookie. It notes no more than are tried.
 func (p *part) malformed(c candidate) bool {
 	err := p.form(c)
 	if err != nil && c.chunk == 0 && p.stray(p.CookieName, c.text, err) {
@@ -262,7 +262,7 @@ func (p *part) malformed(c candidate) bool {
 	return true
 }
 
-// form returns nil for a value that may be one that this cookie was given, as far as that costs next to nothing.
+// form returns nil for a value that may have been set as this cookie, as far as that is cheap to check.
 func (c *cookie) form(v candidate) error {
 	ok := false
 	switch {

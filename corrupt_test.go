@@ -20,8 +20,8 @@ import (
 
 const corruptSecret = "ann the secret"
 
-// isNoSession fails the test unless the visitor has no session, can get a new one, and keeps it; and unless the log has a
-// warning without the content.
+// isNoSession fails the test unless the visitor has no session, can get a new one, and keeps it; and unless the log has
+// a warning without the content.
 func isNoSession(t *testing.T, c *crowd, j *journal) {
 	t.Helper()
 	jar := c.jar(c.client)
@@ -142,7 +142,7 @@ func TestRecordWithoutExpiryIsNotRenewed(t *testing.T) {
 			server.HSet(t.Context(), b.keys[0], ":expires", value)
 			s.Renew()
 		})
-		if lines := answer.setCookies("s"); answer.StatusCode != http.StatusOK || len(lines) > 0 { // it has nothing to lose
+		if lines := answer.setCookies("s"); answer.StatusCode != http.StatusOK || len(lines) > 0 { // nothing to lose
 			t.Errorf("%s: status = %d, Set-Cookie = %q, want 200 and none", name, answer.StatusCode, lines)
 		}
 	}
@@ -403,7 +403,8 @@ func TestBrokenSecureCookieIsNoSession(t *testing.T) {
 				c := newCrowd(t, newManager(t, j.options(0), sessplus.Config{CookieName: "s", MaxChunks: chunks}))
 				c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", corruptSecret) })
 				c.client = c.withCookies(map[string]string{"s": sealContent(t, "\x01\x00"+value)})
-				c.mustAsk(c.client, wantUser(t, corruptSecret)) // so that it is not for the form alone if others are refused
+				// A good one is accepted, so the others are not refused for their form alone.
+				c.mustAsk(c.client, wantUser(t, corruptSecret))
 				c.client = c.withCookies(map[string]string{"s": test.spoil(t, c.jar(c.client)["s"])})
 				isNoSession(t, c, &j)
 			})

@@ -13,9 +13,9 @@ import (
 )
 
 // Device Bound Session Credentials (https://w3c.github.io/webappsec-dbsc/): the record of a session keeps the public
-// half of a key that cannot leave the visitor's device. Besides the id a request then needs a second cookie, which ends
-// soon, and which the browser gets for a proof of the key. Nothing but the key is stored: that cookie, and the
-// challenges that proofs answer, are times with an HMAC.
+// half of a key that cannot leave the visitor's device. Besides the id, a request then needs a second, short-lived
+// cookie, which the browser gets for a proof of the key. Only the key is stored: that cookie, and the challenges that
+// proofs answer, are times with an HMAC.
 
 // A DeviceKeeper is a [Backend] that keeps [Record.DeviceKey], which [Config.DeviceBound] needs. [Redis], [Firestore]
 // and [Memory] are DeviceKeepers. sessplustest.TestBackend checks what the method promises.
@@ -31,21 +31,21 @@ const (
 	defaultDevicePath = "/.sessplus/device"
 
 	minDeviceBound = 4 * time.Minute // see SPEC 14.1
-	bindGrace      = time.Minute     // after the registration requests may be under way that could not know of it
+	bindGrace      = time.Minute     // requests may be under way that began before the registration
 	challengeAge   = time.Minute
-	reloadAge      = 10 * time.Second // for so long no second reload is asked for
+	reloadAge      = 10 * time.Second // how long no second reload is requested
 
 	boundSuffix  = "-bound"
 	reloadSuffix = "-reload"
 )
 
-// A dbsc is what a cookie with DeviceBound has beside others.
+// A dbsc is what a cookie with DeviceBound has in addition.
 type dbsc struct {
 	keys   [][]byte // for HMACs, newest first
 	bound  *cookie  // the short-lived one
-	reload *cookie  // says that a reload was asked for
+	reload *cookie  // says that a reload was requested
 
-	scope                 string // what the endpoints are below
+	scope                 string // the path above the endpoints
 	registration, refresh string // their paths, as in a URL
 }
 
@@ -111,8 +111,8 @@ func (d *dbsc) challenge(purpose, subject string, now time.Time) string {
 	return d.pledge(purpose, subject, now, nonce)
 }
 
-// answers reports whether a challenge is one that was made for this less than challengeAge ago. The clock of the
-// machine that made it may be ahead.
+// answers reports whether a challenge was made for this purpose and subject less than challengeAge ago. The clock of
+// the machine that made it may be ahead.
 func (d *dbsc) answers(purpose, subject, challenge string, now time.Time) bool {
 	at, ok := d.open(purpose, subject, challenge, nonceBytes)
 	age := now.Sub(at)
@@ -123,14 +123,14 @@ func (d *dbsc) answers(purpose, subject, challenge string, now time.Time) bool {
 type deviceKey struct {
 	thumbprint string
 	since      time.Time
-	public     string // as encodePublic gives it
+	public     string // as encodePublic returns it
 }
 
 func (k deviceKey) String() string {
 	return k.thumbprint + "." + strconv.FormatInt(k.since.UnixMilli(), 10) + "." + k.public
 }
 
-// parseDeviceKey undoes String. What something else has written is a key that nobody has.
+// parseDeviceKey is the inverse of String. Text that it cannot parse becomes a key that nobody has.
 func parseDeviceKey(text string) (k deviceKey) {
 	thumbprint, rest, _ := strings.Cut(text, ".")
 	since, public, _ := strings.Cut(rest, ".")
@@ -140,14 +140,14 @@ func parseDeviceKey(text string) (k deviceKey) {
 	return k
 }
 
-// A proof is what a request says of the device that it comes from.
+// A proof is what a request says about the device that it comes from.
 type proof struct {
 	texts    []string           // values of the short-lived cookie
 	skipped  string             // why the browser has not renewed it, in a header
-	endpoint bool               // the request is to prove it only now
-	meant    func(c *call) bool // of several sessions, the one that an endpoint is asked for; nil: the first
-	valid    bool               // one of texts is good for the session
-	unproven bool               // none is, and so there is no session
+	endpoint bool               // the request is about to prove it
+	meant    func(c *call) bool // which of several sessions an endpoint is asked for; nil: the first
+	valid    bool               // one of texts is valid for the session
+	unproven bool               // none is, so there is no session
 	offers   bool               // the response offers a registration
 	offer    string             // in this header
 }
@@ -162,7 +162,7 @@ func (p *part) bringProof(text string) {
 // subject names the session, for as long as it keeps its key.
 func (r *Record) subject(id, thumbprint string) string { return string(r.binding(id)) + thumbprint }
 
-// admits reports whether the request may have the session that a load has found. If not, it tells the events why.
+// admits reports whether the request may have the session that a load has found. If not, it tells OnEvent why.
 func (s *Session) admits(c *call, now time.Time) bool {
 	p, r := c.part, c.record
 	switch {
@@ -197,7 +197,7 @@ func (s *Session) admits(c *call, now time.Time) bool {
 	return admitted
 }
 
-// unproven tells the events of a request, or of a proof, that is not by the session's key.
+// unproven reports a request without a proof by the session's key, or a wrong proof, to OnEvent.
 func (s *Session) unproven(made *call, op EventKind, reason string) {
 	if s.m.onEvent != nil {
 		s.tell(made.part.cookie, Event{Kind: EventUnproven, Op: op, Reason: reason}, made)
@@ -207,7 +207,7 @@ func (s *Session) unproven(made *call, op EventKind, reason string) {
 // maxSkipped is how much of a Secure-Session-Skipped header is read.
 const maxSkipped = 1024
 
-// skippedFor returns why the browser has not renewed the proof of that key, "" if it says nothing of it.
+// skippedFor returns why the browser has not renewed the proof of that key, or "" if it does not say.
 func (p *proof) skippedFor(thumbprint string) string {
 	if len(p.skipped) > maxSkipped {
 		return ""
@@ -228,15 +228,15 @@ func (p *proof) skippedFor(thumbprint string) string {
 }
 
 // DeviceBound reports whether this request is proven by the key of the device that the session of the cookie is bound
-// to: it came with a cookie that was given for a signature less than [Config.DeviceBound] ago. It is false for a
-// session that is not bound, as in browsers that cannot do it, and in the first minute after the registration, until
-// the browser sends that cookie.
+// to: it came with a cookie that was issued for a signature less than [Config.DeviceBound] ago. It is false for a
+// session that is not bound, as in browsers without support, and in the first minute after the registration, until the
+// browser sends that cookie.
 func (s *Session) DeviceBound(cookie string) bool {
 	return inspect(s, cookie, func(p *part) bool { return p.rec != nil && p.rec.DeviceKey != "" && p.proof != nil && p.proof.valid })
 }
 
-// keepOffer notes that the response is to offer a registration: the browser has got a new id, or the session now names
-// a user.
+// keepOffer notes that the response must offer a registration: the browser gets a new id, or the session now names a
+// user.
 func (s *Session) keepOffer(v *save, failed bool) {
 	p := v.part
 	if p.device == nil || failed || p.rec == nil || v.drop {

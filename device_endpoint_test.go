@@ -374,7 +374,7 @@ func TestDeviceBoundCost(t *testing.T) {
 	s.Forget("s-bound")
 	k.ops()
 	s.get("/static")
-	if got := k.ops(); !slices.Equal(got, []string{"load", "load", "load"}) { // the challenge, the proof, the page that uses nothing
+	if got := k.ops(); !slices.Equal(got, []string{"load", "load", "load"}) { // challenge, proof, page
 		t.Errorf("a proof makes the calls %q, want a load for each request", got)
 	}
 	if r, err := k.Backend.Load(t.Context(), key); err != nil || r.Expires.After(back.Add(time.Second)) {

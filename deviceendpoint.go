@@ -12,17 +12,16 @@ import (
 	"time"
 )
 
-// A deviceEndpoint is where a browser registers a key for a session of the cookie, or proves that it has it.
+// A deviceEndpoint is where a browser registers a key for a session of the cookie, or proves possession of it.
 //
-// Browsers end what they know of a bound session at a redirect, and at every 4xx but 403. So an endpoint answers 200,
-// 403 and 503 only.
+// Browsers end their part of a bound session at a redirect and at any 4xx but 403. So an endpoint only answers 200, 403
+// and 503.
 type deviceEndpoint struct {
 	cookie    *cookie
 	registers bool
 }
 
-// deviceEndpoints gives cookies their endpoints, which are below scope, and finds those by their paths. It returns nil
-// if there are none.
+// deviceEndpoints gives cookies their endpoints below scope, and returns these by path, or nil if there are none.
 func deviceEndpoints(cookies []*cookie, scope string) map[string]deviceEndpoint {
 	setDefault(&scope, defaultDevicePath)
 	var m map[string]deviceEndpoint
@@ -50,7 +49,7 @@ func (m *Manager) serveDevice(w http.ResponseWriter, r *http.Request) bool {
 	if !ok {
 		return false
 	}
-	s := &newRequest(len(m.cookies)).handle
+	s := &newRequest(len(m.cookies)).ctx.s
 	s.start(m, w, r)
 	p := &s.parts[e.cookie.index]
 	p.proof.endpoint = true
@@ -84,8 +83,8 @@ type deviceAnswer struct {
 	now time.Time
 }
 
-// meant tells the session that the browser means from others whose ids came with the same request, as from another path or
-// domain. It is nil if the request does not say.
+// meant distinguishes the session that the browser means from others whose ids came with the same request, such as from
+// another path or domain. It is nil if the request does not say.
 func (a *deviceAnswer) meant(registers bool) func(c *call) bool {
 	id, _ := a.identifier()
 	jwt := a.proof()
@@ -100,7 +99,7 @@ func (a *deviceAnswer) meant(registers bool) func(c *call) bool {
 	return nil
 }
 
-// identifier is what the browser calls the session that it asks for, and whether it says so.
+// identifier is the browser's name for the session, and whether the request has one.
 func (a *deviceAnswer) identifier() (id string, named bool) {
 	header := a.r.Header.Get("Sec-Secure-Session-Id")
 	if len(header) > maxProof {
@@ -109,7 +108,7 @@ func (a *deviceAnswer) identifier() (id string, named bool) {
 	return bareItem(header), header != ""
 }
 
-// unavailable answers that the backend has not. The browser keeps its session, and comes again.
+// unavailable answers that the backend did not answer. The browser keeps its session, and tries again.
 func (a *deviceAnswer) unavailable(err error) {
 	a.s.m.log.ErrorContext(a.s.ctx, "sessplus: a device could not be proven", "cookie", a.p.CookieName, "error", err)
 	a.say(http.StatusServiceUnavailable, "The service is temporarily unavailable.")
@@ -117,7 +116,7 @@ func (a *deviceAnswer) unavailable(err error) {
 
 func (a *deviceAnswer) say(status int, text string) { http.Error(a.s.w, text, status) }
 
-// refuse answers a proof that is none.
+// refuse answers an invalid proof.
 func (a *deviceAnswer) refuse() { a.say(http.StatusForbidden, "The device is not proven.") }
 
 // proof returns what the request proves, nil for nothing.
@@ -176,8 +175,8 @@ func (a *deviceAnswer) register() {
 	}
 }
 
-// bind stores the key, if the record has none. The record is then as it is stored, or nil if the session has ended. It
-// returns the call that has told so, and an error if it is not known.
+// bind stores the key, if the record has none. Then p.rec is what is stored, or nil if the session has ended. It
+// returns the call that found this out, or an error if that is unknown.
 func (a *deviceAnswer) bind(key string) (*call, error) {
 	p := a.p
 	update := &call{part: p, op: opUpdate, sessionName: p.name, patient: true, change: &Change{
@@ -208,7 +207,7 @@ func (a *deviceAnswer) bind(key string) (*call, error) {
 func (a *deviceAnswer) refresh() {
 	p := a.p
 	id, named := a.identifier()
-	if p.rec == nil && p.crowded { // the session may be that of an id that was not tried
+	if p.rec == nil && p.crowded { // the session may have an id that was not tried
 		a.challenge(id, "")
 		return
 	}
@@ -221,7 +220,7 @@ func (a *deviceAnswer) refresh() {
 		return
 	}
 	key := parseDeviceKey(p.rec.DeviceKey)
-	if p.rec.DeviceKey == "" || named && id != key.thumbprint { // it is of a session before this one
+	if p.rec.DeviceKey == "" || named && id != key.thumbprint { // it names an earlier session
 		a.stop()
 		return
 	}
@@ -243,7 +242,7 @@ func (a *deviceAnswer) refresh() {
 
 // challenge asks for a proof, or for another one. The browser remembers it for the session with that identifier.
 func (a *deviceAnswer) challenge(id, subject string) {
-	if !validID(id) { // which would name none of ours
+	if !validID(id) { // not one of ours
 		id = strings.Repeat("A", idLength)
 	}
 	challenge := a.p.device.challenge(forRefresh, subject, a.now)
@@ -251,7 +250,7 @@ func (a *deviceAnswer) challenge(id, subject string) {
 	a.refuse()
 }
 
-// stop answers that there is no such session any more.
+// stop answers that the session no longer exists.
 func (a *deviceAnswer) stop() { a.answer(map[string]any{"continue": false}) }
 
 // grant gives the browser the short-lived cookie.
@@ -278,17 +277,16 @@ func (a *deviceAnswer) grant(thumbprint string) {
 
 func (a *deviceAnswer) answer(instructions map[string]any) {
 	body, err := json.Marshal(instructions)
-	if err != nil { // of maps and texts it cannot fail
+	if err != nil { // it cannot fail for maps and strings
 		panic(err)
 	}
 	a.s.w.Header().Set("Content-Type", "application/json")
-	a.s.w.WriteHeader(http.StatusOK) // a router may have set another one, for a path that it does not know
+	a.s.w.WriteHeader(http.StatusOK) // a router may have set another, for an unknown path
 	a.s.w.Write(body)
 }
 
-// reloadForProof answers a navigation from another site that comes without a proof, because browsers do not renew it
-// there: it is to be made again, by the page itself, and then they do. It reports whether it has answered, which it
-// does once.
+// reloadForProof answers a navigation from another site that comes without a proof, which browsers do not renew then:
+// the page must reload itself, for which they do. It reports whether it has answered, which it does only once.
 func (s *Session) reloadForProof(w http.ResponseWriter, r *http.Request) bool {
 	if s.m.endpoints == nil || !comesFromElsewhere(r) {
 		return false
@@ -333,7 +331,8 @@ func sameAddress(uri string) string {
 	return "./" + uri[strings.LastIndexByte(path, '/')+1:] // never another host's, as "//host" would be
 }
 
-// comesFromElsewhere reports whether a person has followed a link on another site, or on another host of this one.
+// comesFromElsewhere reports whether the visitor has followed a link from another site, or from another host of this
+// one.
 func comesFromElsewhere(r *http.Request) bool {
 	site := r.Header.Get("Sec-Fetch-Site")
 	return r.Method == http.MethodGet && (site == "cross-site" || site == "same-site") &&

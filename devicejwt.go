@@ -13,19 +13,19 @@ import (
 	"strings"
 )
 
-// The proof of a browser's key is a JWT (RFC 7519) in a header of the request, as W3C's Device Bound Session
-// Credentials have it. Nothing of it is decoded before its length is known.
+// The proof of a browser's key is a JWT (RFC 7519) in a request header, as specified by W3C's Device Bound Session
+// Credentials. Its length is checked before anything is decoded.
 
-// maxProof is longer than the proof of any key that is taken: one of RSA with 4096 bits has less than 3 KB.
+// maxProof is more than the proof of any accepted key takes: that of an RSA key of 4096 bits has less than 3 KB.
 const maxProof = 4096
 
-// The keys of RSA that are taken have so many bits. TPMs have 2048.
+// The sizes of RSA keys that are accepted, in bits. TPMs have 2048.
 const (
 	minRSA = 2048
 	maxRSA = 4096
 )
 
-// A jwk is the public key in the header of a registration's proof (RFC 7517), as far as thumbprints are made of it.
+// A jwk is the public key in the header of a registration's proof (RFC 7517), with the members that thumbprints use.
 type jwk struct {
 	Kty string `json:"kty"`
 	Crv string `json:"crv"`
@@ -35,16 +35,16 @@ type jwk struct {
 	E   string `json:"e"`
 }
 
-// A deviceProof is a proof, taken apart and not verified yet.
+// A deviceProof is a parsed proof, not yet verified.
 type deviceProof struct {
 	alg       string
-	key       *jwk   // nil: it names none, as at a refresh
+	key       *jwk   // nil if it contains none, as at a refresh
 	challenge string // claim jti
-	signed    string // what the signature is of
+	signed    string // what the signature covers
 	signature []byte
 }
 
-// parseProof takes apart what a header says: the JWT, or a string of a structured field with it (RFC 9651).
+// parseProof parses a header: the JWT, or a string of a structured field that contains it (RFC 9651).
 func parseProof(header string) (*deviceProof, error) {
 	if len(header) > maxProof {
 		return nil, errMalformed
@@ -79,8 +79,7 @@ func decodeSegment(text string, v any) error {
 	return json.Unmarshal(data, v)
 }
 
-// bareItem returns the text of a string in a structured field, without its parameters. Chromium sends the text as it
-// is.
+// bareItem returns the text of a string in a structured field, without its parameters. Chromium sends the bare text.
 func bareItem(header string) string {
 	header = strings.Trim(header, " \t")
 	if text, quoted := strings.CutPrefix(header, `"`); quoted {
@@ -103,7 +102,8 @@ func (p *deviceProof) public() (key crypto.PublicKey, thumbprint string, err err
 		if err1 != nil || err2 != nil || len(x) != 32 || len(y) != 32 {
 			return nil, "", errMalformed
 		}
-		key, err = ecdsa.ParseUncompressedPublicKey(elliptic.P256(), append(append([]byte{4}, x...), y...)) // on the curve
+		// It refuses a point that is not on the curve.
+		key, err = ecdsa.ParseUncompressedPublicKey(elliptic.P256(), append(append([]byte{4}, x...), y...))
 		canonical = fmt.Sprintf(`{"crv":"P-256","kty":"EC","x":"%s","y":"%s"}`, k.X, k.Y)
 	case p.alg == "RS256" && k.Kty == "RSA" && k.E == "AQAB": // 65537, as all TPMs have it
 		n, err := strictRaw.DecodeString(k.N)
@@ -137,8 +137,8 @@ func (p *deviceProof) verify(key crypto.PublicKey) bool {
 	return false
 }
 
-// encodePublic and decodePublic are the form in which a record keeps a key: the SubjectPublicKeyInfo of X.509 in
-// base64.
+// encodePublic and decodePublic convert a key to and from the form in which a record keeps it: X.509's
+// SubjectPublicKeyInfo in base64.
 
 func encodePublic(key crypto.PublicKey) (string, error) {
 	der, err := x509.MarshalPKIXPublicKey(key)

@@ -11,6 +11,7 @@ import (
 )
 
 func TestDirectory(t *testing.T) {
+	t.Parallel()
 	sessplustest.TestBackend(t, func(t *testing.T) sessplus.Backend {
 		backend, err := OpenDirectory(t.TempDir())
 		if err != nil {

@@ -276,7 +276,8 @@ func TestLogoutEndsWhatTheOldIDHasBecome(t *testing.T) {
 	})
 }
 
-// While a renewal is under way, and may fail yet, another tab has its session, and what it saves is not lost (SPEC 4.1).
+// While a renewal is under way, and may fail yet, another tab has its session, and what it saves is not lost
+// (SPEC 4.1).
 func TestRenewalUnderWayHidesNothing(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, fails := range []bool{true, false} {
@@ -372,8 +373,8 @@ func (b *clashingBackend) Create(ctx context.Context, key string, r *sessplus.Re
 	return b.Backend.Create(ctx, key, r)
 }
 
-// SPEC 3.11, 4.2: a login whose session is ended while its request runs begins afresh: nothing of the old session comes back,
-// not what was bound to it either.
+// SPEC 3.11, 4.2: a login whose session is ended while its request runs begins afresh: nothing of the old session comes
+// back, not what was bound to it either.
 func TestLoginBesideALogoutBringsNothingBack(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, Fields: sessplus.Exclude("color", "size")},
@@ -427,8 +428,8 @@ var endings = []struct {
 		time.Sleep(350 * time.Millisecond)
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Renew() })
 	}, true},
-	{"past its lifetime", sessplus.Config{Lifetime: time.Second}, func(*crowd) { time.Sleep(1100 * time.Millisecond) }, false},
-	{"past its idle timeout", sessplus.Config{IdleTimeout: time.Second}, func(*crowd) { time.Sleep(1100 * time.Millisecond) }, false},
+	{"past its lifetime", sessplus.Config{Lifetime: 1500 * time.Millisecond}, func(*crowd) { time.Sleep(1600 * time.Millisecond) }, false},
+	{"past its idle timeout", sessplus.Config{IdleTimeout: 1500 * time.Millisecond}, func(*crowd) { time.Sleep(1600 * time.Millisecond) }, false},
 }
 
 // onEveryEnding runs the test on every backend for every ending.
@@ -482,9 +483,10 @@ func TestEndedSessionRefusesALateSave(t *testing.T) {
 		{"renew", func(s *sessplus.Session) { s.Renew() }},
 		{"permanent", func(s *sessplus.Session) { s.SetPermanent("s", true) }},
 	}
-	onEveryEnding(t, func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool) {
-		for _, change := range changes {
-			t.Run(change.name, func(t *testing.T) {
+	for _, change := range changes {
+		t.Run(change.name, func(t *testing.T) {
+			t.Parallel()
+			onEveryEnding(t, func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool) {
 				c := newCrowd(t, newManager(t, nil, config))
 				c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 				slow := c.begin(c.client, change.change)
@@ -500,8 +502,8 @@ func TestEndedSessionRefusesALateSave(t *testing.T) {
 				}
 				staysEnded(t, c, b, before, jar, kept, answer)
 			})
-		}
-	})
+		})
+	}
 }
 
 // SPEC 4.2
@@ -597,6 +599,7 @@ func TestEndedSessionTakesItsBoundCookieAlong(t *testing.T) {
 	for _, drop := range []bool{false, true} {
 		for _, both := range []bool{false, true} {
 			t.Run(fmt.Sprintf("drop=%v both=%v", drop, both), func(t *testing.T) {
+				t.Parallel()
 				onEveryEnding(t, func(t *testing.T, b *recorder, config sessplus.Config, end func(*crowd), kept bool) {
 					config.Fields, config.DropIfGone = sessplus.Include("user", "late"), drop
 					c := newCrowd(t, newManager(t, nil, config,
@@ -633,8 +636,8 @@ func TestEndedSessionTakesItsBoundCookieAlong(t *testing.T) {
 	}
 }
 
-// SPEC 4.2, 3.5, 6.4: a record of Redis that has expired by its own account while a request runs, or lost its expiry, is gone,
-// also when Redis still has the key.
+// SPEC 4.2, 3.5, 6.4: a record of Redis that has expired by its own account while a request runs, or lost its expiry,
+// is gone, also when Redis still has the key.
 func TestLateSaveToAnExpiredRecordThatIsStillStored(t *testing.T) {
 	late := sessplus.Field[int]("late")
 	for name, change := range map[string]func(*sessplus.Session){

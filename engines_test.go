@@ -218,8 +218,8 @@ func everyKeyExpires(t *testing.T, c *redis.Client) {
 	}
 }
 
-// On a Redis Cluster requests succeed or are answered 503 while a master dies and its replica takes over, and while a slot
-// moves (SPEC 4.6, SPEC 6.7).
+// On a Redis Cluster requests succeed or are answered 503 while a master dies and its replica takes over, and while a
+// slot moves (SPEC 4.6, SPEC 6.7).
 func TestRedisCluster(t *testing.T) {
 	t.Parallel()
 	slow(t)
@@ -259,7 +259,8 @@ func anyKey(c *redis.Client) (string, error) {
 	return c.RandomKey(context.Background()).Result()
 }
 
-// With Sentinel requests succeed or are answered 503 while the master dies and the replica takes over (SPEC 4.6, SPEC 6.7).
+// With Sentinel requests succeed or are answered 503 while the master dies and the replica takes over (SPEC 4.6,
+// SPEC 6.7).
 func TestRedisSentinel(t *testing.T) {
 	t.Parallel()
 	slow(t)

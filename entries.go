@@ -11,9 +11,9 @@ type entry struct {
 	name         string
 	value, saved []byte
 
-	doubt bool // the store may have another value than saved, because a save did not end well
-	again bool // and what was set is to be saved in any case
-	moved bool // value is what its former owner has stored
+	doubt bool // the store may have another value than saved, because the result of a save is unknown
+	again bool // and the value must be saved in any case
+	moved bool // value comes from its former owner
 }
 
 func (e *entry) dirty() bool {
@@ -37,7 +37,7 @@ func (e *entry) keeps(value []byte) { e.saved, e.doubt, e.again, e.moved = value
 
 func bytesOf(s string) []byte {
 	if s == "" {
-		return []byte{} // nil would be no value
+		return []byte{} // nil would mean absent
 	}
 	return unsafe.Slice(unsafe.StringData(s), len(s))
 }
@@ -47,10 +47,10 @@ func stringOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b
 // entries holds the fields of a part: as the store had them, and over them those that this request has touched. A read
 // costs no copy of the record.
 type entries struct {
-	stored  []RawField // of a record, and not to be changed
-	touched []entry    // each takes the place of the stored one of its name
+	stored  []RawField // of a record; must not be modified
+	touched []entry    // each replaces the stored field of its name
 
-	storedIndex, touchedIndex nameIndex
+	long *indexes // of long lists, else nil
 }
 
 // find returns the entry of the name, and whether anything is known of the field.
@@ -65,7 +65,8 @@ func (s *entries) find(name string) (entry, bool) {
 	return entry{}, false
 }
 
-// at returns the entry of the name to be changed, as absent if nothing was known. It is valid until the next call.
+// at returns the entry of the name, for modification; it is absent if nothing was known. It is valid until the next
+// call.
 func (s *entries) at(name string) *entry {
 	i := s.findTouched(name)
 	if i < 0 {
@@ -76,12 +77,14 @@ func (s *entries) at(name string) *entry {
 			s.touched = make([]entry, 0, max(1, fewFields-len(s.stored))) // a new session gets several
 		}
 		s.touched = append(s.touched, e)
-		s.touchedIndex.add(name, i)
+		if s.long != nil {
+			s.long.touched.add(name, i)
+		}
 	}
 	return &s.touched[i]
 }
 
-// all goes through the entries.
+// all iterates over the entries.
 func (s *entries) all() iter.Seq[entry] {
 	return func(yield func(entry) bool) {
 		for _, f := range s.stored {
@@ -101,7 +104,7 @@ func (s *entries) all() iter.Seq[entry] {
 func (s *entries) findStored(name string) int {
 	if len(s.stored) > fewNames {
 		nth := func(i int) string { return s.stored[i].Name }
-		if i, ok := s.storedIndex.find(name, len(s.stored), nth); ok {
+		if i, ok := s.indexes().stored.find(name, len(s.stored), nth); ok {
 			return i
 		}
 	}
@@ -117,7 +120,7 @@ func (s *entries) findStored(name string) int {
 func (s *entries) findTouched(name string) int {
 	if len(s.touched) > fewNames {
 		nth := func(i int) string { return s.touched[i].name }
-		if i, ok := s.touchedIndex.find(name, len(s.touched), nth); ok {
+		if i, ok := s.indexes().touched.find(name, len(s.touched), nth); ok {
 			return i
 		}
 	}
@@ -129,11 +132,18 @@ func (s *entries) findTouched(name string) int {
 	return -1
 }
 
-// A nameIndex finds names in a long list by a map, once many have been looked for. It is nothing but a pointer, because
-// most lists are short.
-type nameIndex struct{ *index }
+func (s *entries) indexes() *indexes {
+	if s.long == nil {
+		s.long = &indexes{}
+	}
+	return s.long
+}
 
-type index struct {
+// indexes find names in long lists.
+type indexes struct{ stored, touched nameIndex }
+
+// A nameIndex finds names in a long list by a map, which it builds once many have been looked up.
+type nameIndex struct {
 	at       map[string]int
 	searches int
 }
@@ -144,11 +154,8 @@ const (
 	fewSearches = 8
 )
 
-// find returns the index of the name among n, or -1, and whether there is a map to tell.
+// find returns the index of the name among n, or -1, and whether there is a map that knows.
 func (x *nameIndex) find(name string, n int, nth func(int) string) (i int, ok bool) {
-	if x.index == nil {
-		x.index = &index{}
-	}
 	if x.searches++; x.at == nil && x.searches > fewSearches {
 		x.at = make(map[string]int, n)
 		for i := range n {
@@ -162,9 +169,9 @@ func (x *nameIndex) find(name string, n int, nth func(int) string) (i int, ok bo
 	return i, x.at != nil
 }
 
-// add notes a name that the list has got.
+// add notes a name that was appended to the list.
 func (x *nameIndex) add(name string, i int) {
-	if x.index != nil && x.at != nil {
+	if x.at != nil {
 		x.at[name] = i
 	}
 }

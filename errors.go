@@ -16,8 +16,8 @@ var (
 	// [Auto] owns every field that no other config includes.
 	ErrNoOwner = errors.New("sessplus: no config owns the field")
 
-	// ErrTooLarge means that fields do not fit: the cookie is larger than browsers accept (4096 bytes of name and value,
-	// RFC 6265 section 6.1), or the record is larger than its store accepts.
+	// ErrTooLarge means that fields do not fit: the cookie is larger than browsers accept (4096 bytes of name and
+	// value, RFC 6265 section 6.1), or the record is larger than its store accepts.
 	ErrTooLarge = errors.New("sessplus: too large")
 
 	// ErrSessionGone means that a change was not saved because the session was destroyed, was renewed or has expired

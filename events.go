@@ -9,8 +9,12 @@ import (
 // session, no matter how many goroutines waited for it, and one for each rejected cookie. Kind, Op, Cookie, Backend and
 // Reason have few values, so they can be labels of metrics.
 type Event struct {
-	Kind     EventKind     // what happened
-	Op       EventKind     // what was done, or failed: EventLoad for EventMiss, "" for EventReject, otherwise Kind; of EventUnproven EventLoad, EventBind or EventProve
+	Kind EventKind // what happened
+
+	// Op is what was done or, for an EventError, what failed. It is EventLoad for an EventMiss, "" for an EventReject,
+	// EventLoad, EventBind or EventProve for an EventUnproven, and otherwise Kind.
+	Op EventKind
+
 	Cookie   string        // the CookieName of the config; "" for an error that concerns no single cookie
 	Backend  string        // the backend's name, as in Describe
 	Handle   string        // of the session, as in Info, never the id; "" for a secure cookie, or if it is unknown
@@ -18,8 +22,12 @@ type Event struct {
 	Duration time.Duration // of the backend call, including those that shared its round trip; 0 if there was none
 	Fields   int           // how many were read, or set and deleted
 	Bytes    int           // of their names and encoded values
-	Reason   string        // of EventReject: malformed, forged, expired, future, foreign, version, unbound or split; of EventUnproven: see docs/device.md
-	Err      error         // of EventError
+
+	// Reason is why a cookie was rejected (EventReject): malformed, forged, expired, future, foreign, version, unbound
+	// or split. For those of EventUnproven, see docs/device.md.
+	Reason string
+
+	Err error // of EventError
 }
 
 // EventKind is the kind of an [Event].
@@ -34,12 +42,12 @@ const (
 	EventRenew    EventKind = "renew"    // a session got a new id because the program called Renew
 	EventRotate   EventKind = "rotate"   // a session got a new id because of its age
 	EventDestroy  EventKind = "destroy"  // a session was ended
-	EventImport   EventKind = "import"   // a session from before was taken over; Duration is that of its importer
+	EventImport   EventKind = "import"   // an earlier session was imported; Duration is that of its importer
 	EventBind     EventKind = "bind"     // a device's key was registered for a session, with DeviceBound
 	EventProve    EventKind = "prove"    // a browser proved that it has the session's key
-	EventUnproven EventKind = "unproven" // a bound session was requested without that proof and read as absent, or a proof was rejected
+	EventUnproven EventKind = "unproven" // a bound session came without a proof, or a proof was rejected
 	EventReject   EventKind = "reject"   // a cookie was rejected; the log has only some of these
-	EventError    EventKind = "error"    // a call failed, or a change was not saved, for example because the session had ended
+	EventError    EventKind = "error"    // a call failed, or a change was not saved
 )
 
 // Outcome returns the result of the event as one of six words, for labels of metrics: "ok", "miss", "unproven", and for

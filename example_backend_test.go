@@ -58,7 +58,8 @@ func ExampleSecureCookie() {
 
 // The same secret gives the same keys, on every machine and after every restart.
 func ExampleDeriveKeyPair() {
-	secret, err := hex.DecodeString("6a1f0c64f3a1c2b7d98e5a40b1c73d2e9f8a7b6c5d4e3f201122334455667788") // from the environment
+	// In a program, this comes from the environment.
+	secret, err := hex.DecodeString("6a1f0c64f3a1c2b7d98e5a40b1c73d2e9f8a7b6c5d4e3f201122334455667788")
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -78,8 +79,8 @@ func ExampleGenerateKeyPair() {
 	// 32 32 false
 }
 
-// To change the secret put the new pair first, and keep the old one for as long as its cookies are good. A cookie that an
-// older pair wrote is read, and written anew with the next response.
+// To change the secret put the new pair first, and keep the old one for as long as its cookies are good. A cookie that
+// an older pair wrote is read, and written anew with the next response.
 func ExampleKeyPair_rotation() {
 	older := sessplus.DeriveKeyPair([]byte("the secret of last year, 32 bytes or more"))
 	newer := sessplus.DeriveKeyPair([]byte("the secret of this year, 32 bytes or more"))

@@ -43,8 +43,8 @@ func ExampleConfigError() {
 	// Domain of session: "example.com." ends in a dot, for which browsers drop the cookie; without it the domain is "example.com"
 }
 
-// A config for production: a login in a server-side session that ends after half an hour without a request, at the latest
-// after twelve hours, or after 30 days for those who asked to be remembered.
+// A config for production: a login in a server-side session that ends after half an hour without a request, at the
+// latest after twelve hours, or after 30 days for those who asked to be remembered.
 func ExampleConfig() {
 	mgr, err := sessplus.New([]sessplus.Config{{
 		CookieName:        "__Host-session",

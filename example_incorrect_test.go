@@ -21,8 +21,8 @@ func ExampleGet_incorrect() {
 	// sessplus: Get: the request did not pass through Manager.Handler; wrap the handler with it
 }
 
-// The second most frequent one: a session that begins after the response has. Its cookie would come too late, and Save says
-// so. The same order is fine for a session that the visitor has a cookie of already.
+// The second most frequent one: a session that begins after the response has. Its cookie would come too late, and Save
+// says so. The same order is fine for a session that the visitor has a cookie of already.
 func ExampleSession_Set_incorrect() {
 	browse(inMemory(), func(w http.ResponseWriter, r *http.Request) {
 		s := sessplus.Get(r)

@@ -14,13 +14,14 @@ import (
 // Visits is a field of the session, and what it holds.
 const Visits sessplus.Field[int] = "visits"
 
-// A whole program: two cookies, one session. The theme travels in an encrypted cookie, all other fields stay on the server.
+// A whole program: two cookies, one session. The theme travels in an encrypted cookie, all other fields stay on the
+// server.
 func Example() {
 	mgr, err := sessplus.New([]sessplus.Config{
 		{CookieName: "prefs", Fields: sessplus.Include("theme")},
 		{CookieName: "session", Fields: sessplus.Auto(), Backend: sessplus.Memory()},
 	}, &sessplus.Options{
-		Keys: []sessplus.KeyPair{sessplus.GenerateKeyPair()}, // DeriveKeyPair(secret) where sessions outlive the process
+		Keys: []sessplus.KeyPair{sessplus.GenerateKeyPair()}, // DeriveKeyPair(secret) in production
 	})
 	if err != nil {
 		log.Fatal(err)

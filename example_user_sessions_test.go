@@ -117,8 +117,8 @@ func ExampleManager_Edit() {
 	// guest
 }
 
-// At most so many sessions for each user: a login ends those that logged in longest ago. It counts after its own session is
-// saved, so that of logins at the same time each sees the others.
+// At most so many sessions for each user: a login ends those that logged in longest ago. It counts after its own
+// session is saved, so that of logins at the same time each sees the others.
 func ExampleManager_Revoke_maxSessionsPerUser() {
 	const maxSessionsPerUser = 3
 	mgr := byUser()
@@ -161,9 +161,9 @@ func ExampleManager_Revoke_maxSessionsPerUser() {
 	// phone: []
 }
 
-// Devices that a user has not used for 30 days are logged out. [Config.IdleTimeout] does that by itself for a limit that all
-// users share; this is for one that a user has chosen, or that a person enters. The field "seen" tells the last use to an
-// hour; LastSaved would also tell of each [Manager.Edit].
+// Devices that a user has not used for 30 days are logged out. [Config.IdleTimeout] does that by itself for a limit
+// that all users share; this is for one that a user has chosen, or that a person enters. The field "seen" tells the
+// last use to an hour; LastSaved would also tell of each [Manager.Edit].
 func ExampleManager_Revoke_idleDevices() {
 	const seen sessplus.Field[int64] = "seen" // Unix time
 	mgr := byUser()

@@ -129,10 +129,10 @@ func (r *routes) owns(i int, name string) bool { return slices.Contains(r.owners
 // A FieldRoute is a line of [Manager.Describe]: a field and a cookie that owns it.
 type FieldRoute struct {
 	Cookie     string        // the CookieName of the config
-	Backend    string        // "secure cookie", "redis", …; of another backend what its String returns, or its type
+	Backend    string        // "secure cookie", "redis", …; otherwise what String returns, or the type
 	Field      string        // the name; "" stands for all other fields that the config owns
 	Rule       string        // the config's Fields, such as "auto"
-	Lifetime   time.Duration // from creation or renewal; of a secure cookie from its last writing; <0: no absolute end
+	Lifetime   time.Duration // from creation or renewal, or the last write of a secure cookie; <0: no absolute end
 	Visibility Visibility    // what the visitor can see of it
 }
 

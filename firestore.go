@@ -24,9 +24,9 @@ import (
 // timestamp expires_at to have the database remove expired documents; until it does, they count as removed. A document
 // holds at most 1 MiB, and sustains about one write a second.
 //
-// A field that a person has edited in the console is read as what it says: a number, bool, null, array, map or time as
-// JSON, and with the JSON codec, text that is not JSON as that text. A geopoint, a reference or broken JSON makes that
-// field absent. A saved_at, created_at or expires_at that is not a timestamp makes the whole session unreadable.
+// A field that was edited in the console reads as what it shows: a number, bool, null, array, map or time as JSON and,
+// with the JSON codec, text that is not JSON as that text. A geopoint, a reference or broken JSON makes that field
+// absent. A saved_at, created_at or expires_at that is not a timestamp makes the whole session unreadable.
 func Firestore(client *firestore.Client, collection string) Backend {
 	return &firestoreBackend{client, collection}
 }
@@ -51,11 +51,11 @@ func (b *firestoreBackend) problem() string {
 // KeepsDeviceKeys implements [DeviceKeeper].
 func (b *firestoreBackend) KeepsDeviceKeys() {}
 
-// client tells which backends keep their records in one place.
+// client identifies backends that share their records.
 func (b *firestoreBackend) client() any { return *b }
 
-// The parts of a document. A field's name is a key of the map "fields", so that it cannot meet another part. What a
-// document does not need is left out: each part costs a hundredth of a read, and an index.
+// The parts of a document. A field's name is a key of the map "fields", so that it cannot clash with another part.
+// Parts that a document does not need are left out: each costs a hundredth of a read, and an index.
 const (
 	docVersion   = "version" // of the format, if it is not the first
 	docCreated   = "created_at"
@@ -72,8 +72,8 @@ const (
 	docDeviceKey = "device_key" // with DeviceBound, if it is bound
 )
 
-// firestoreName makes a field's name fit for a key of a map, which must not match __.*__, and which a path does not
-// keep if it has a line break. "~" marks a name that is escaped.
+// firestoreName turns a field's name into a valid key of a map, which must not match __.*__, and must have no line
+// break, which a path would not preserve. "~" marks a name that is escaped.
 func firestoreName(name string) string {
 	control := func(r rune) bool { return r < ' ' || r == 0x7f }
 	if strings.HasPrefix(name, "__") || strings.HasPrefix(name, "~") || strings.IndexFunc(name, control) >= 0 {
@@ -91,7 +91,7 @@ func fieldName(key string) (name string, ok bool) {
 	return name, firestoreName(name) == key
 }
 
-// firestoreValue is text where it can be, so that a person can read it in the console.
+// firestoreValue is text if possible, so that it is readable in the console.
 func firestoreValue(value []byte) any {
 	if utf8.Valid(value) {
 		return string(value)
@@ -99,7 +99,7 @@ func firestoreValue(value []byte) any {
 	return value
 }
 
-// docName makes a key fit for the name of a document, in which a slash would begin a collection.
+// docName turns a key into the name of a document, in which a slash would begin a collection.
 var (
 	docName = strings.NewReplacer("%", "%25", "/", "%2F")
 	docKey  = strings.NewReplacer("%25", "%", "%2F", "/")
@@ -112,12 +112,12 @@ func (b *firestoreBackend) doc(key string) *firestore.DocumentRef {
 
 var errCorruptDocument = fmt.Errorf("%w: it is corrupt", ErrNoRecord)
 
-// unreadable stands for a value of which no field can be made: no text, and nothing that JSON or any other usual
-// encoding begins with.
+// unreadable stands for a value that cannot become a field: it is not text, and no JSON or other usual encoding begins
+// like it.
 var unreadable = []byte{0xc1}
 
 // storedValue is the encoded value of a field in a document: text or bytes as firestoreValue wrote it, or JSON for what
-// a person has made of it in the console.
+// was entered in the console.
 func storedValue(value any) []byte {
 	switch value := value.(type) {
 	case string:
@@ -135,7 +135,8 @@ func storedValue(value any) []byte {
 	return data
 }
 
-// isTree reports whether a value of a document is one that JSON has, too, or a time. Others are places and references.
+// isTree reports whether a value of a document is one that JSON has as well, or a time. Others are geopoints and
+// references.
 func isTree(value any) bool {
 	switch value := value.(type) {
 	case nil, bool, int64, float64, string, []byte, time.Time:
@@ -153,7 +154,7 @@ func isTree(value any) bool {
 	return false
 }
 
-// decodeFirestore makes a record of the data of a document, which may have expired.
+// decodeFirestore decodes the data of a document into a record, which may have expired.
 func decodeFirestore(data map[string]any, updated time.Time) (*Record, error) {
 	if _, ok := data[docVersion]; ok {
 		return nil, fmt.Errorf("%w: it has a later format", ErrNoRecord)
@@ -241,7 +242,7 @@ func firestoreUpdates(c *Change, before, after *Record) []firestore.Update {
 		c = &Change{}
 		if after.Fields == nil && before.Fields != nil {
 			add(firestore.Delete, docFields)
-			if before.Owner != "" { // or every list would read what is left of it
+			if before.Owner != "" { // or every list would read the remains
 				add(firestore.Delete, docOwner)
 			}
 		}
@@ -277,7 +278,7 @@ func firestoreUpdates(c *Change, before, after *Record) []firestore.Update {
 	return list
 }
 
-// firestoreError keeps of an error what is fit for a log. The text of a status names the document, and may quote it.
+// firestoreError keeps what may be logged of an error. The text of a status names the document, and may quote it.
 func firestoreError(err error) error {
 	for _, own := range []error{ErrNoRecord, ErrRecordExists, ErrConflict, ErrTaken, ErrTooLarge} {
 		if errors.Is(err, own) {
@@ -321,8 +322,8 @@ func (b *firestoreBackend) read(ctx context.Context, doc *firestore.DocumentRef)
 	return r, snap, err
 }
 
-// An untold context keeps its deadline from the server, for which watching it is work: a fiftieth of a read on the
-// emulator. The call ends by it all the same, because the client cancels it.
+// An untold context hides its deadline from the server, which would spend time watching it: a fiftieth of a read on the
+// emulator. The call still ends by the deadline, because the client cancels it.
 type untold struct{ context.Context }
 
 func (untold) Deadline() (t time.Time, ok bool) { return t, false }
@@ -344,8 +345,8 @@ const (
 	maxDocumentValue = maxDocument - 89
 )
 
-// tooLarge refuses fields that cannot be in one document. The answers of Firestore to them are many, and some look like
-// an outage.
+// tooLarge rejects fields that do not fit into one document. Firestore answers these in many ways, some of which look
+// like an outage.
 func tooLarge(fields []RawField) error {
 	total := 0
 	for _, f := range fields {
@@ -383,10 +384,10 @@ func (b *firestoreBackend) Create(ctx context.Context, key string, r *Record) er
 }
 
 // Update writes in one call if the document is still as the caller saw it. Otherwise it reads before it writes, until
-// nobody else writes in between. Nothing is ever locked, as it would be by a transaction.
+// nobody else writes in between. Unlike a transaction, it never locks anything.
 //
-// The client library sends a write again when its answer is lost. A compare-and-set that has happened then looks like
-// somebody else's, and would be done twice; so it leaves its id in the document.
+// The client library retries a write whose reply is lost. A compare-and-set that was applied would then look like
+// another request's, and be applied twice; so it leaves its id in the document.
 func (b *firestoreBackend) Update(ctx context.Context, key string, c *Change) (result Result, err error) {
 	if err := tooLarge(c.Set); err != nil {
 		return Result{}, err
@@ -444,8 +445,8 @@ func writeFirestore(ctx context.Context, doc *firestore.DocumentRef, before *Rec
 	return answer.UpdateTime.Format(time.RFC3339Nano), nil
 }
 
-// asSeen tries to write without a read, to the record as the caller knew it. It reports whether that settles it: what
-// was refused may be so only as far as the caller knew.
+// asSeen tries to write without a read, to the record as the caller knew it. It reports whether that settles the
+// matter: a refusal may only be due to outdated knowledge.
 func asSeen(seen *Record, write func(before *Record) (wrote bool, err error)) (done bool, err error) {
 	if seen == nil || seen.Version == "" {
 		return false, nil
@@ -462,7 +463,7 @@ func asSeen(seen *Record, write func(before *Record) (wrote bool, err error)) (d
 	return !stale(err), err
 }
 
-// End needs no id against lost answers as Update does: the Token makes each step the same when it is done twice.
+// Unlike Update, End needs no id against lost replies: the Token makes each step idempotent.
 func (b *firestoreBackend) End(ctx context.Context, key string, e *Ending) (r *Record, err error) {
 	ctx = untold{ctx}
 	doc := b.doc(key)
@@ -495,8 +496,7 @@ func (b *firestoreBackend) End(ctx context.Context, key string, e *Ending) (r *R
 	return r, nil
 }
 
-// Owned asks for documents by their owner, for which Firestore makes an index by itself. What cannot be read is no
-// record.
+// Owned queries documents by their owner, which Firestore indexes automatically. What cannot be read is skipped.
 func (b *firestoreBackend) Owned(ctx context.Context, owner string) ([]KeyedRecord, error) {
 	snaps, err := b.database.Collection(b.collection).Where(docOwner, "==", owner).Documents(untold{ctx}).GetAll()
 	if err != nil {
@@ -515,7 +515,7 @@ func (b *firestoreBackend) Owned(ctx context.Context, owner string) ([]KeyedReco
 // errNotAlone asks untilAlone for another try.
 var errNotAlone = errors.New("somebody else has written the document")
 
-// stale reports whether a write failed because the document is not what it was thought to be.
+// stale reports whether a write failed because the document was not as expected.
 func stale(err error) bool {
 	switch status.Code(err) {
 	case codes.FailedPrecondition, codes.Aborted, codes.NotFound:

@@ -12,23 +12,24 @@ import (
 	"time"
 )
 
-// Former imports the sessions of this library as they were configured before: under another CookieName, as on the way to
-// one with "__Host-", in another Backend, under another KeyPrefix, with other Keys, with or without SignID, or with other
-// Fields. c is the old config; Keys that it leaves out are those of the new Manager, and so is the Codec: see [FormerOf].
-// [New] reports its mistakes. What is not about finding and reading its sessions has no meaning.
+// Former imports the sessions of this library that were made with an earlier config: with another CookieName, such as
+// one without "__Host-", or another Backend, KeyPrefix, Keys, SignID or Fields. c is the old config. If it has no Keys,
+// those of the new Manager are used, and so is that Manager's Codec; see [FormerOf]. [New] reports its mistakes.
+// Settings of c that do not matter for finding and reading its sessions are ignored.
 //
-// A session ends when it would have, by its Lifetime or, in a secure cookie, its MaxAge; an IdleTimeout is that of the new
-// config. The old record ends as if the program had called [Session.Destroy]. A secure cookie with BoundTo cannot be
-// imported, nor can a session that is bound to a device, for which nothing here proves the key: its visitor logs in again.
+// A session ends when it would have ended by its Lifetime or, in a secure cookie, its MaxAge; the IdleTimeout is that
+// of the new config. The old record ends as if the program had called [Session.Destroy]. A secure cookie with BoundTo
+// cannot be imported, nor can a session that is bound to a device, since nothing proves its key here: its visitor must
+// log in again.
 //
-// Import and Adopt of c have no meaning. If the configs change twice, the newest names both of those before it in its
-// Import, but knows only of the sessions that it has imported itself. One that the second config had imported, and that
-// has ended there, would begin again with a cookie of the first if that is a secure cookie, or names a session that could
-// not be removed. Leave the first one out of the newest Import if that matters.
+// Import and Adopt of c are ignored. If the configs change twice, the newest config lists both earlier ones in its
+// Import, but it knows only what it has imported itself. A session of the first config that the second one has
+// imported, and that has ended there, begins again with its first cookie if that is a secure cookie. Leave the first
+// config out if that matters.
 func Former(c Config) Importer { return FormerOf(c, nil) }
 
-// FormerOf is [Former] for a config whose Manager had other Options: Keys, Codec or SingleCookie. The rest of o has no
-// meaning.
+// FormerOf is [Former] for a config whose Manager had other Options: Keys, Codec or SingleCookie. The rest of o is
+// ignored.
 func FormerOf(c Config, o *Options) Importer {
 	if o == nil {
 		o = &Options{}
@@ -43,12 +44,12 @@ func FormerOf(c Config, o *Options) Importer {
 type former struct {
 	config  Config
 	options Options
-	m       *Manager // of the config alone; nil: it has mistakes
-	err     error    // which are these
+	m       *Manager // of this config only; nil if that has mistakes
+	err     error    // the mistakes
 	raw     bool     // the values of its fields are encoded as the new Manager does
 }
 
-// managerOptions are those of its Manager. keys are read if the config and its options have none.
+// managerOptions are those of its Manager. keys are used if the config and its options have none.
 func (f *former) managerOptions(keys []KeyPair) *Options {
 	o := f.options
 	if o.Keys == nil {
@@ -78,7 +79,7 @@ func (f *former) Format(s fmt.State, _ rune) {
 	io.WriteString(s, "sessplus.Former("+f.CookieName()+")")
 }
 
-// chunks is over how many cookies its value may be spread.
+// chunks is how many cookies its value may be split over.
 func (f *former) chunks() int {
 	if f.m == nil || f.m.single != nil {
 		return 1
@@ -92,8 +93,8 @@ func (f *former) Import(ctx context.Context, _, value string) (*Imported, error)
 	return found, err
 }
 
-// find imports what the cookie and its chunks say. same is what stands for the session, also if it is not found: one that was
-// rotated a moment ago has two names, and is to be one.
+// find imports the session of the cookie and its chunks. same is what identifies it, even if it is not found: a session
+// that was rotated a moment ago has two ids, and must become one.
 func (f *former) find(ctx context.Context, texts []candidate) (found *Imported, same stray, err error) {
 	if f.err != nil {
 		return nil, same, f.err
@@ -129,7 +130,8 @@ func (f *former) find(ctx context.Context, texts []candidate) (found *Imported, 
 			}
 		}
 		switch {
-		case errors.Is(c.err, ErrNoRecord), c.err == nil && (!p.alive(c.record, now) || c.record.DeviceKey != ""): // which nothing here proves
+		case errors.Is(c.err, ErrNoRecord), c.err == nil && (!p.alive(c.record, now) || c.record.DeviceKey != ""):
+			// Nothing here proves the key of a bound session.
 			return nil, same, &formerError{errors.New("there is no such session")}
 		case c.err != nil:
 			return nil, same, c.err
@@ -161,7 +163,7 @@ func (f *former) find(ctx context.Context, texts []candidate) (found *Imported, 
 	return found, same, nil
 }
 
-// encodedValue is the value of a field that is encoded as it is to be stored.
+// encodedValue is the value of a field, encoded as it will be stored.
 type encodedValue []byte
 
 // value is that of a field of the session.
@@ -176,12 +178,12 @@ func (f *former) value(data []byte) any {
 	return v
 }
 
-// formerError is why a cookie is none of the former config's.
+// formerError is why a cookie is not one of the former config.
 type formerError struct{ error }
 
 func (e *formerError) Is(target error) bool { return target == ErrNoRecord }
 
-// packedText returns what a single cookie, which is not split, has for a config.
+// packedText returns what a single cookie that is not split has for a config.
 func packedText(value, cookie string, now time.Time) (text string, ok bool) {
 	for item := range strings.SplitSeq(value, "/") {
 		if name, text, ends := unpackItem(item); name == cookie && text != "" && (ends == 0 || ends > now.Unix()) {

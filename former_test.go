@@ -13,6 +13,7 @@ import (
 
 // SPEC 12.1, SPEC 12.2: this library as it was configured before.
 func TestFormer(t *testing.T) {
+	t.Parallel()
 	other := []sessplus.KeyPair{sessplus.DeriveKeyPair([]byte("another secret of thirty-two bytes or more"))}
 	big := strings.Repeat("x", 5000)
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {

@@ -367,7 +367,7 @@ func (h *historian) act(s *sharedSession, rng *rand.Rand, n int) {
 			s.first[set] = set
 			s.before[set] = s.root(cookie)
 			s.cookie = set
-			s.ended = s.descends(set, s.destroys) // one that ran beside it came later, and has ended what the id had become
+			s.ended = s.descends(set, s.destroys) // or by one that ran at the same time, but later
 		}
 		return
 	case "destroy", "revoke", "revokeall":
@@ -381,8 +381,8 @@ func (h *historian) act(s *sharedSession, rng *rand.Rand, n int) {
 	s.history = append(s.history, op)
 }
 
-// explain checks that a read of value between start and end fits the history of the field: some write gave it that value,
-// and no other that happened came entirely after that write and entirely before the read.
+// explain checks that a read of value between start and end fits the history of the field: some write gave it that
+// value, and no other that happened came entirely after that write and entirely before the read.
 func (s *sharedSession) explain(field, value string, start, end time.Duration) error {
 	superseded := func(after time.Duration) bool {
 		for _, w := range s.history {

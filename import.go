@@ -29,7 +29,7 @@ type Imported struct {
 	// with a warning that names the field, so an importer puts an error in place of a value that it cannot read.
 	Fields map[string]any
 
-	Expires   time.Time // the end that the session had; zero: that of a new one
+	Expires   time.Time // when the session would have ended; zero: as a new one does
 	Permanent bool      // whether it is permanent, see [Session.SetPermanent]
 
 	// Forget removes the old session, so that its cookie becomes worthless. It is called concurrently. Forgetting a
@@ -37,8 +37,8 @@ type Imported struct {
 	Forget func(ctx context.Context) error
 }
 
-// FromCookie lets an importer read another cookie than the one of the config. Its visitors' old cookie is expired by the
-// response that sets the new one.
+// FromCookie returns an importer that reads the named cookie instead of that of the config. The response that sets the
+// new cookie expires the old one.
 func FromCookie(name string, i Importer) Importer { return fromCookie{i, name} }
 
 // fromCookie is an importer that reads the cookie of that name. So is any other with a method CookieName.

@@ -55,8 +55,8 @@ func TestImportIntoSeveralCookies(t *testing.T) {
 	})
 }
 
-// SPEC 12.2: what a secure cookie has got of the session waits for requests with the old cookie for a minute, and goes at once
-// with the secure cookie.
+// SPEC 12.2: what a secure cookie has got of the session waits for requests with the old cookie for a minute, and goes
+// at once with the secure cookie.
 func TestImportBringsNothingBack(t *testing.T) {
 	for name, leave := range map[string]func(s *sessplus.Session){
 		"Destroy": func(s *sessplus.Session) { s.Destroy("t") },
@@ -159,8 +159,8 @@ func (d *deafImporter) Import(context.Context, string, string) (*sessplus.Import
 	return nil, fmt.Errorf("old: there is no such session: %w", sessplus.ErrNoRecord)
 }
 
-// SPEC 12.1, SPEC 6.3, SPEC 6.8: all foreign cookies of a request together are asked about within one Timeout, and an importer
-// that does not mind its context is left to itself.
+// SPEC 12.1, SPEC 6.3, SPEC 6.8: all foreign cookies of a request together are asked about within one Timeout, and an
+// importer that does not mind its context is left to itself.
 func TestDeafImporter(t *testing.T) {
 	const timeout = 200 * time.Millisecond
 	for _, pause := range []time.Duration{timeout * 3 / 5, time.Hour} {
@@ -230,7 +230,8 @@ func TestImporterHangs(t *testing.T) {
 	}
 }
 
-// SPEC 12.1: what is no importer's is rejected as without them; each of several cookies is tried; keys are rotated meanwhile.
+// SPEC 12.1: what is no importer's is rejected as without them; each of several cookies is tried; keys are rotated
+// meanwhile.
 func TestImportAmongOthers(t *testing.T) {
 	newer := []sessplus.KeyPair{sessplus.DeriveKeyPair([]byte("a newer secret of thirty-two bytes or more")), testKeys[0]}
 	b := sessplus.Memory()

@@ -148,7 +148,7 @@ func TestImport(t *testing.T) {
 						t.Errorf("the cookies are %q", r.Header["Set-Cookie"])
 					}
 				}
-				if old.has(value) != secure { // in whose place it stays for a minute: see TestImportIntoSecureCookieForgets
+				if old.has(value) != secure { // see TestImportIntoSecureCookieForgets
 					t.Errorf("the old session is there: %t", old.has(value))
 				}
 				asked := old.asked
@@ -247,8 +247,8 @@ func pass(m *sessplus.Manager, cookies string, f func(s *sessplus.Session)) *rep
 	return &reply{w.Result(), w.Body.String()}
 }
 
-// SPEC 12.2, SPEC 12.3: nothing tells requests side by side that one of them has made a secure cookie of the session, so that it
-// stays where it was for a minute, or until the session ends.
+// SPEC 12.2, SPEC 12.3: nothing tells requests side by side that one of them has made a secure cookie of the session,
+// so that it stays where it was for a minute, or until the session ends.
 func TestImportIntoSecureCookieForgets(t *testing.T) {
 	for name, end := range map[string]func(s *sessplus.Session){
 		"in time": func(s *sessplus.Session) { time.Sleep(time.Minute); s.Get("user") },

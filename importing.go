@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -17,40 +18,40 @@ import (
 	"time"
 )
 
-// How a session from before becomes one of ours. Machines do not talk about it: what they derive from the old cookie with a
-// key is the same on each. So all of them look for one record, and one of them makes it.
+// How an old session becomes one of ours. Machines need not coordinate: each derives the same id from the old cookie
+// with a key. So all of them look for the same record, and one of them creates it.
 //
 //	load the record of the derived id: another request was here before
-//	else ask the importers, unless the mark says that the session was taken over and has ended since
-//	else load it once more: another request has taken the session over, and its old store has forgotten it
+//	else ask the importers, unless the mark says that the session was imported and has ended since
+//	else load it again: another request has imported the session, and its old store has forgotten it
 //	create it, then the mark; if there is one, load it
 //
-// The mark is a record of its own, under another derived id. It lives as long as the old session would have, so that nobody
-// comes back with an old cookie whose session has ended here, also where the old one cannot be removed.
+// The mark is a record of its own, under another derived id. It lives as long as the old session would have, so that an
+// old cookie cannot bring back a session that has ended here, even if the old one cannot be removed.
 
-// A stray is a value that came under the name of a cookie, and names no session of ours.
+// A stray is a value that came under the name of a cookie but names no session of ours.
 type stray struct {
 	cookie, value string
-	id            string // of the session of this library that it stands for, which other values may do as well; "": unknown
-	why           error  // it is not even of the form of ours; nil: it might be
+	id            string // of the session of this library that it names, which may have other values; "": unknown
+	why           error  // why it cannot be one of ours; nil: it might be
 }
 
-// arrivals is what a request has of sessions from before, for one cookie.
+// arrivals is what a request has of old sessions, for one cookie.
 type arrivals struct {
 	strays   []stray
 	past     *stray      // the one that the session was, or is, the former cookie of
-	brought  []RawField  // of the session that it was, for secure cookies
-	spread   []int       // the cookies that have got what belongs to them of it
-	old      []string    // the names of other cookies that came, and go when the new one is set
-	forsaken []stray     // those that the program has ended
+	brought  []RawField  // fields of the old session, for secure cookies
+	spread   []int       // the cookies that have received their fields of it
+	old      []string    // the names of other cookies that came, to be dropped when the new one is set
+	forsaken []stray     // those whose sessions the program has ended
 	chunks   []candidate // of former secure cookies
-	took     bool        // this cookie has got something of a session from before, and is to be sent
+	took     bool        // this cookie has received fields of an old session, and must be sent
 }
 
 // imports is what a cookie with Config.Import knows.
 type imports struct {
 	sources []source
-	keys    [][]byte // with which ids are derived, newest first
+	keys    [][]byte // for deriving ids, newest first
 	loose   *looseCalls
 }
 
@@ -71,7 +72,7 @@ func newImports(c *Config, keys []KeyPair) *imports {
 	return m
 }
 
-// bind gives those that read sessions of this library what they share with m.
+// bind gives the importers of this library's own sessions what they share with m.
 func (m *imports) bind(manager *Manager, keys []KeyPair) {
 	if m == nil {
 		return
@@ -89,7 +90,7 @@ const (
 	forMark    = "mark"
 )
 
-// names are those that the session of a cookie gets which v stands for, or its mark: the first one if it is made now.
+// names are the possible names of the session that v stands for, or of its mark; a new one gets the first.
 func (m *imports) names(c *cookie, purpose string, v *stray) []sessionName {
 	list := make([]sessionName, len(m.keys))
 	for i, key := range m.keys {
@@ -103,7 +104,7 @@ func (m *imports) names(c *cookie, purpose string, v *stray) []sessionName {
 	return list
 }
 
-// formers finds the cookies with an importer that reads another cookie than theirs, or whose own rides in a single cookie.
+// formers finds the cookies with an importer that reads another cookie, or whose own is part of a single cookie.
 func formers(cookies []*cookie) map[string][]int {
 	m := make(map[string][]int)
 	for i, c := range cookies {
@@ -119,7 +120,7 @@ func formers(cookies []*cookie) map[string][]int {
 	return m
 }
 
-// bringFormers notes the cookies that came under the names which importers read, beside those of the configs.
+// bringFormers notes the cookies that came under names which importers read, other than those of the configs.
 func (s *Session) bringFormers(r *http.Request) {
 	eachCookie(r, func(name, value string) {
 		for _, at := range s.m.formerChunks[name] {
@@ -138,7 +139,7 @@ func (s *Session) bringFormers(r *http.Request) {
 	})
 }
 
-// stray notes a value that names no session of ours, if importers are to be asked about it. It reports whether it did.
+// stray notes a value that names no session of ours, if there are importers to ask about it. It reports whether it did.
 func (p *part) stray(cookie, value string, why error) bool {
 	if p.imports == nil || value == "" || len(value) > maxCookieBytes {
 		return false
@@ -156,27 +157,28 @@ func (p *part) stray(cookie, value string, why error) bool {
 	return true
 }
 
-// comes reports whether the request has something that may be a session from before of the cookie.
+// comes reports whether the request has something that may be an old session of the cookie.
 func (p *part) comes() bool {
 	return p.imports != nil && (len(p.texts) > 0 || p.arrivals != nil && len(p.strays) > 0)
 }
 
-// was reports whether the session was found by the cookie of one from before.
+// was reports whether the session was found by an old cookie.
 func (p *part) was() bool { return p.arrivals != nil && p.past != nil }
 
-// resends reports whether the cookie is to be sent again by this request: because the program has used it, or because the
-// browser still has the one from before.
+// resends reports whether this request must send the cookie again: because the program has used it, or because the
+// browser still has the old one.
 func (p *part) resends() bool { return p.due == tellSet && (p.used || p.taken() || p.movedOut) }
 
-// taken reports whether this request has made some of a session from before one of this cookie.
+// taken reports whether this request has imported fields of an old session into this cookie.
 func (p *part) taken() bool { return p.arrivals != nil && p.took }
 
-// leaves reports whether the browser is to drop the former cookie: all that its session had belongs to other cookies.
+// leaves reports whether the browser must drop the former cookie, because all fields of its session belong to other
+// cookies.
 func (p *part) leaves(filled bool) bool {
 	return !filled && p.due == tellSet && (p.movedOut || p.taken() && len(p.brought) > 0)
 }
 
-// takeOverFormers finds what the strays of a part stand for, until one of them stands for a session.
+// takeOverFormers looks up what the strays of a part stand for, until one of them is a session.
 func (s *Session) takeOverFormers(p *part, now time.Time) {
 	if p.arrivals == nil {
 		return
@@ -198,13 +200,13 @@ func (s *Session) takeOverFormers(p *part, now time.Time) {
 	}
 }
 
-// arrive notes that the cookie is to be sent.
+// arrive notes that the cookie must be sent.
 func (p *part) arrive() {
 	p.meet().took = true
 	p.resend(true)
 }
 
-// meet returns what the part has from before, to be changed.
+// meet returns the part's arrivals, for modification.
 func (p *part) meet() *arrivals {
 	if p.arrivals == nil {
 		p.arrivals = new(arrivals)
@@ -212,7 +214,7 @@ func (p *part) meet() *arrivals {
 	return p.arrivals
 }
 
-// takeOverFormer makes the session that v stands for that of p, if there is one.
+// takeOverFormer makes the session that v stands for, if any, that of p.
 func (s *Session) takeOverFormer(p *part, v *stray, now time.Time) {
 	if p.sealer != nil {
 		s.importFor(p, v)
@@ -240,8 +242,8 @@ func (s *Session) takeOverFormer(p *part, v *stray, now time.Time) {
 	}
 }
 
-// former asks the backend of p for the record that was made of what v stands for, and for the mark. found is nil if there is
-// none, nor one that has ended a moment ago.
+// former asks the backend of p for the record of the session that v stands for, and for the mark. found is nil if there
+// is no record, not even one that has just ended.
 func (s *Session) former(p, from *part, v *stray) (found *call, marked bool) {
 	sessions, marks := from.imports.names(p.cookie, forSession, v), from.imports.names(p.cookie, forMark, v)
 	var calls []*call
@@ -261,8 +263,8 @@ func (s *Session) former(p, from *part, v *stray) (found *call, marked bool) {
 	return found, marked
 }
 
-// importFor asks the importers for the session that v stands for, and makes it that of p, and of the other cookies that own
-// some of it. It reports whether it did.
+// importFor asks the importers for the session that v stands for, and gives its fields to p and the other cookies that
+// own them. It reports whether it did.
 func (s *Session) importFor(p *part, v *stray) bool {
 	found, made, err := s.ask(p, v)
 	now := wallNow()
@@ -314,11 +316,11 @@ func (s *Session) notForgotten(p *part, err error) {
 	s.warn("sessplus: a session was taken over, but could not be removed where it was before", "cookie", p.CookieName, "error", err)
 }
 
-// outside calls f, which asks an importer. All that a request asks of importers ends within one Timeout, and what is not over
-// by then is left to itself.
+// outside calls f, which calls an importer. All calls of importers by a request share one Timeout. What has not
+// returned by then is abandoned.
 func (s *Session) outside(p *part, f func(ctx context.Context)) error {
 	s.mu.Lock()
-	left := s.m.timeout - s.spent
+	left := s.m.timeout - time.Duration(s.spent)*time.Microsecond
 	s.mu.Unlock()
 	if left <= 0 {
 		return context.DeadlineExceeded
@@ -329,7 +331,7 @@ func (s *Session) outside(p *part, f func(ctx context.Context)) error {
 	err := p.imports.loose.within(ctx, func() { f(ctx) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.spent += time.Since(start)
+	s.spent += uint32(min(time.Since(start).Microseconds(), math.MaxUint32-int64(s.spent)))
 	return err
 }
 
@@ -345,7 +347,7 @@ func (s *Session) ask(p *part, v *stray) (found *Imported, made *call, err error
 	return found, &call{part: p, began: start.UnixNano(), took: time.Since(start)}, err
 }
 
-// askOne asks one importer. v says afterwards for which session it stands, and its value is the newest name of that.
+// askOne asks one importer. It completes v: with the id of the session, and with its newest value.
 func (s *Session) askOne(p *part, i source, v *stray) (*Imported, error) {
 	var found *Imported
 	var same stray
@@ -363,14 +365,13 @@ func (s *Session) askOne(p *part, i source, v *stray) (*Imported, error) {
 		return nil, err
 	}
 	v.id, v.value = cmp.Or(same.id, v.id), cmp.Or(same.value, v.value)
-	switch {
-	case failed == nil && found == nil:
+	if failed == nil && found == nil {
 		return nil, errors.New("the importer returned neither a session nor an error")
 	}
 	return found, failed
 }
 
-// importFailed notes that it is not known what a stray stands for. Nobody is logged out by that.
+// importFailed notes that it is unknown what a stray stands for. That logs nobody out.
 func (s *Session) importFailed(p *part, made *call, err error) {
 	if !errors.Is(err, ErrTooLarge) && !errors.Is(err, ErrUnavailable) {
 		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -382,14 +383,14 @@ func (s *Session) importFailed(p *part, made *call, err error) {
 	}
 }
 
-// notImported is why a cookie is refused of which no importer knows a session.
+// notImported is why a cookie is rejected whose session no importer knows.
 type notImported struct{ form, importer error }
 
 func (e *notImported) Error() string { return e.form.Error() + "; " + e.importer.Error() }
 func (e *notImported) Unwrap() error { return e.form }
 
-// route encodes the fields of an imported session, by the index of the cookie that owns them. What nobody owns, or cannot be
-// read or encoded, is dropped, and named in the log once.
+// route encodes the fields of an imported session, by the index of the cookie that owns them. What nobody owns, or
+// cannot be read or encoded, is dropped, and named in the log once.
 func (s *Session) route(p *part, found *Imported) map[int][]RawField {
 	routed := make(map[int][]RawField)
 	reasons := make(map[string]string)
@@ -433,8 +434,8 @@ func reasonOf(err error) string {
 	return err.Error()
 }
 
-// establish makes the records of an imported session: those of other cookies, and then that of p. What belongs to secure
-// cookies is in that of p as well, for the requests beside this one.
+// establish creates the records of an imported session: those of other cookies, and then that of p. The record of p
+// also has the fields of secure cookies, for concurrent requests.
 func (s *Session) establish(p *part, v *stray, found *Imported, routed map[int][]RawField, made *call, now time.Time) error {
 	own := routed[p.index]
 	all := slices.Clone(own)
@@ -470,7 +471,8 @@ func (s *Session) establish(p *part, v *stray, found *Imported, routed map[int][
 	return nil
 }
 
-// place creates the record of a session that v stood for, and the mark. The error matches ErrRecordExists if there is one.
+// place creates the record of a session that v stood for, and the mark. The error matches ErrRecordExists if there is
+// one.
 func (s *Session) place(t, from *part, v *stray, found *Imported, fields []RawField, now time.Time) (*call, error) {
 	name := from.imports.names(t.cookie, forSession, v)[0]
 	r := &Record{Created: now, Saved: now, Expires: t.expiry(now, now, found.Permanent), Permanent: found.Permanent, Fields: fields, owned: now}
@@ -481,7 +483,7 @@ func (s *Session) place(t, from *part, v *stray, found *Imported, fields []RawFi
 	r.Origin = origin(binding(name.id), tail(name.key), found.Expires)
 	for _, f := range fields {
 		if f.Name == t.IndexBy {
-			r.Owner, _ = t.ownerBy(f.Value) // a value that names nobody is for the program to mend
+			r.Owner, _ = t.ownerBy(f.Value) // it is up to the program to correct a value that names nobody
 		}
 	}
 	if t.IndexBy != "" {
@@ -498,7 +500,7 @@ func (s *Session) place(t, from *part, v *stray, found *Imported, fields []RawFi
 	return c, s.mark(t, from, v, found.Expires)
 }
 
-// mark makes the record that says of v that it has been taken over. until is when the old session would have ended.
+// mark creates the record that says that v has been imported. until is when the old session would have ended.
 func (s *Session) mark(t, from *part, v *stray, until time.Time) error {
 	now := wallNow()
 	if until.IsZero() {
@@ -533,8 +535,8 @@ func (p *part) receive(m *Manager, fields []RawField, until time.Time, permanent
 	p.arrive()
 }
 
-// spread gives the other cookies what belongs to them of the sessions from before that this request has brought. It lets go of
-// s.mu meanwhile.
+// spread gives the other cookies their fields of the old sessions that this request has brought. It releases s.mu
+// meanwhile.
 func (s *Session) spread(sealed bool, now time.Time) {
 	for i := range s.parts {
 		from := &s.parts[i]
@@ -556,7 +558,7 @@ func (s *Session) spread(sealed bool, now time.Time) {
 	}
 }
 
-// carry gives a secure cookie what it owns of what a session from before had.
+// carry gives a secure cookie its fields of an old session.
 func (s *Session) carry(t, from *part, now time.Time) {
 	if from.rec == nil || t.boundTo != nil && s.parts[t.boundTo.index].rec == nil {
 		return
@@ -585,8 +587,7 @@ func (s *Session) spreadTo(t, from *part, now time.Time) {
 	}
 }
 
-// feeders are the cookies that are to be loaded before others, because they may have fields of theirs. They are added to the
-// list.
+// feeders adds to the list the cookies that must be loaded before others, because they may have fields of theirs.
 func (s *Session) feeders(indexes []int) []int {
 	all := indexes
 	for i := range s.parts {
@@ -617,12 +618,12 @@ func (p *part) dropOld(lines []string, now time.Time, tls bool) []string {
 	return lines
 }
 
-// waits reports whether the record has fields for requests that still bring the former cookie, and belong to other ones.
+// waits reports whether the record has fields of other cookies, for requests that still bring the former one.
 func (p *part) waits(now time.Time) bool {
 	return p.rec.imported() && now.Sub(p.rec.Rotated) < EndGrace
 }
 
-// keepers are the cookies whose records may still have what secure ones of the given cookies have got of a session from before.
+// keepers are the cookies whose records may have fields of an old session that belong to the given secure cookies.
 func (s *Session) keepers(of []int) (list []int) {
 	if !slices.ContainsFunc(of, func(i int) bool { return s.parts[i].sealer != nil }) {
 		return nil
@@ -635,21 +636,22 @@ func (s *Session) keepers(of []int) (list []int) {
 	return list
 }
 
-// shed lets the records of others lose what the secure cookie p, which is destroyed, has got of a session from before.
+// shed lets the records of other cookies lose the fields of the secure cookie p, which is destroyed.
 func (s *Session) shed(p *part) {
+	owned := func(name string) bool { return s.m.routes.owns(p.index, name) }
 	for _, i := range s.keepers([]int{p.index}) {
 		from := &s.parts[i]
-		from.sheds = from.rec != nil && from.rec.imported() && slices.ContainsFunc(from.foreign, func(name string) bool { return s.m.routes.owns(p.index, name) })
+		from.sheds = from.rec != nil && from.rec.imported() && slices.ContainsFunc(from.foreign, owned)
 	}
 }
 
-// shedsLate reports whether the browser has had the cookies of an imported session for so long that nobody waits any more for
-// what its record has of secure ones.
+// shedsLate reports whether the browser has had the cookies of an imported session for so long that no request waits
+// for the fields of secure cookies in its record any more.
 func (p *part) shedsLate() bool {
 	return len(p.foreign) > 0 && p.rec.imported() && !p.was() && !p.waits(wallNow())
 }
 
-// abandon notes that the sessions from before go, of which the request has brought cookies.
+// abandon notes that the old sessions whose cookies the request has brought must end.
 func (p *part) abandon() {
 	if p.imports == nil {
 		return
@@ -667,10 +669,10 @@ func (p *part) abandon() {
 	}
 }
 
-// forsakes reports whether sessions from before are to end.
+// forsakes reports whether old sessions must end.
 func (p *part) forsakes() bool { return p.arrivals != nil && len(p.forsaken) > 0 }
 
-// forsake ends sessions from before, which the program has destroyed: what was made of them, and where they are.
+// forsake ends old sessions that the program has destroyed: both what they became and the originals.
 func (s *Session) forsake(v *save) {
 	p := v.part
 	if !p.forsakes() {
@@ -733,8 +735,8 @@ func (s *Session) forsakeOne(p *part, v *stray) error {
 	return s.letForget(p, found)
 }
 
-// origin is what a record says of where it comes from: the binding of its session, the tail of the key that it had first, and,
-// if it was imported, when it ends at the latest, in Unix milliseconds.
+// origin is what a record says about its origin: the binding of its session, the tail of its first key and, if it was
+// imported, when it ends at the latest, in Unix milliseconds.
 func origin(binding []byte, first string, until time.Time) string {
 	text := hex.EncodeToString(binding) + "." + first + "."
 	if !until.IsZero() {
@@ -758,18 +760,18 @@ func (r *Record) until() time.Time {
 	return time.Time{}
 }
 
-// legacy is what the content of a secure cookie says of the session that it was imported from. There it is the value of a
-// field without a name, which no other field has: "UNTIL AT COOKIE VALUE", of which the last two may be missing.
+// legacy is what the content of a secure cookie says about the session that it was imported from. It is stored as a
+// field with an empty name, which no other field has: "UNTIL AT COOKIE VALUE", of which the last two may be missing.
 //
-// Nothing tells requests that come side by side with the old cookie that one of them has taken the session over. So that stays
-// where it was for EndGrace, and the content says what is to be removed then, or when it ends.
+// Concurrent requests with the old cookie cannot know that one of them has imported the session. So the old session
+// stays for EndGrace, and the content says what to remove after that, or when it ends.
 type legacy struct {
 	until time.Time // when it ends at the latest; zero: as a new one
 	at    time.Time // when it was imported
-	old   stray     // the former cookie, if there is still a session to be removed
+	old   stray     // the former cookie, if its session must still be removed
 }
 
-// outlive adds to the fields of a secure cookie what is to be kept of its past.
+// outlive adds the legacy that must be kept to the fields of a secure cookie.
 func (p *part) outlive(fields []RawField, now time.Time) []RawField {
 	l := p.legacyAfter(now)
 	if l == nil {
@@ -782,7 +784,7 @@ func (p *part) outlive(fields []RawField, now time.Time) []RawField {
 	return append(fields, RawField{"", []byte(text)})
 }
 
-// legacyAfter is what a save at that time leaves of the past of a secure cookie: nothing if the session is renewed.
+// legacyAfter is the legacy that a save at that time leaves in a secure cookie: none if the session is renewed.
 func (p *part) legacyAfter(now time.Time) *legacy {
 	if p.rec == nil || p.rec.legacy == nil || p.renew {
 		return nil
@@ -794,10 +796,10 @@ func (p *part) legacyAfter(now time.Time) *legacy {
 	return &l
 }
 
-// overdue reports whether it is time to remove the session from before where it was.
+// overdue reports whether it is time to remove the old session.
 func (l *legacy) overdue(now time.Time) bool { return l.old.value != "" && now.Sub(l.at) >= EndGrace }
 
-// inherit undoes outlive.
+// inherit is the inverse of outlive.
 func (r *Record) inherit() {
 	last := len(r.Fields) - 1
 	if last < 0 || r.Fields[last].Name != "" {
@@ -819,14 +821,14 @@ func (r *Record) inherit() {
 	r.end(l)
 }
 
-// end lets the record of a secure cookie end as that of the session from before.
+// end makes the record of a secure cookie end when the old session would have.
 func (r *Record) end(l *legacy) {
 	if r.legacy = l; l != nil && !l.until.IsZero() && l.until.Before(r.Expires) {
 		r.Expires = l.until
 	}
 }
 
-// settle lets the commit remove the session from before that a secure cookie still names, if it is time, or the session is
+// settle makes the commit remove the old session that a secure cookie still names, if it is time, or the session is
 // renewed.
 func (p *part) settle(now time.Time) {
 	if p.imports != nil && p.rec != nil && p.rec.legacy != nil && (p.renew || p.rec.legacy.overdue(now)) && p.rec.legacy.old.value != "" {
@@ -834,5 +836,5 @@ func (p *part) settle(now time.Time) {
 	}
 }
 
-// imported reports whether the record was made of a session from before.
+// imported reports whether the record was made from an old session.
 func (r *Record) imported() bool { return strings.Count(r.Origin, ".") == 2 }

@@ -22,7 +22,7 @@ type Info struct {
 	Expires   time.Time      // when it ends if it is not used again
 	Device    string         // the User-Agent that created it, at most 256 bytes; the client chose it, so escape it
 	Fields    map[string]any // this cookie's fields, as Session.Get returns them, without those that cannot be decoded
-	Bound     bool           // to a device's key, see Config.DeviceBound
+	Bound     bool           // whether it is bound to a device's key, see Config.DeviceBound
 }
 
 // Sessions lists the live sessions of a user, most recently used first. user is the value of the [Config.IndexBy] field
@@ -173,7 +173,7 @@ func (m *Manager) Edit(ctx context.Context, cookie, handle string, change func(s
 	err = s.Save()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err == nil && p.gone { // which DropIfGone lets pass
+	if err == nil && p.gone { // no error with DropIfGone
 		err = &Error{Cookie: cookie, Op: op, Err: ErrSessionGone}
 	}
 	return err
@@ -192,10 +192,10 @@ func (m *Manager) indexed(name, op string) (*cookie, error) {
 	return nil, &Error{Cookie: name, Op: op, Err: errors.New("no config has this cookie")}
 }
 
-// A handle is the tail of the key that the session's record had first, and the tail of its Owner if it has one: with
-// that the session is found, whatever its key has become.
+// A handle is the tail of the first key of the session's record, and the tail of its Owner if it has one, by which the
+// session is found after its key has changed.
 
-// tail is the part of a record's key that tells the sessions of one cookie apart.
+// tail is the part of a record's key that distinguishes the sessions of one cookie.
 func tail(key string) string { return key[strings.LastIndexByte(key, ':')+1:] }
 
 // first is the tail of the key that the record had before it was rotated.
@@ -215,7 +215,7 @@ func (r *Record) handle(key string) string {
 	return r.first(key)
 }
 
-// handle names the session that the call is about, as far as that is known.
+// handle names the session of the call, as far as it is known.
 func (c *call) handle() string {
 	switch {
 	case c.named != "":
@@ -233,7 +233,7 @@ func (c *call) handle() string {
 // A named session is one that a handle names.
 type named struct{ first, owner string }
 
-// parseHandle takes a handle apart.
+// parseHandle parses a handle.
 func (c *cookie) parseHandle(handle, op string) (n named, err error) {
 	first, owner, owned := strings.Cut(handle, "-")
 	if !isHex(first, sha256.Size) || owned && !isHex(owner, ownerBytes) {
@@ -250,7 +250,7 @@ func isHex(text string, bytes int) bool {
 	return err == nil && len(b) == bytes && text == strings.ToLower(text)
 }
 
-// now finds the record of a session that was rotated so long ago that nothing under its first key tells so any more.
+// now finds the record of a session whose rotation is so long ago that the tombstone under its first key is gone.
 func (m *Manager) now(ctx context.Context, c *cookie, n named) (list []KeyedRecord, err error) {
 	if n.owner == "" {
 		return nil, nil
@@ -268,9 +268,9 @@ func (c *cookie) listError(err error) error {
 	return &Error{Cookie: c.CookieName, Op: "list", Err: fmt.Errorf("%w: %w", ErrUnavailable, err)}
 }
 
-// beside makes a session that belongs to no request: nothing of it is loaded, and it answers nobody.
+// beside makes a session that belongs to no request: nothing is loaded yet, and there is no response.
 func (m *Manager) beside(ctx context.Context) *Session {
-	s := &newRequest(len(m.cookies)).handle
+	s := &newRequest(len(m.cookies)).ctx.s
 	s.m, s.ctx, s.sent = m, ctx, true
 	for i, c := range m.cookies {
 		s.parts[i].cookie, s.parts[i].state = c, loaded
@@ -278,7 +278,7 @@ func (m *Manager) beside(ctx context.Context) *Session {
 	return s
 }
 
-// runFor makes the calls, unless the caller has given up already.
+// runFor makes the calls, unless the caller has already given up.
 func (s *Session) runFor(ctx context.Context, calls []*call) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -317,8 +317,8 @@ func (m *Manager) ownedBy(ctx context.Context, c *cookie, owner string) ([]Keyed
 	return list, err
 }
 
-// once splits the list into records of which each is another session, and those that are about to take the place of
-// one of them. Until that one has ended, what is done to it concerns its successor as well, which nobody knows yet.
+// once splits the list into the records of distinct sessions, and those that are about to replace one of them. Until
+// the old one has ended, what is done to it applies to its successor as well, which is not known yet.
 func once(list []KeyedRecord) (sessions, successors []KeyedRecord) {
 	var taken []string
 	for _, r := range list {
@@ -352,8 +352,8 @@ func (c *cookie) ends(r *Record) time.Time {
 	return r.Expires
 }
 
-// lastUse is when the session was last used, as far as its record tells: no more than the last save if that was under
-// a longer IdleTimeout. Clocks of other machines may be a minute ahead.
+// lastUse is when the session was last used, as far as its record shows: only the last save, if that was under a longer
+// IdleTimeout. Clocks of other machines may be a minute ahead.
 func (c *cookie) lastUse(r *Record, now time.Time) time.Time {
 	if c.IdleTimeout > 0 {
 		if used := r.Expires.Add(-c.IdleTimeout); used.After(r.Saved) && !used.After(now.Add(time.Minute)) {
@@ -363,14 +363,14 @@ func (c *cookie) lastUse(r *Record, now time.Time) time.Time {
 	return r.Saved
 }
 
-// How many sessions are ended side by side: in one round trip, or with a goroutine for each.
+// How many sessions are ended concurrently: in one round trip, or with a goroutine for each.
 const (
 	revokedTogether = 1000
 	revokedBeside   = 32
 )
 
-// revoke ends records for good, and what they have become. It returns how many there were to end. named is the handle
-// that the program has given for one, or "".
+// revoke ends records and their successors for good, and returns how many it has ended. named is the handle that the
+// program has passed for one, or "".
 func (m *Manager) revoke(ctx context.Context, c *cookie, list []KeyedRecord, named string) (ended int, err error) {
 	s := m.beside(ctx)
 	step := revokedBeside
@@ -403,8 +403,7 @@ func (m *Manager) revoke(ctx context.Context, c *cookie, list []KeyedRecord, nam
 	return ended, nil
 }
 
-// successors returns the keys, and those of all that renewals and rotations have made of their records, or are about
-// to.
+// successors returns the keys, and those of all successors that renewals and rotations have created, or are about to.
 func (m *Manager) successors(ctx context.Context, c *cookie, keys []string) ([]string, error) {
 	s := m.beside(ctx)
 	all := slices.Clone(keys)
@@ -433,7 +432,7 @@ func (m *Manager) successors(ctx context.Context, c *cookie, keys []string) ([]s
 	return all, nil
 }
 
-// maxDevice is how much of a User-Agent a record keeps, in bytes.
+// maxDevice is the longest User-Agent that a record keeps, in bytes.
 const maxDevice = 256
 
 // device is what a record keeps of a User-Agent.
@@ -480,11 +479,11 @@ const ownerBytes = sha256.Size / 2
 
 func (c *cookie) ownerPrefix() string { return c.KeyPrefix + c.CookieName + "@" }
 
-// owner is the [Record.Owner] that the part's session is to have, with IndexBy.
+// owner is the [Record.Owner] that the part's session should have, with IndexBy.
 func (p *part) owner() (owner string, err error) {
 	e, _ := p.entries.find(p.IndexBy)
 	owner, err = p.ownerBy(e.value)
-	if err != nil && !e.dirty() { // as it is stored it names nobody, and is not for this request to mend
+	if err != nil && !e.dirty() { // the stored value names nobody, and this request did not set it
 		return p.rec.Owner, nil
 	}
 	return owner, err
@@ -499,8 +498,8 @@ func (c *cookie) ownerBy(value []byte) (owner string, err error) {
 	return c.ownerOf(user), nil
 }
 
-// misfiled reports whether the record is not indexed as the config says: it is from before there was an IndexBy, or
-// another.
+// misfiled reports whether the record is not indexed as the config says, because it is older than IndexBy or its last
+// change.
 func (p *part) misfiled() bool {
 	if p.IndexBy == "" || p.rec == nil || !p.used {
 		return false
@@ -509,7 +508,7 @@ func (p *part) misfiled() bool {
 	return err == nil && owner != p.rec.Owner
 }
 
-// file lets the save say whose the session is, if IndexBy asks for it.
+// file makes the save set the owner of the session, if IndexBy requires it.
 func (s *Session) file(v *save) {
 	p := v.part
 	if p.IndexBy == "" || v.main == nil || v.err != nil {

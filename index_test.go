@@ -88,7 +88,7 @@ func sessionsOfAUser(t *testing.T, b sessplus.Backend) {
 	want("another user", "ann", other)
 	want("nobody", "")
 	want("a user without sessions", "4")
-	time.Sleep(2 * time.Millisecond) // a rotation by the requests above was a use, and uses are told apart by milliseconds
+	time.Sleep(2 * time.Millisecond) // uses, such as a rotation above, are told apart by milliseconds
 	c.mustAsk(first, func(s *sessplus.Session) { s.Set("n", 1) })
 	if got := handles(t, m, "42"); got[0] != handleOf(c, first) {
 		t.Errorf("Sessions = %q, want the one saved last first", got)
@@ -407,7 +407,8 @@ func TestUserSessionsInAnOutage(t *testing.T) {
 	}
 }
 
-// SPEC 10.2, 3.12: a session keeps its handle when it is rotated, also once nothing under its first id tells of it any more.
+// SPEC 10.2, 3.12: a session keeps its handle when it is rotated, also once nothing under its first id tells of it any
+// more.
 func TestHandleOutlivesRotations(t *testing.T) {
 	client := servers.Redis(t)
 	config := indexed(sessplus.Redis(client))

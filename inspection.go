@@ -10,14 +10,15 @@ import (
 	"github.com/sessplus/sessplus/internal/inspection"
 )
 
-// An inspector is what package inspect sees of a session and does to it. It is no part of the API: a program has no business
-// with it. The package asks the context of a request for it, so that the linker leaves its methods out of other programs.
+// An inspector is what package inspect sees of a session and does to it. It is not part of the API, and not for
+// programs. The package gets it from the context of a request, so that the linker leaves its methods out of other
+// programs.
 type inspector struct{ s *Session }
 
 func (i inspector) Expire(cookie string) { i.s.try(cookie, tryExpiry) }
 func (i inspector) Rotate(cookie string) { i.s.try(cookie, tryRotation) }
 
-// A trial is what a developer makes happen to a session before its time.
+// A trial is what a developer makes happen to a session prematurely.
 type trial uint8
 
 const (
@@ -26,7 +27,7 @@ const (
 	tryRotation
 )
 
-// try makes the next commit do it to a session that the server has. It is no use of it.
+// try makes the next commit do it to a session on the server. It does not count as a use.
 func (s *Session) try(cookie string, t trial) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -91,7 +92,7 @@ func (p *part) looks(values bool) inspection.Session {
 	return v
 }
 
-// readable is an encoded value for a person to read.
+// readable is an encoded value in readable form.
 func (c *cookie) readable(data []byte) string {
 	if _, json := c.codec.(jsonCodec); json && utf8.Valid(data) {
 		return string(data)
@@ -103,7 +104,8 @@ func (c *cookie) readable(data []byte) string {
 	return fmt.Sprintf("%#v", v)
 }
 
-// An eventContext is the context of a request, without its end: what happened is told whether or not the client has hung up.
+// An eventContext is the context of a request without its cancellation: what happened is reported whether or not the
+// client has disconnected.
 type eventContext struct{ *session }
 
 func (eventContext) Deadline() (end time.Time, ok bool) { return time.Time{}, false }
@@ -118,7 +120,7 @@ func (c eventContext) Value(key any) any {
 	return c.ctx.Value(key)
 }
 
-// uri is what the browser asked for, "" outside of a request.
+// uri is what the browser requested, "" outside a request.
 func (s *Session) uri() string {
 	switch {
 	case s.request == nil:

@@ -167,8 +167,8 @@ func TestValueThatIsKept(t *testing.T) {
 	}
 }
 
-// SPEC 2.4: a stored value of another type reads as absent, whoever asks, and the log names the field. Update does not begin
-// from nothing in its place.
+// SPEC 2.4: a stored value of another type reads as absent, whoever asks, and the log names the field. Update does not
+// begin from nothing in its place.
 func TestValueOfAnotherType(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, backend := range []sessplus.Backend{b, nil} {

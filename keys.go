@@ -74,6 +74,9 @@ func (KeyPair) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // problem returns what is wrong with the pair, or "".
 func (k KeyPair) problem() string {
+	if len(k.Hash) == 0 && len(k.Block) == 0 {
+		return fmt.Sprintf("it is empty, as DeriveKeyPair returns it for a secret shorter than %d bytes, such as one that is not set", minSecret)
+	}
 	if n := len(k.Hash); n != 32 && n != 64 {
 		return fmt.Sprintf("a Hash key has %d bytes, not 32 or 64; DeriveKeyPair makes a pair of a secret of at least %d bytes", n, minSecret)
 	}

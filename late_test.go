@@ -11,7 +11,8 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// newLateSite is a site whose visitor has a session with the field kept in the cookie sid and in the secure cookie sealed.
+// newLateSite is a site whose visitor has a session with the field kept in the cookie sid and in the secure cookie
+// sealed.
 func newLateSite(t *testing.T, b sessplus.Backend, logged *errorLog, around func(http.Handler) http.Handler) *site {
 	m := newManager(t, &sessplus.Options{Logger: slog.New(logged)},
 		sessplus.Config{CookieName: "sid", Backend: b, Fields: sessplus.Exclude("sealed", "fresh")},
@@ -154,8 +155,8 @@ func TestLateChangeIsSavedBesideOneThatCannotBe(t *testing.T) {
 	})
 }
 
-// SPEC 5.5, 3.8: a change that is told once to be late does not hold up what a long response saves later. But after a renewal
-// that is late, nothing is stored under the id from before it.
+// SPEC 5.5, 3.8: a change that is told once to be late does not hold up what a long response saves later. But after a
+// renewal that is late, nothing is stored under the id from before it.
 func TestLateRenewalSavesNothing(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for name, change := range map[string]func(*sessplus.Session){

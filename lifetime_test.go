@@ -146,7 +146,7 @@ func TestTouchIsRareAndSmall(t *testing.T) {
 			if err != nil || !after.Expires.After(before.Expires) || !after.Saved.Equal(before.Saved) || len(after.Fields) != 2 {
 				t.Errorf("touched record: %v, want only its expiry moved", err)
 			}
-			if len(change.Set)+len(change.Delete) > 0 || len(trips) > 1000 && touches > 1 { // the first may bring a script
+			if len(change.Set)+len(change.Delete) > 0 || len(trips) > 1000 && touches > 1 { // one may bring a script
 				t.Errorf("a touch sets %d fields, and sends %d bytes to Redis", len(change.Set), len(trips))
 			}
 		}

@@ -67,13 +67,13 @@ func (s *Session) useAll(indexes []int) {
 		return
 	}
 	indexes = s.feeders(indexes)
-	for n := -1; n < len(indexes); indexes = s.feeders(indexes) { // what is loaded may show that more is needed
+	for n := -1; n < len(indexes); indexes = s.feeders(indexes) { // a load may show that others are needed
 		n = len(indexes)
 		s.loadAll(indexes)
 	}
 }
 
-// loadAll is useAll without the cookies that may have what belongs to these.
+// loadAll is useAll without the cookies that may hold fields of these.
 func (s *Session) loadAll(indexes []int) {
 	s.await(indexes, func(p *part) bool { return p.boundTo != nil && s.parts[p.boundTo.index].state == loading })
 	due := make([]*part, 0, 8)
@@ -95,7 +95,7 @@ func (s *Session) loadAll(indexes []int) {
 	s.await(indexes, func(p *part) bool { return p.state == loading })
 }
 
-// await waits until no part is waiting for what another goroutine loads.
+// await waits until no part is being loaded by another goroutine.
 func (s *Session) await(indexes []int, waits func(p *part) bool) {
 	for slices.ContainsFunc(indexes, func(i int) bool { return waits(&s.parts[i]) }) {
 		if s.ready == nil {
@@ -181,7 +181,7 @@ func (s *Session) load(parts []*part) {
 	}
 	for _, p := range parts {
 		if p.crowded && p.rec == nil && p.err == nil {
-			p.gone, p.replaced = true, true // one that was not tried may be the session, and is not to be overwritten
+			p.gone, p.replaced = true, true // one that was not tried may be the session: do not overwrite it
 			s.warn("sessplus: too many cookies of one name came, and no session is among those that were tried", "cookie", p.CookieName)
 		}
 	}
@@ -204,10 +204,18 @@ func (s *Session) lookUp(parts []*part, now time.Time) {
 					}
 					continue
 				}
-				p.resent() // by the cookie before, which found nothing
+				p.resent() // for the previous cookie, which found nothing
 				p.resend(older)
 				name := p.nameOf(id)
-				calls = append(calls, &call{part: p, op: opLoad, sessionName: name})
+				look := new(struct { // one allocation
+					call
+					list [1]*call
+				})
+				look.call = call{part: p, op: opLoad, sessionName: name}
+				if calls == nil {
+					calls = look.list[:0]
+				}
+				calls = append(calls, &look.call)
 				break
 			}
 		}
@@ -218,7 +226,7 @@ func (s *Session) lookUp(parts []*part, now time.Time) {
 		for _, c := range calls {
 			p := c.part
 			if p.answered(s, c, now); c.err == ErrNoRecord {
-				p.stray(p.CookieName, p.texts[p.next-1].text, nil) // former ids may look like ours
+				p.stray(p.CookieName, p.texts[p.next-1].text, nil) // ids of a former library may look like ours
 			}
 		}
 	}
@@ -246,7 +254,7 @@ func (p *part) answered(s *Session, c *call, now time.Time) {
 		p.gone = false
 		p.moved(c)
 		p.take(s.m, c.record)
-		if !c.record.imported() { // in which they have waited for their owner
+		if !c.record.imported() { // where they have waited for their owner
 			s.tellForeign(p.cookie, p.foreign)
 		}
 	}
@@ -317,7 +325,7 @@ func (p *part) take(m *Manager, r *Record) {
 }
 
 // unseal reads the content of a secure cookie, which must be bound to that session. If several came, the one written
-// last counts: a deployment has changed Domain or Path, and the others are from before.
+// last counts: a deployment has changed Domain or Path, and the others are older.
 func (s *Session) unseal(p *part, bound []byte, now time.Time) {
 	var last *Record
 	for i, first := range p.texts {
@@ -344,7 +352,7 @@ func (s *Session) unseal(p *part, bound []byte, now time.Time) {
 		p.resend(last.legacy.overdue(now))
 	}
 	s.tellForeign(p.cookie, p.foreign)
-	p.foreign = nil // they go when the cookie is written again
+	p.foreign = nil // they are gone once the cookie is rewritten
 	s.event(p.cookie, EventLoad, nil, last.Fields)
 }
 
@@ -363,9 +371,9 @@ func (c *cookie) parseID(text string) (id string, older bool, err error) {
 	return id, older, nil
 }
 
-// Reload loads the sessions that this request has loaded once more, for handlers that run long. Changes that were not
-// saved yet remain on top of what was loaded. The error matches [ErrSessionGone] if a session has ended in the
-// meantime; its fields are then absent.
+// Reload loads again the sessions that this request has loaded, for long-running handlers. Unsaved changes remain on
+// top of what it loads. The error matches [ErrSessionGone] if a session has ended in the meantime; its fields are then
+// absent.
 func (s *Session) Reload() error {
 	s.askAgain()
 	s.saving.Lock()

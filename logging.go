@@ -8,18 +8,19 @@ import (
 	"time"
 )
 
-// What may be so at every request is not logged at every request. What a Manager remembers for that is bounded.
+// What may happen in every request is not logged in every request. What a Manager remembers for that is bounded.
 
 // warn writes a line to the log. It never gets an id, the value of a cookie or of a field, or the text of a foreign
 // error.
 func (s *Session) warn(msg string, attrs ...any) { s.m.log.Log(s.ctx, slog.LevelWarn, msg, attrs...) }
 
-// reject notes a cookie of the request that is no session. After a change of keys, or of what wrote the cookies, every
-// visitor brings one, so the log has a line a minute for each cookie and reason. Events tell all.
+// reject reports a cookie of the request that is not a session. After a change of keys, or of the library that wrote
+// the cookies, every visitor brings one, so the log has one line a minute for each cookie and reason. Events report
+// all.
 func (s *Session) reject(p *part, reason error) {
 	const msg = "sessplus: a cookie was rejected"
 	attrs := []any{"cookie", p.CookieName, "reason", reason.Error()}
-	if errors.Is(reason, errExpired) { // what every visitor's cookie comes to
+	if errors.Is(reason, errExpired) { // as every cookie eventually is
 		s.m.log.Log(s.ctx, slog.LevelDebug, msg, attrs...)
 	} else if due, leftOut := s.m.rejected.due(rejection{p.index, reason.Error()}, time.Now()); due {
 		if leftOut > 0 {
@@ -30,10 +31,10 @@ func (s *Session) reject(p *part, reason error) {
 	s.rejected(p.cookie, reason)
 }
 
-// A rejection is what lines about rejected cookies are counted by.
+// A rejection is the key by which lines about rejected cookies are counted.
 type rejection struct {
 	cookie int
-	reason string // one of a few: it quotes nothing
+	reason string // one of a few, which quote nothing
 }
 
 // rejections counts the lines. It is safe for concurrent use.
@@ -47,7 +48,7 @@ type rejectionLine struct {
 	leftOut int       // since then
 }
 
-// due reports whether there is to be a line now, and how many were left out since the last one.
+// due reports whether a line should be logged now, and how many were left out since the last one.
 func (r *rejections) due(k rejection, now time.Time) (due bool, leftOut int) {
 	const pause = time.Minute
 	r.mu.Lock()
@@ -70,7 +71,7 @@ func (r *rejections) due(k rejection, now time.Time) (due bool, leftOut int) {
 }
 
 // tellForeign logs which fields of a record the cookie does not own, each once: another version of the program has
-// stored them, as in a rolling deploy or before a roll-back, or another program has.
+// stored them, as in a rolling deployment or before a rollback, or another program has.
 func (s *Session) tellForeign(c *cookie, fields []string) {
 	if names := s.m.foreign.add(c.index, fields); len(names) > 0 {
 		s.warn("sessplus: a session holds fields that its cookie does not own; they read as absent, and its next save removes them",
@@ -78,7 +79,7 @@ func (s *Session) tellForeign(c *cookie, fields []string) {
 	}
 }
 
-// namesTold remembers of which fields the log has told. It is safe for concurrent use.
+// namesTold remembers which fields were logged. It is safe for concurrent use.
 type namesTold struct {
 	mu    sync.Mutex
 	names map[nameTold]bool
@@ -89,7 +90,7 @@ type nameTold struct {
 	name   string
 }
 
-// maxNamesTold is how many names are remembered. Of those beyond it nothing is told.
+// maxNamesTold is how many names are remembered. Further ones are not logged.
 const maxNamesTold = 1000
 
 // add returns those of the names that are new.
@@ -103,14 +104,14 @@ func (t *namesTold) add(cookie int, names []string) (fresh []string) {
 		if len(t.names) >= maxNamesTold {
 			break
 		}
-		if len(name) > maxFieldName { // of a record that something else has written
+		if len(name) > maxFieldName { // in a record that something else has written
 			name = name[:maxFieldName]
 		}
 		if !t.names[nameTold{cookie, name}] {
 			if t.names == nil {
 				t.names = make(map[nameTold]bool)
 			}
-			name = strings.Clone(name) // or the whole record would stay
+			name = strings.Clone(name) // or it would keep the whole record in memory
 			t.names[nameTold{cookie, name}] = true
 			fresh = append(fresh, name)
 		}

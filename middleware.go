@@ -36,7 +36,7 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 		switch {
 		case s == nil:
 			q := newRequest(len(m.cookies))
-			s, sw = &q.handle, &q.writer
+			s, sw = &q.ctx.s, &q.writer
 			s.start(m, w, r)
 			inner = r.WithContext(&q.ctx)
 		case s.adopt(w):
@@ -78,7 +78,7 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 // Nothing is saved before [Session.Save], which is the commit in this case and writes the cookies to w.Header(). Call
 // it once, after the last change and before the response begins, even in a request that only reads, which otherwise
 // does not count as a use for IdleTimeout. After that, the session behaves as it does behind Handler after the headers.
-// A nil w means that the response has begun already. A Save that fails has saved nothing, and may be repeated.
+// A nil w means that the response has already begun. A Save that fails has saved nothing, and may be repeated.
 //
 // The error matches [ErrUnavailable] if a backend does not answer. The session is then nil, and the request must not be
 // served as that of an anonymous visitor. The ErrorHandler is not called for this error or for that of Save; respond
@@ -89,7 +89,7 @@ func (m *Manager) Load(w http.ResponseWriter, r *http.Request) (*Session, *http.
 		return s, r, nil
 	}
 	q := newRequest(len(m.cookies))
-	s := &q.handle
+	s := &q.ctx.s
 	s.start(m, w, r)
 	s.alone, s.sent, s.open = true, w == nil, s.open && w != nil
 	if err := s.loadEager(); err != nil {
@@ -98,8 +98,8 @@ func (m *Manager) Load(w http.ResponseWriter, r *http.Request) (*Session, *http.
 	return s, r.WithContext(&q.ctx), nil
 }
 
-// adopt lets a Handler commit the session that [Manager.Load] has returned to code outside of it, unless that code has
-// saved it already.
+// adopt lets a Handler commit the session that [Manager.Load] has returned to code outside it, unless that code has
+// already saved it.
 func (s *Session) adopt(w http.ResponseWriter) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,18 +110,17 @@ func (s *Session) adopt(w http.ResponseWriter) bool {
 	return true
 }
 
-// handBack gives the request that the middleware got what the router and the handler have put into their copy of it:
-// net/http removes the temporary files of its own request only, and what logs or measures outside looks at the route
-// and the form.
+// handBack copies what the router and the handler have put into their copy of the request back to the original:
+// net/http removes the temporary files of only its own request, and outer middleware that logs or measures looks at the
+// route and the form.
 func handBack(r, inner *http.Request) {
 	r.Pattern = inner.Pattern
 	r.Form, r.PostForm, r.MultipartForm = inner.Form, inner.PostForm, inner.MultipartForm
 }
 
-// A request is what the middleware allocates for each request, in one piece.
+// A request is what the middleware allocates for each request, at once.
 type request struct {
 	ctx     sessionContext
-	handle  Session
 	session session
 	writer  writer
 }
@@ -138,14 +137,14 @@ func newRequest(parts int) *request {
 		q = new(request)
 		q.session.parts = make([]part, parts)
 	}
-	q.handle.session, q.ctx.s = &q.session, &q.handle
+	q.ctx.s.session = &q.session
 	return q
 }
 
-// A sessionContext is the context of the handler's request: that which the request came with, and the session. People
-// log contexts, and those made from one print what theirs has as String, so it says no more than what it is.
+// A sessionContext is the context of the handler's request: the original one, and the session. Programs log contexts,
+// and derived contexts print the String of their parent, so that reveals nothing.
 type sessionContext struct {
-	s *Session
+	s Session
 }
 
 func (c *sessionContext) Deadline() (time.Time, bool) { return c.s.ctx.Deadline() }
@@ -154,10 +153,10 @@ func (c *sessionContext) Err() error                  { return c.s.ctx.Err() }
 
 func (c *sessionContext) Value(key any) any {
 	if key == (contextKey{}) {
-		return c.s
+		return &c.s
 	}
-	if key == (inspection.Key{Session: c.s}) {
-		return inspector{c.s}
+	if key == (inspection.Key{Session: &c.s}) {
+		return inspector{&c.s}
 	}
 	return c.s.ctx.Value(key)
 }
@@ -167,7 +166,7 @@ func (c *sessionContext) String() string { return "sessplus.Context" }
 // Format implements [fmt.Formatter] for every verb.
 func (c *sessionContext) Format(f fmt.State, _ rune) { io.WriteString(f, c.String()) }
 
-// defaultErrorHandler answers in plain text that reveals nothing of the error, and logs it.
+// defaultErrorHandler answers in plain text that reveals nothing about the error, and logs it.
 func (m *Manager) defaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
 	status, text := http.StatusInternalServerError, "The request could not be completed."
 	switch {

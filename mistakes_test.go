@@ -104,6 +104,7 @@ func TestAMistakeIsQuotedAndSaysWhatIsRight(t *testing.T) {
 		{c{Keys: []sessplus.KeyPair{{Hash: make([]byte, 16)}}}, "Keys", "pair 0: ", "32 or 64"},
 		{c{Keys: []sessplus.KeyPair{{Hash: make([]byte, 32), Block: make([]byte, 8)}}}, "Keys", "pair 0: ", "16, 24 or 32"},
 		{c{Keys: []sessplus.KeyPair{{}}}, "Keys", "pair 0: ", "DeriveKeyPair"},
+		{c{Keys: []sessplus.KeyPair{sessplus.DeriveKeyPair([]byte("short"))}}, "Keys", "pair 0: it is empty", "shorter than 32 bytes"},
 		{c{Backend: mem, Keys: []sessplus.KeyPair{}, SignID: true}, "SignID", "true", "DeriveKeyPair"},
 		{c{SignID: true}, "SignID", "true", "false"},
 		{c{Lazy: true}, "Lazy", "true", "false"},

@@ -27,10 +27,10 @@ var (
 	modelPrint    = flag.Bool("model.print", false, "print what the first play of TestModel does")
 )
 
-// The model: random requests of a few visitors, with faults and with other requests in their midst, against what must be
-// true of every answer (SPEC 2.1, 3.8, 3.9, 3.11, 4.1, 4.2, 5.4, 5.6, 5.9, 6.1, 6.2, 7.7). Each value that is set is a token of its own, so
-// that a read tells who has set it, and when. A play is a list of requests that is drawn from a seed, and can be played
-// again without some of them: that is how a breach is made small.
+// The model: random requests of a few visitors, with faults and with other requests in their midst, against what must
+// be true of every answer (SPEC 2.1, 3.8, 3.9, 3.11, 4.1, 4.2, 5.4, 5.6, 5.9, 6.1, 6.2, 7.7). Each value that is set is
+// a token of its own, so that a read tells who has set it, and when. A play is a list of requests that is drawn from a
+// seed, and can be played again without some of them: that is how a breach is made small.
 
 // The cookies of the model, and the fields of each.
 const (
@@ -733,8 +733,8 @@ func lines(h http.Header) map[string]string {
 	return set
 }
 
-// over gives what becomes of a world by what this request has touched: all of it, or without some of what others have changed in
-// its midst.
+// over gives what becomes of a world by what this request has touched: all of it, or without some of what others have
+// changed in its midst.
 func (t *mTurn) over(k int, w mWorld) []mWorld {
 	all := []mWorld{w}
 	for i := range w {

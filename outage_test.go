@@ -443,7 +443,8 @@ func TestServerThatIsKilledAtSaveKeepsItsRecords(t *testing.T) {
 	c.eventually(c.client, wantUser(t, "ann"))
 }
 
-// SPEC 6.2, 6.7: the answer to the last step of a renewal is lost. Whatever became of it, the visitor keeps the session.
+// SPEC 6.2, 6.7: the answer to the last step of a renewal is lost. Whatever became of it, the visitor keeps the
+// session.
 func TestRenewalWhoseAnswerIsLostKeepsTheSession(t *testing.T) {
 	t.Parallel()
 	behindProxy(t, func(t *testing.T, f faulty) {
@@ -475,7 +476,7 @@ func TestRenewalWhoseAnswerIsLostKeepsTheSession(t *testing.T) {
 				if reads < 0 || !bytes.Contains(sent, []byte(old)) {
 					return proxyServe
 				}
-				if reads++; reads == 1 && !bytes.Contains(sent, []byte("evalsha")) { // Firestore reads the document before it writes
+				if reads++; reads == 1 && !bytes.Contains(sent, []byte("evalsha")) { // Firestore reads, then writes
 					return proxyServe
 				}
 				reads = -1

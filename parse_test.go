@@ -322,6 +322,7 @@ func FuzzParseConfigs(f *testing.F) {
 			t.Errorf("ParseConfigs(%q) has changed its argument", before)
 		}
 		configMistakes(t, err)
-		sessplus.New(configs, &sessplus.Options{Keys: testKeys, Logger: slog.New(slog.DiscardHandler)}) // does not panic, whatever was parsed
+		// It must not panic, whatever was parsed.
+		sessplus.New(configs, &sessplus.Options{Keys: testKeys, Logger: slog.New(slog.DiscardHandler)})
 	})
 }

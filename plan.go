@@ -11,39 +11,43 @@ import (
 type save struct {
 	part  *part
 	epoch int32 // part.epoch at the time of the plan
-	err   error // why it was not saved
-	late  error // ErrHeadersSent, for the part of it that would need a Set-Cookie
+
+	does   deed
+	renews bool // the program asked for it
+	named  bool // the session names a user by IndexBy, and did not before
+	send   bool // set the cookie, to the id or to values
+
+	err  error // why it was not saved
+	late error // ErrHeadersSent, for the part of it that would need a Set-Cookie
 
 	deletes []*call // end the records of destroyed sessions
-	there   []*call // set fields in their former owners
 	main    *call   // creates or updates the record
 	take    *call   // takes the old record of a renewed session
 	amends  []*call // bring the new record up to date with what others have saved in the old one meanwhile
 	finish  *call   // ends the old record, once all else is saved
-	rotated *call   // creates the record again under an id that age asks for
+	rotated *call   // creates the record again under a new id, because of its age
 
-	does    deed
-	renews  bool       // the program asked for it
-	named   bool       // the session names a user by IndexBy, and did not before
-	changed []RawField // the fields that this save makes equal in the store; nil values are deleted
-	moved   []string   // those of them that are only moved here from their former owner
-	written bool       // what there was to save is saved
-	undead  bool       // a record that was to end may be there still
+	*moves             // of fields to this part, or nil
+	changed []RawField // the fields that this save writes to the store; nil values are deleted
+	drop    bool       // make the browser drop the cookie, unless it is set
+	written bool       // everything was saved
+	undead  bool       // a record that should have ended may still exist
 
-	permanent bool // the session to be renewed is
+	permanent bool // the session to renew is permanent
 	lost      bool // it has ended meanwhile: the new one begins afresh with what this request has set
 	void      bool // and that is nothing
 
-	joined  bool        // another request has made rotated
-	rotates bool        // the session, in the end
-	name    sessionName // which has this name
+	joined  bool        // another request has created the rotated record
+	rotates bool        // it was rotated in the end
+	name    sessionName // its name after the rotation
 	origin  string
 
-	send   bool     // the cookie is to be set: with the id, or with values
-	values []string // of the cookie and its chunks
-	drop   bool     // the browser is to drop the cookie, unless it is set
+	values []string // of the cookie and its chunks, if it is set with them
 
-	value, line [1]string // what holds values and part.lines while they are one
+	// The memory of changed, values, part.lines and the list of saves while each has one element.
+	change      [1]RawField
+	value, line [1]string
+	list        [1]*save
 }
 
 // A deed is what a save does with the session.
@@ -51,11 +55,11 @@ type deed uint8
 
 const (
 	updates  deed = iota // the record or cookie that is there
-	touches              // moves the end of the record; a request that only read succeeds without
-	verifies             // asks whether the session lives, because a cookie depends on it; moves its end, too
-	creates              // where there was no session
+	touches              // moves the expiry of the record; a request that only read succeeds even if this fails
+	verifies             // asks whether the session lives, because a cookie depends on it; moves its expiry, too
+	creates              // a record, where there was no session
 	renews               // creates the session under another id, and ends the old one
-	ends                 // a session that is past its Lifetime and no longer permanent, or a cookie with that it is bound to
+	ends                 // a session past its Lifetime that is no longer permanent, or a cookie bound to one
 	empties              // a secure cookie
 )
 
@@ -88,14 +92,14 @@ func (c *cookie) tolerates(err error) bool {
 	return c.Optional && errors.Is(err, ErrUnavailable) || c.DropIfGone && errors.Is(err, ErrSessionGone)
 }
 
-// plan determines what the parts have to save. After the headers were sent, saves that have failed before are tried
-// once more only with again. A save that cannot be made has an err; an error of plan itself means that nothing at all
-// may be saved.
+// plan determines what the parts have to save. After the headers were sent, saves that have failed before are retried
+// only if again is set. A save that cannot be made has an err; an error of plan itself means that nothing at all may be
+// saved.
 func (s *Session) plan(again bool) (saves []*save, now time.Time, err error) {
 	s.joinMoves()
 	err = s.fatal
 	if s.sent {
-		s.fatal = nil // told once, it does not hold up the rest of a long response
+		s.fatal = nil // reported once, it does not block the rest of a long response
 	}
 	due := s.due(make([]*part, 0, 8), again)
 	if len(due) == 0 {
@@ -130,15 +134,15 @@ func (s *Session) planRecords(due []*part, now time.Time) (saves []*save) {
 			if v := p.planRecord(now, s.sent); v != nil {
 				s.file(v)
 				s.setThere(v)
-				saves = append(saves, v)
+				saves = v.join(saves)
 			}
 		}
 	}
 	return saves
 }
 
-// planCookies appends the saves of secure cookies. Unless there is an err already they are sealed now, so that one that
-// is too large saves nothing, and with the ids that the other saves are going to set.
+// planCookies appends the saves of secure cookies. Unless there is already an err they are sealed now, so that nothing
+// is saved if one is too large, with the ids that the other saves will set.
 func (s *Session) planCookies(due []*part, saves []*save, now time.Time, err error) ([]*save, error) {
 	for _, p := range due {
 		if p.sealer == nil {
@@ -154,7 +158,7 @@ func (s *Session) planCookies(due []*part, saves []*save, now time.Time, err err
 			}
 			err = s.seal(v, saves, now)
 		}
-		saves = append(saves, v)
+		saves = v.join(saves)
 	}
 	return saves, err
 }
@@ -185,7 +189,7 @@ func (p *part) unsaved() bool {
 	return false
 }
 
-// reflags reports whether the record is to be made permanent, or no longer so.
+// reflags reports whether the record must become permanent, or stop being so.
 func (p *part) reflags() bool { return p.rec != nil && (p.doubt || p.permanent != p.rec.Permanent) }
 
 // appendFields appends all fields of the part.
@@ -198,9 +202,9 @@ func (p *part) appendFields(list []RawField) []RawField {
 	return list
 }
 
-// changes returns the fields that differ from the store.
-func (p *part) changes() []RawField {
-	changed := make([]RawField, 0, len(p.entries.touched))
+// changes returns the fields that differ from the store, in list if it has room for them.
+func (p *part) changes(list []RawField) []RawField {
+	changed := slices.Grow(list, len(p.entries.touched))
 	for i := range p.entries.touched {
 		if e := &p.entries.touched[i]; e.dirty() && (!e.moved || p.moving) {
 			changed = append(changed, RawField{e.name, e.value})
@@ -225,10 +229,9 @@ func (c *cookie) saveError(err error) error {
 
 // planRecord plans the save of a server-side part, or returns nil if there is nothing to do.
 func (p *part) planRecord(now time.Time, late bool) *save {
-	v := &save{part: p, epoch: p.epoch, changed: p.changes(), drop: p.due == tellDrop}
-	if p.moving {
-		v.moved = p.movedIn()
-	}
+	v := &save{part: p, epoch: p.epoch, drop: p.due == tellDrop}
+	v.changed = p.changes(v.change[:0])
+	v.moves = p.planMoves()
 	if p.rec == nil {
 		v.does = creates
 	}
@@ -284,7 +287,7 @@ func (v *save) idle(filled bool) bool {
 // planMain plans what becomes of the record.
 func (v *save) planMain(filled bool, now time.Time, late bool) {
 	p := v.part
-	if late && p.reflags() { // told once, it does not hold up the rest of a long response
+	if late && p.reflags() { // reported once, it does not block the rest of a long response
 		v.late = p.saveError(ErrHeadersSent)
 		p.permanent = p.rec.Permanent
 		if len(v.changed) == 0 {
@@ -301,14 +304,14 @@ func (v *save) planMain(filled bool, now time.Time, late bool) {
 	}
 }
 
-// step returns a call that makes one step with the old record of a session that is renewed or rotated. It does not
-// follow the record to what it has become.
+// step returns a call that makes one step on the old record of a session that is renewed or rotated. It does not follow
+// the record to its successor.
 func (p *part) step(key string, e Ending) *call {
 	e.Now = wallNow()
 	return &call{part: p, op: opEnd, sessionName: sessionName{key: key}, still: true, ending: &e}
 }
 
-// endCall returns a call that ends the record of the key for good, and what it has become.
+// endCall returns a call that ends the record of the key, and its successor, for good.
 func (p *part) endCall(key string) *call {
 	return &call{part: p, op: opEnd, sessionName: sessionName{key: key}, asked: key, ending: &Ending{Step: StepEnd, Now: wallNow()}}
 }
@@ -322,7 +325,7 @@ func (v *save) planCreate(now time.Time) {
 	}
 	name := p.nameOf(newID())
 	v.send = true
-	made := new(struct { // in one piece of memory
+	made := new(struct { // one allocation
 		call
 		Record
 	})
@@ -343,7 +346,7 @@ func (v *save) planCreate(now time.Time) {
 func (v *save) planUpdate(now time.Time) {
 	p := v.part
 	c := &Change{Now: now, Seen: p.rec, Set: v.changed}
-	for _, name := range v.moved {
+	for _, name := range v.moved() {
 		c.Match = append(c.Match, RawField{name, p.stored(name)})
 	}
 	c.Expires, _, c.Exact = p.moves(p.rec, now, p.permanent)
@@ -375,9 +378,9 @@ func (v *save) planUpdate(now time.Time) {
 	v.main = &call{part: p, op: opUpdate, sessionName: p.name, change: c, patient: true}
 }
 
-// planTouch moves the expiry of the record, if that is due. With verify it asks the backend in any case whether the
-// session still exists: before its cookie is sent again, because the id of an ended session must not replace a newer
-// one in the browser, and before a cookie is sent that is bound to it.
+// planTouch moves the expiry of the record, if that is due. With verify it always asks the backend whether the session
+// still exists: before its cookie is sent again, because the id of an ended session must not replace a newer one in the
+// browser, and before a cookie bound to it is sent.
 func (v *save) planTouch(now time.Time, verify bool) {
 	p := v.part
 	expire := p.trial == tryExpiry
@@ -403,7 +406,7 @@ func (v *save) planTouch(now time.Time, verify bool) {
 	}
 }
 
-// touchDue reports whether the expiry of the record is to be moved. The time does not matter for a config without an
+// touchDue reports whether the expiry of the record should be moved. The time does not matter for a config without an
 // IdleTimeout.
 func (p *part) touchDue(now time.Time) bool {
 	if !p.used || p.quiet || p.rec == nil || p.sealer != nil {
@@ -447,18 +450,18 @@ func (c *cookie) ages() bool { return c.IdleTimeout > 0 || c.RotateEvery > 0 }
 
 // planSealed plans the writing of a secure cookie, or returns nil if there is nothing to do.
 func (p *part) planSealed(late bool) *save {
-	changed, permanent := p.changes(), p.rec != nil && p.permanent != p.rec.Permanent
 	filled := p.filled()
 	renew := p.renew && filled
-	permanent = permanent && filled
+	permanent := p.rec != nil && p.permanent != p.rec.Permanent && filled
+	v := &save{part: p, epoch: p.epoch, renews: renew, send: filled, drop: !filled}
+	v.changed = p.changes(v.change[:0])
 	// After the headers a bound cookie cannot be dropped, but is void without its session.
 	expire := p.due == tellDrop && !(late && p.boundTo != nil) || p.leaves(filled) && !late
-	dirty := len(changed) > 0 || permanent || renew || expire
+	dirty := len(v.changed) > 0 || permanent || renew || expire
 	if !dirty && !(p.resends() && filled && !late) && !p.forsakes() {
 		return nil
 	}
 	p.settle(wallNow())
-	v := &save{part: p, epoch: p.epoch, changed: changed, renews: renew, send: filled, drop: !filled}
 	switch {
 	case !filled:
 		v.does = empties
@@ -496,8 +499,8 @@ func (s *Session) verifyBound(p *part, saves []*save, now time.Time) []*save {
 	return saves
 }
 
-// need makes the save wait for a record that is taken, because another cookie depends on whether the session still
-// exists. With fails, the request fails if it has ended. v may be nil.
+// need makes the save wait for a taken record, because another cookie depends on whether the session still exists. With
+// fails, the request fails if it has ended. v may be nil.
 func (v *save) need(fails bool) {
 	if v == nil || v.main == nil || v.main.op != opUpdate {
 		return
@@ -508,8 +511,8 @@ func (v *save) need(fails bool) {
 	}
 }
 
-// seal produces the text of a secure cookie. saves has the saves of the server-side parts: a cookie that is bound to
-// one of them is sealed with the id that it is going to have.
+// seal produces the text of a secure cookie. saves has the saves of the server-side parts: a cookie bound to one of
+// them is sealed with the id that the session will have.
 func (s *Session) seal(v *save, saves []*save, now time.Time) error {
 	p := v.part
 	all := p.appendFields(make([]RawField, 0, fewNames)) // not in the heap
@@ -529,7 +532,8 @@ func (s *Session) seal(v *save, saves []*save, now time.Time) error {
 		case b.gone:
 			return p.saveError(ErrSessionGone)
 		case b.name.key == "" || b.rec != nil && !b.filled() && v.sets():
-			return p.saveError(&fieldError{all[0].Name, "the cookie is bound to " + b.CookieName + ", which has no session", nil})
+			return p.saveError(&fieldError{all[0].Name, "is bound to cookie " + quote(b.CookieName) +
+				", in which there is no session; set a field there in the same request", nil})
 		default:
 			bound = b.binding()
 		}
@@ -547,7 +551,15 @@ func saveFor(p *part, saves []*save) (*save, []*save) {
 		return v, saves
 	}
 	v := &save{part: p, epoch: p.epoch}
-	return v, append(saves, v)
+	return v, v.join(saves)
+}
+
+// join appends the save to the list.
+func (v *save) join(saves []*save) []*save {
+	if saves == nil {
+		saves = v.list[:0]
+	}
+	return append(saves, v)
 }
 
 // saveOf returns the save of the cookie, or nil.

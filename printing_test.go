@@ -21,8 +21,8 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// SPEC 7.3: what a program logs of a request shows nothing of its session: neither its context, nor those made from it, nor
-// the writer, nor the request itself beyond its own headers.
+// SPEC 7.3: what a program logs of a request shows nothing of its session: neither its context, nor those made from it,
+// nor the writer, nor the request itself beyond its own headers.
 func TestContextShowsNothing(t *testing.T) {
 	const secret = "s3cr3t-value"
 	type key struct{}
@@ -294,8 +294,9 @@ func (quotingHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 // SPEC 7.3: of a driver
 func TestDriverErrorsQuoteNothing(t *testing.T) {
 	for want, answer := range map[string]func(text string) error{
-		"redis answers ERR":    func(text string) error { return replyError(text) },
-		"redis did not answer": func(text string) error { return errors.New("redis: can't parse reply " + text) }, // of go-redis
+		"redis answers ERR": func(text string) error { return replyError(text) },
+		// The error is go-redis's.
+		"redis did not answer": func(text string) error { return errors.New("redis: can't parse reply " + text) },
 	} {
 		client := servers.NewRedis(t).Client()
 		t.Cleanup(func() { client.Close() })

@@ -158,7 +158,8 @@ func (h *quotedHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	}
 }
 
-// SPEC 7.3: what a hook of the program writes of a command to a trace, as redisotel does, has no id and no value of a field.
+// SPEC 7.3: what a hook of the program writes of a command to a trace, as redisotel does, has no id and no value of a
+// field.
 func TestCommandsOfRedisPrintNoValues(t *testing.T) {
 	const secret = "secret-value"
 	client := servers.Redis(t)

@@ -43,7 +43,7 @@ func Redis(client RedisClient) Backend {
 			b.binding = redisBindingOf(c)
 		}
 	case *redis.ClusterClient:
-		b.cluster, b.elects, b.sharded, b.loose = c, true, true, newLooseCalls() // it waits for a lock that another call holds
+		b.cluster, b.elects, b.sharded, b.loose = c, true, true, newLooseCalls() // it waits for a lock of another call
 	case *redis.Ring:
 		if c != nil {
 			b.ring = newRedisRing(c)
@@ -59,7 +59,7 @@ type redisBackend struct {
 	original RedisClient
 	binding  *redisBinding // of a *redis.Client, or nil
 	shared   atomic.Pointer[sharedDeadline]
-	loose    *looseCalls // calls may outlive their context; nil: they do not
+	loose    *looseCalls // calls may outlive their context, and are then abandoned; nil: they do not
 
 	sharded  bool                 // keys may be on different servers
 	cluster  *redis.ClusterClient // or nil
@@ -88,14 +88,14 @@ func (b *redisBackend) client() any {
 }
 
 // A record in Redis is a hash. The names of its own fields begin with one colon; the name of a session's field that
-// begins with a colon gets one more, so that they cannot meet.
+// begins with a colon gets one more, so that they cannot clash.
 //
 //	:record   "1 CREATED p" or "1 CREATED -": the format's version, the time of creation, and whether it is permanent;
 //	          once rotated, the time of that and the origin; with IndexBy "@SINCE:OWNER" and "#DEVICE", escaped as in
 //	          a URL; if it is bound to a device "!KEY"
 //	:expires  the time of expiry, which the key's PEXPIREAT repeats
 //	:saved    the time of the last save
-//	:mark     that it is taken or has ended, see Mark; of what was ended by nobody in particular all else is gone
+//	:mark     that it is taken or has ended, see Mark; the other fields are gone if it was ended without a token
 //	NAME      the encoded value of the field NAME
 //
 // Times are in Unix milliseconds.
@@ -127,7 +127,7 @@ func decodeRedis(hash map[string]string) (*Record, error) {
 	if len(hash) == 0 {
 		return nil, ErrNoRecord
 	}
-	r := &Record{}
+	r := newRecord(max(0, len(hash)-3))
 	ok := true
 	if text, found := hash[redisMark]; found {
 		r.Mark, ok = parseMark(text)
@@ -155,7 +155,6 @@ func decodeRedis(hash map[string]string) (*Record, error) {
 	if !ok || version == "" || !ok1 || !ok2 || !ok3 || !ok4 {
 		return nil, errCorruptHash
 	}
-	r.Fields = make([]RawField, 0, max(0, len(hash)-3))
 	for name, value := range hash {
 		if own := strings.HasPrefix(name, ":"); own && !strings.HasPrefix(name, "::") {
 			continue
@@ -167,7 +166,7 @@ func decodeRedis(hash map[string]string) (*Record, error) {
 	return r, nil
 }
 
-// redisMore reads what follows the flag of permanence.
+// redisMore parses what follows the permanent flag.
 func (r *Record) redisMore(text string) (ok bool) {
 	words := strings.Split(text, " ")
 	if first := words[0]; first != "" && !strings.Contains("@#!", first[:1]) {
@@ -206,7 +205,7 @@ func redisTime(s string) (time.Time, bool) {
 	return time.UnixMilli(ms), err == nil
 }
 
-// redisCommand gives the Redis command of a call.
+// redisCommand returns the Redis command of a call.
 func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 	switch c.op {
 	case opLoad:
@@ -298,8 +297,8 @@ func redisArgs(s *redisScript, key string, n int) []any {
 	return append(make([]any, 0, 4+n), "evalsha", s.sha, 1, key)
 }
 
-// redisFields appends the names and values of fields. They stay where they are: as strings and slices, each would need
-// memory of its own. The hooks of a program, which may write arguments to a trace, see no values.
+// redisFields appends the names and values of fields as pointers to them, because strings and slices would each be an
+// allocation. The hooks of a program, which may write arguments to a trace, see no values.
 func redisFields(args []any, fields []RawField) []any {
 	for i := range fields {
 		args = append(args, (*nameArg)(&fields[i]), (*valueArg)(&fields[i]))
@@ -310,7 +309,7 @@ func redisFields(args []any, fields []RawField) []any {
 type (
 	nameArg  RawField
 	valueArg RawField
-	matchArg RawField // as redisUpdate wants it
+	matchArg RawField // in the form that redisUpdate expects
 )
 
 // MarshalBinary and String are for go-redis: what it sends, and what it prints.
@@ -351,8 +350,8 @@ func (c *call) redisScript() *redisScript {
 	return nil
 }
 
-// redisEval gives the command of a call with the text of its script, if the error is that the server does not know it
-// yet.
+// redisEval returns the command of a call with the text of its script, if the error is that the server does not know
+// the script yet.
 func (c *call) redisEval(ctx context.Context, err error) redis.Cmder {
 	if err == nil || c.redisScript() == nil || !redis.HasErrorPrefix(err, "NOSCRIPT") {
 		return nil
@@ -363,8 +362,8 @@ func (c *call) redisEval(ctx context.Context, err error) redis.Cmder {
 	return cmd
 }
 
-// A onceCmd is not sent again when its answer is lost: a compare-and-set that may have happened would be taken for
-// somebody else's, and done twice.
+// A onceCmd is not retried when its reply is lost: a compare-and-set that may have been applied would look like another
+// request's, and be applied twice.
 type onceCmd struct{ quietCmd }
 
 func (onceCmd) NoRetry() bool { return true }
@@ -376,8 +375,8 @@ type (
 	quietMap struct{ *redis.MapStringStringCmd }
 )
 
-// Name is that of a write, by which go-redis decides where a command goes: a read may go to a replica, or to a cache
-// in this process, and find what was there before the last request saved. FullName, which is for people, stays.
+// Name returns that of a write, because go-redis routes commands by it: a read may go to a replica, or to a cache in
+// this process, and miss what the last request has saved. FullName, which is for people, is unchanged.
 func (c quietMap) Name() string { return "hset" }
 
 func newQuiet(ctx context.Context, args []any) quietCmd { return quietCmd{redis.NewCmd(ctx, args...)} }
@@ -400,7 +399,7 @@ func (c quietCmd) String() string {
 	return quietText(c, 0)
 }
 
-// quietText is the command as go-redis prints it, with the length of the reply in its place.
+// quietText is the command as go-redis prints it, with the length of the reply instead of the reply.
 func quietText(cmd redis.Cmder, length int) string {
 	var b []byte
 	for _, arg := range cmd.Args() {
@@ -413,7 +412,7 @@ func quietText(cmd redis.Cmder, length int) string {
 	return fmt.Sprintf("%s: [%d]", text, length)
 }
 
-// redisAnswer takes the reply to the command into the call.
+// redisAnswer stores the reply to the command in the call.
 func (c *call) redisAnswer(cmd redis.Cmder) {
 	if err := cmd.Err(); err != nil {
 		if c.err = redisError(err, cmd, c.redisScript()); c.op >= opIndex && errors.Is(c.err, ErrNoRecord) {
@@ -424,7 +423,7 @@ func (c *call) redisAnswer(cmd redis.Cmder) {
 	if once, ok := cmd.(onceCmd); ok {
 		cmd = once.quietCmd
 	}
-	c.err = errNoReply // a hook may not have let the command through, or a proxy has made one up
+	c.err = errNoReply // a hook has not passed the command on, or a proxy has made up a reply
 	switch cmd := cmd.(type) {
 	case quietMap:
 		if hash := cmd.Val(); hash != nil {
@@ -449,12 +448,12 @@ func (c *call) redisAnswer(cmd redis.Cmder) {
 	}
 }
 
-// redisRecord takes a hash for the record of the call, if it has not ended.
+// redisRecord makes a hash the record of the call, if it has not ended.
 func (c *call) redisRecord(hash map[string]string) {
 	r, err := decodeRedis(hash)
 	if now := time.Now(); err == nil {
 		if err = r.live(now); err == ErrNoRecord && now.Sub(r.Expires) > time.Second {
-			err = errFastClock // Redis itself gives away nothing that has expired
+			err = errFastClock // Redis never returns what has expired by its own clock
 		}
 	}
 	if c.err = err; err == nil {
@@ -462,7 +461,7 @@ func (c *call) redisRecord(hash map[string]string) {
 	}
 }
 
-// redisState takes what a script says it found and made.
+// redisState handles what a script reports to have found and made.
 func (c *call) redisState(reply string) {
 	state, rest, _ := strings.Cut(reply, " ")
 	switch state {

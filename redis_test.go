@@ -64,7 +64,8 @@ func TestRedisUserWithoutExpiryLeavesNoRecord(t *testing.T) {
 	}
 }
 
-// SPEC 4.1, 4.3: a script of Redis gets more names and values than Lua unpacks at once (8000), and each is saved or removed.
+// SPEC 4.1, 4.3: a script of Redis gets more names and values than Lua unpacks at once (8000), and each is saved or
+// removed.
 func TestThousandsOfFieldsInRedis(t *testing.T) {
 	t.Parallel()
 	const n = 5000

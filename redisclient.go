@@ -19,24 +19,24 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A redisBinding is what the backends on one [redis.Client] share: a clone of it that minds the deadline of a context,
-// and the one hook that sends their calls there. go-redis takes a context's deadline to the socket only with
-// ContextTimeoutEnabled, which is off by default. A clone has options of its own and shares the connections, but would
-// run the hooks of the program (traces, metrics) a second time. So a call goes through the client and its hooks, to a
-// last hook that sends it on past those of the clone. It is added with the first call, after those that the program
-// adds when it starts.
+// A redisBinding is what the backends on one [redis.Client] share: a clone of it that respects context deadlines, and
+// the hook that sends their calls there. go-redis applies a context's deadline to the socket only with
+// ContextTimeoutEnabled, which is off by default. A clone has its own options and shares the connections, but would run
+// the hooks of the program (traces, metrics) a second time. So a call goes through the client and its hooks to a last
+// hook, which sends it on, bypassing those of the clone. That hook is added with the first call, after those that the
+// program adds at startup.
 type redisBinding struct {
 	once     sync.Once
 	process  redis.ProcessHook         // of the clone
 	pipeline redis.ProcessPipelineHook // of the clone
-	refused  atomic.Pointer[error]     // why no connection came about the last time, or nil
+	refused  atomic.Pointer[error]     // why the last attempt to connect failed, or nil
 
 	dial  func(context.Context) (net.Conn, error)
-	asked atomic.Int64 // the second in which hasManyClients last did
-	full  atomic.Bool  // what it heard
+	asked atomic.Int64 // the second in which hasManyClients last asked
+	full  atomic.Bool  // what the answer was
 }
 
-// redisBindings has the binding of each client, as long as anybody else does.
+// redisBindings has the binding of each client, for as long as it is referenced elsewhere.
 var redisBindings = struct {
 	sync.Mutex
 	of map[weak.Pointer[redis.Client]]weak.Pointer[redisBinding]
@@ -62,7 +62,7 @@ func redisBindingOf(c *redis.Client) *redisBinding {
 	return bound
 }
 
-// attach makes the clone, and the hook of c that holds the binding from then on.
+// attach creates the clone, and the hook of c that then references the binding.
 func (b *redisBinding) attach(c *redis.Client) {
 	b.once.Do(func() {
 		o := c.Options()
@@ -88,7 +88,7 @@ func (b *redisBinding) attach(c *redis.Client) {
 // redisElects reports whether Sentinel replaces the master of the client when it dies; go-redis marks it so.
 func redisElects(c *redis.Client) bool { return c.Options().Addr == "FailoverClient" }
 
-// refuseReplica keeps calls from a replica, whose loads are old: with FailoverOptions.ReplicaOnly, or just after a
+// refuseReplica fails calls to a replica, whose data is stale: with FailoverOptions.ReplicaOnly, or just after a
 // failover.
 func refuseReplica(ctx context.Context, conn *redis.Conn) error {
 	role, err := conn.Do(ctx, "role").Slice()
@@ -98,8 +98,8 @@ func refuseReplica(ctx context.Context, conn *redis.Conn) error {
 	return nil // the user may not be allowed to ask
 }
 
-// A handshake is the hook of the clone. It is the last one, so what comes next is the clone itself, and it hears the
-// commands that open a connection.
+// A handshake is the hook of the clone. It is the last one, so next is the clone itself, and it sees the commands that
+// open a connection.
 type handshake struct{ b *redisBinding }
 
 func (h handshake) DialHook(next redis.DialHook) redis.DialHook { return next }
@@ -117,7 +117,7 @@ func (h handshake) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 		case err == nil:
 			h.b.refused.Store(nil)
 			return nil
-		case redis.IsMaxClientsError(err): // go-redis takes every refusal for an old server, and writes on
+		case redis.IsMaxClientsError(err): // go-redis takes any refusal for that of an old server, and continues
 			err = &connectError{manyClients, err}
 		case hungUp(err) && h.b.hasManyClients(ctx):
 			err = &connectError{manyClients, err}
@@ -140,8 +140,8 @@ func (h handshake) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 
 const manyClients = "redis has as many clients as its maxclients allows"
 
-// hasManyClients asks the server, at most once a second. It says so to everybody who connects, but who then writes at
-// once may only read that the connection is gone.
+// hasManyClients asks the server, at most once a second. The server tells every client that connects, but one that
+// writes at once may only see that the connection is closed.
 func (b *redisBinding) hasManyClients(ctx context.Context) bool {
 	now := time.Now().Unix()
 	if last := b.asked.Load(); last != now && b.asked.CompareAndSwap(last, now) {
@@ -157,14 +157,14 @@ func (b *redisBinding) hasManyClients(ctx context.Context) bool {
 	return b.full.Load()
 }
 
-// refuse keeps why no connection came about, unless that is the end of the time.
+// refuse records why there is no connection, unless the reason is the deadline.
 func (b *redisBinding) refuse(ctx context.Context, err error) {
 	if ctx.Err() == nil {
 		b.refused.Store(&err)
 	}
 }
 
-// A detour is the hook of the client. Commands that are not of sessplus pass it by.
+// A detour is the hook of the client. Commands that are not sessplus's are passed on.
 type detour struct{ b *redisBinding }
 
 func (d detour) DialHook(next redis.DialHook) redis.DialHook {
@@ -216,7 +216,8 @@ func (c *redisContext) Value(key any) any {
 	return c.values.Value(key)
 }
 
-// A sharedDeadline is that of calls which begin within a moment. A timer for each would cost a twelfth of a call.
+// A sharedDeadline is that of calls which begin at nearly the same time. A timer for each would cost a twelfth of a
+// call.
 type sharedDeadline struct {
 	context.Context
 	timeout time.Duration
@@ -224,7 +225,7 @@ type sharedDeadline struct {
 	cancel  context.CancelFunc // never called: the deadline comes soon enough
 }
 
-// deadline gives a context that ends after the timeout, or up to one part in deadlineShare earlier.
+// deadline returns a context that ends after the timeout, or up to one part in deadlineShare earlier.
 func (b *redisBackend) deadline(timeout time.Duration) context.Context {
 	now := time.Now()
 	d := b.shared.Load()
@@ -240,8 +241,7 @@ func (b *redisBackend) doAll(request context.Context, timeout time.Duration, cal
 	b.make(&redisContext{b.deadline(timeout), request, b.binding}, calls)
 }
 
-// make makes the calls in one round trip, and in more where a server does not know a script yet or is not there for a
-// moment.
+// make makes the calls in one round trip, or in more if a server does not know a script yet or is briefly unavailable.
 func (b *redisBackend) make(ctx context.Context, calls []*call) {
 	list := indexedCalls(calls)
 	if list == nil {
@@ -271,7 +271,8 @@ func (b *redisBackend) makePlain(ctx context.Context, calls []*call) {
 		b.exchange(ctx, calls, cmds, nil)
 	} else {
 		last := new(atomic.Pointer[error])
-		if err := b.loose.within(ctx, func() { b.exchange(ctx, calls, cmds, last) }); err != nil { // cmds are still in use
+		err := b.loose.within(ctx, func() { b.exchange(ctx, calls, cmds, last) })
+		if err != nil { // cmds are still in use
 			if before := last.Load(); before != nil && err != errManyLeft {
 				err = redisError(*before, nil, nil)
 			}
@@ -338,7 +339,7 @@ func (b *redisBackend) exchange(ctx context.Context, calls []*call, cmds []redis
 	}
 }
 
-// replace puts others in the place of commands: those that again gives, or nil. It returns the new ones.
+// replace replaces commands by those that again returns, unless that is nil. It returns the new ones.
 func replace(cmds []redis.Cmder, again func(i int) redis.Cmder) []redis.Cmder {
 	var list []redis.Cmder
 	for i := range cmds {
@@ -351,8 +352,8 @@ func replace(cmds []redis.Cmder, again func(i int) redis.Cmder) []redis.Cmder {
 }
 
 // failedOver reports whether the command may succeed once a server is back, or another has taken its place. go-redis
-// tries again, too, but for less than a second, and goes on sending pipelines to a dead master of a cluster for up to
-// ten. Where nobody will take over, a server that refuses connections is down, and so is one that has never answered.
+// retries, too, but for less than a second, and keeps sending pipelines to a dead master of a cluster for up to ten.
+// Where no replica will take over, a server that refuses connections is down, and so is one that has never answered.
 // All calls may be made twice, except a compare-and-set that was sent.
 func (b *redisBackend) failedOver(cmd redis.Cmder) bool {
 	err := cmd.Err()
@@ -408,7 +409,7 @@ func (b *redisBackend) send(ctx context.Context, cmds []redis.Cmder) {
 		}
 		_, err = pipe.Exec(ctx)
 	}
-	// The error of a hook that let nothing through is on no command.
+	// If a hook passed nothing on, no command has its error.
 	if err != nil && !slices.ContainsFunc(cmds, func(cmd redis.Cmder) bool { return cmd.Err() != nil }) {
 		for _, cmd := range cmds {
 			cmd.SetErr(err)
@@ -416,14 +417,14 @@ func (b *redisBackend) send(ctx context.Context, cmds []redis.Cmder) {
 	}
 }
 
-// A redisRing is a [redis.Ring] that may lack a shard. go-redis moves the keys of a dead shard to the others, where
-// there is no record of them, and back when it lives again: what is not found is then not known to be missing, and
-// what is created is lost.
+// A redisRing is a [redis.Ring] that may lack a shard. go-redis moves the keys of a dead shard to the others, which do
+// not have their records, and back when it returns: a record that is not found may exist, and one that is created is
+// lost.
 type redisRing struct {
 	*redis.Ring
 	mu     sync.Mutex
 	shards []*redis.Client // that have been up, and are part of it
-	unseen int             // how many others there are
+	unseen int             // how many other shards there are
 }
 
 func newRedisRing(r *redis.Ring) *redisRing {
@@ -442,7 +443,7 @@ func (r *redisRing) whole(before int) bool {
 			r.unseen = max(0, r.unseen-1)
 		}
 	}
-	if len(up) < len(r.shards) { // SetAddrs closes those that it takes out
+	if len(up) < len(r.shards) { // SetAddrs closes those that it removes
 		r.shards = slices.DeleteFunc(r.shards, isClosed)
 	}
 	return min(before, r.Len()) >= len(r.shards)+r.unseen
@@ -455,12 +456,12 @@ func isClosed(c *redis.Client) bool {
 	return errors.Is(c.Process(ctx, redis.NewStatusCmd(ctx, "ping")), redis.ErrClosed)
 }
 
-// dependsOnShards reports whether the answer could be another one if the record were on a shard that is not there.
+// dependsOnShards reports whether the answer could differ if the record were on a missing shard.
 func (c *call) dependsOnShards() bool {
 	return c.err == ErrNoRecord || c.err == nil && (c.op == opCreate || c.op == opIndex || c.op == opOwned)
 }
 
-// refuseCreates fails the calls that create if a shard is missing, and returns the others.
+// refuseCreates fails calls that create records if a shard is missing, and returns the others.
 func (r *redisRing) refuseCreates(calls []*call, shards int) []*call {
 	creates := func(c *call) bool { return c.op == opCreate || c.op == opIndex }
 	if !slices.ContainsFunc(calls, creates) || r.whole(shards) {

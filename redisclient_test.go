@@ -91,7 +91,8 @@ func TestBackendKeepsNoClientAlive(t *testing.T) {
 	})
 }
 
-// SPEC 5.3: what a program has hooked onto its client, as redisotel does, hears of sessplus, too, and of which request it is.
+// SPEC 5.3: what a program has hooked onto its client, as redisotel does, hears of sessplus, too, and of which request
+// it is.
 func TestHooksOfTheRedisClientAreKept(t *testing.T) {
 	for _, bounded := range []bool{false, true} {
 		direct := servers.Redis(t)

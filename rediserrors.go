@@ -26,7 +26,7 @@ type connectError struct {
 func (e *connectError) Error() string        { return e.text }
 func (e *connectError) Is(target error) bool { return errors.Is(e.cause, target) }
 
-// Clocks that differ by more than a lifetime end sessions at once. That must not look like visitors who log out.
+// Clocks that differ by more than a lifetime end sessions at once. That must not look like a logout.
 var (
 	errSlowClock = errors.New("redis: by its clock the new record has expired already; the clock of this machine is slow")
 	errFastClock = fmt.Errorf("%w: by the clock of this machine it has expired, by that of Redis it has not", ErrNoRecord)
@@ -39,8 +39,8 @@ var (
 	errKeyTaken     = fmt.Errorf("%w: its key holds something else", ErrNoRecord)
 )
 
-// redisError keeps of an error what is fit for a log. A reply of Redis may quote the command, values and all, an error
-// of go-redis what it could not read, and one of a hook anything. The command and its script may be nil.
+// redisError keeps what may be logged of an error. A reply of Redis may quote the command with its values, an error of
+// go-redis what it could not parse, and one of a hook anything. The command and its script may be nil.
 func redisError(err error, cmd redis.Cmder, s *redisScript) error {
 	var (
 		reply       redis.Error
@@ -108,8 +108,8 @@ var (
 	redisNoValue = regexp.MustCompile(`(?s),? (with )?args beginning with.*`)
 )
 
-// redisCommands are those that Redis may refuse to a program that uses sessplus: its own, and those that connect. Only
-// these names are taken out of a reply.
+// redisCommands are the commands that Redis may refuse: those of sessplus, and those for connecting. Only these names
+// are taken from a reply.
 var redisCommands = []string{
 	"HGETALL", "HMGET", "HGET", "HSET", "HDEL", "HLEN", "EXISTS", "DEL", "PEXPIRE", "PEXPIREAT", "TIME", "EVALSHA", "EVAL",
 	"ZADD", "ZREM", "ZRANGE", "ZRANGEBYSCORE", "ZREMRANGEBYSCORE", "ZSCORE",
@@ -117,8 +117,8 @@ var redisCommands = []string{
 	"ASKING", "PING", "ROLE",
 }
 
-// redisRefusal says in its own words what a reply says, because that may hold values. It names the command that was
-// refused: the one in a script, if the reply tells which.
+// redisRefusal says in its own words what a reply says, because the reply may contain values. It names the command that
+// was refused: the one in a script, if the reply tells which.
 func redisRefusal(text string, cmd redis.Cmder, s *redisScript) error {
 	text = redisNoValue.ReplaceAllString(text, "")
 	code := redisCode.FindString(text)

@@ -13,11 +13,11 @@ import (
 
 // The index of Redis is a sorted set for each owner, under a key of its own, which on a cluster may be on another node
 // than the records. A member is "SINCE KEY": since when the record of that key has this owner. Its score is when the
-// record expires, and the set expires with the last of them. An entry is written before what it is about, so that it
-// may name nothing, but is never missing; records are looked at to know.
+// record expires, and the set expires with the last of them. An entry is written before its record, so it may name
+// nothing, but is never missing; a list checks the records.
 
-// redisIndex: KEYS owner; ARGV what has expired for long, the expiry of the record, the entry. It begins with a write
-// that frees memory, because a full Redis takes no script that begins with another.
+// redisIndex: KEYS owner; ARGV what has expired long ago, the expiry of the record, the entry. It begins with a write
+// that frees memory, because a full Redis accepts no script that begins with another.
 var redisIndex = newRedisScript(`
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
 local stored = redis.call('ZSCORE', KEYS[1], ARGV[3])
@@ -46,17 +46,17 @@ func redisEntry(key string, since time.Time) string {
 	return strconv.FormatInt(since.UnixMilli(), 10) + " " + key
 }
 
-// redisIndexArgs are the arguments of the command that writes an entry. The text of the script goes with each, so that
-// none comes later than the record for want of it.
+// redisIndexArgs are the arguments of the command that writes an entry. They include the text of the script, so that an
+// entry never comes after its record because the server did not know the script.
 func (c *call) redisIndexArgs() []any {
 	r := c.record
 	return []any{"eval", redisIndex.text, 1, c.key, r.Saved.Add(-EndGrace).UnixMilli(), r.Expires.UnixMilli(), redisEntry(c.asked, r.owned)}
 }
 
-// An indexed is a call with the one that writes its entry in the index.
+// An indexed is a call together with the one that writes its entry in the index.
 type indexed struct{ call, entry *call }
 
-// indexedCalls returns those of the calls that the index has to know of.
+// indexedCalls returns the calls that change the index.
 func indexedCalls(calls []*call) (list []indexed) {
 	for _, c := range calls {
 		if r := c.indexRecord(); r.Owner != "" {
@@ -67,14 +67,14 @@ func indexedCalls(calls []*call) (list []indexed) {
 	return list
 }
 
-// indexRecord is what the index has to know of the record of the call: an Owner, the expiry, and since when.
+// indexRecord is what the index needs of the call's record: an Owner, the expiry, and since when.
 func (c *call) indexRecord() (r Record) {
 	switch u := c.change; {
 	case c.op == opCreate:
 		r = Record{Owner: c.record.Owner, Saved: c.record.Saved, Expires: c.record.Expires, owned: c.record.since()}
 	case c.op != opUpdate:
 	case u.Owner != nil:
-		r = Record{Owner: *u.Owner, Saved: u.Now, Expires: u.Now.Add(EndGrace), owned: u.Now} // until its answer tells more
+		r = Record{Owner: *u.Owner, Saved: u.Now, Expires: u.Now.Add(EndGrace), owned: u.Now} // until it answers
 		if u.Expires.After(r.Expires) {
 			r.Expires = u.Expires
 		}
@@ -88,8 +88,8 @@ func (c *call) indexRecord() (r Record) {
 }
 
 // makeIndexed makes the calls together with those that keep the index. On one server the entries go first in the same
-// round trip. On several the two have no order, which for a new record is of no matter: nobody knows its id yet.
-// Another owner of a record that there is, is noted first.
+// round trip. On several they have no order, which does not matter for a new record, whose id nobody knows yet. A new
+// owner of an existing record is indexed first.
 func (b *redisBackend) makeIndexed(ctx context.Context, calls []*call, list []indexed) {
 	var before, beside []*call
 	for _, i := range list {
@@ -117,7 +117,7 @@ func (b *redisBackend) makeIndexed(ctx context.Context, calls []*call, list []in
 	}
 }
 
-// indexLate notes what has turned out to be otherwise than the calls had it, because others have changed the record
+// indexLate corrects the index where calls turned out differently than expected, because others have changed the record
 // or moved its expiry further.
 func (b *redisBackend) indexLate(ctx context.Context, calls []*call, list []indexed) {
 	var late []indexed
@@ -155,7 +155,7 @@ func (b *redisBackend) indexLate(ctx context.Context, calls []*call, list []inde
 	}
 }
 
-// unindexed returns the error with which the entry for the call was not written.
+// unindexed returns the error because of which the call's entry was not written.
 func unindexed(c *call, list []indexed) error {
 	for _, i := range list {
 		if i.call == c {
@@ -173,7 +173,7 @@ func (b *redisBackend) Owned(ctx context.Context, owner string) ([]KeyedRecord, 
 	if index.err != nil {
 		return nil, index.err
 	}
-	entries := make(map[string][]string, len(index.entries)) // by key, of which one may have had this owner several times
+	entries := make(map[string][]string, len(index.entries)) // by key, which may have had this owner several times
 	keys := make([]string, 0, len(index.entries))
 	ask := func(key string) {
 		if _, known := entries[key]; !known {
@@ -213,15 +213,15 @@ func (b *redisBackend) Owned(ctx context.Context, owner string) ([]KeyedRecord, 
 			}
 		}
 	}
-	if len(stale) > 0 { // whether or not it succeeds: next time, or when they expire
+	if len(stale) > 0 { // if this fails, then next time, or when they expire
 		b.do(ctx, &call{op: opForget, sessionName: sessionName{key: owner}, entries: stale})
 	}
 	return list, nil
 }
 
-// unfiled reports whether no record belongs to the entry, nor can one any more: one that is about to be made, or
-// whose end may be undone, still can. Where the owner has the record by a later entry, this one is from before
-// another had it.
+// unfiled reports whether no record belongs to the entry, and none can any more: a record that is about to be created,
+// or whose end may be undone, still can. If the owner has the record by a later entry, this one dates from before
+// another owner had it.
 func (c *call) unfiled(owner, entry string, now time.Time) bool {
 	if ended := endedBy(c.err); ended != nil {
 		return ended.forGood
@@ -234,7 +234,7 @@ func (c *call) unfiled(owner, entry string, now time.Time) bool {
 	return !ok || now.Sub(since) > EndGrace
 }
 
-// redisEntries takes the list of an owner's entries.
+// redisEntries parses the list of an owner's entries.
 func (c *call) redisEntries(reply []any) {
 	c.err = nil
 	for _, entry := range reply {

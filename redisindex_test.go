@@ -42,8 +42,8 @@ var indexSteps = []struct {
 	{"destroy", func(s *sessplus.Session) { s.Destroy() }},
 }
 
-// tripsOf counts the round trips of each step, where they are fewest: a server of a cluster that has not had a session in
-// this step yet is sent its script first.
+// tripsOf counts the round trips of each step, where they are fewest: a server of a cluster that has not had a session
+// in this step yet is sent its script first.
 func tripsOf(t *testing.T, b sessplus.Backend, indexBy string, trips *atomic.Int64) map[string]int64 {
 	t.Helper()
 	counted := make(map[string]int64)
@@ -242,7 +242,8 @@ func TestRedisIndexWhenAProcessDies(t *testing.T) {
 				// The one that dies sees nothing of it in time to tidy up.
 				dying := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 500 * time.Millisecond}, config(through)))
 				m := newManager(t, nil, config(server))
-				dying.mustAsk(dying.visitor(), func(s *sessplus.Session) { s.Set("user_id", "bob") }) // a connection and a script
+				// For a connection, and the script.
+				dying.mustAsk(dying.visitor(), func(s *sessplus.Session) { s.Set("user_id", "bob") })
 				client := dying.visitor()
 				if step.name != "create" {
 					dying.mustAsk(client, func(s *sessplus.Session) { s.Set("user_id", "ann") })
@@ -353,7 +354,7 @@ func TestRedisIndexCleansItself(t *testing.T) {
 	for range 5 {
 		c.logIn("ann")
 	}
-	if n := r.ZCard(ctx, index).Val(); n > 5+2+8 { // with those from before a renewal and rotations, which a slow machine has more of
+	if n := r.ZCard(ctx, index).Val(); n > 5+2+8 { // a renewal and rotations leave entries, more on a slow machine
 		t.Errorf("the index has %d entries, want those of 7 sessions and of a few former ids", n)
 	}
 	left := c.logIn("ann")

@@ -187,6 +187,7 @@ func TestRedisScriptsDoAllOrNothing(t *testing.T) {
 // SPEC 3.5, 6.2: whatever the user of Redis may not do, the answer is 503 and the session reads as before, or what was
 // asked for is done.
 func TestRedisUserWithoutARightLosesNothing(t *testing.T) {
+	t.Parallel()
 	server := servers.NewRedis(t)
 	admin := server.Client()
 	defer admin.Close()

@@ -9,11 +9,11 @@ import (
 
 // A redisScript runs in one atomic step. It is sent once to each server, and called by its hash from then on.
 //
-// Redis does not undo a script that fails midway, as when its user may not use one of the commands. So a script
-// rehearses what could fail: before it changes anything it reads, and writes what is there already. PEXPIREAT comes
-// last, because with a time that has passed it removes the key, and what follows would make one without expiry. A
-// Redis that is full looks at the first write of a script only, and refuses HSET there: so scripts that make a record
-// larger begin with it, and others do not.
+// Redis does not undo a script that fails midway, for example because its user may not run one of the commands. So a
+// script first rehearses what could fail: it reads, and rewrites what is already there. PEXPIREAT comes last, because
+// with a time in the past it removes the key, and later commands would create one without an expiry. A full Redis only
+// checks the first write of a script, and refuses HSET there: so scripts that make a record larger begin with HSET, and
+// others do not.
 type redisScript struct{ text, sha any } // as arguments of a command
 
 func newRedisScript(text string) *redisScript {
@@ -46,7 +46,8 @@ return 'created'
 // What redisSet and redisUpdate answer is a state, and the expiry of the record. If they have moved that, what
 // follows is " @" and the owner as the record has it, if any: others may have changed it since the caller saw it.
 
-// redisLive is how the scripts that change a record begin: unless it is one, and nobody has taken it, they answer why.
+// redisLive is how the scripts that change a record begin: unless there is one, which nobody has taken, they return the
+// reason.
 const redisLive = `
 local key, now = KEYS[1], tonumber(ARGV[1])
 local head = redis.call('HMGET', key, ':expires', ':mark')
@@ -61,8 +62,8 @@ if mark then
 end
 `
 
-// redisSet is redisUpdate for the change that most requests make, which only sets a few fields. KEYS record; ARGV now,
-// expiry, then names and values.
+// redisSet is redisUpdate for the most common change, which only sets a few fields. KEYS record; ARGV now, expiry, then
+// names and values.
 var redisSet = newRedisScript(redisLive + `
 local empty = redis.call('HLEN', key) == 3
 local moved = empty or tonumber(ARGV[2]) > stored
@@ -83,10 +84,10 @@ return (empty and 'refilled ' or 'saved ') .. text
 const redisFew = 100
 
 // redisUpdate: KEYS record; ARGV now, the longest expiry of an empty record, expiry, the flag of permanence or "", the
-// expiry and flag with which an earlier expiry holds or "", "@" and the owner or "", the key of a device or "", the number
-// of fields to match, to set and to delete, then their names, the first two with their values. A value to match is
-// preceded by "=", "" stands for absent. With anything to set or delete, the first to set is ":saved". See Change for
-// the rules.
+// expiry and flag with which an earlier expiry holds or "", "@" and the owner or "", the key of a device or "", the
+// number of fields to match, to set and to delete, then their names, the first two with their values. A value to match
+// is preceded by "=", "" stands for absent. With anything to set or delete, the first to set is ":saved". See Change
+// for the rules.
 var redisUpdate = newRedisScript(redisLive + `
 local expires, flag, exact, owner, bind = tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local i, matches, sets, deletes = 11, tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])

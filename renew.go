@@ -14,7 +14,7 @@ import (
 
 // retire ends the old records of renewed sessions, which are taken by now. What other requests have saved in them
 // meanwhile is carried over to the new ones. If an old record turns out to have ended, the new session is stripped to
-// what this request has set: the fields of a session that somebody has ended must not live on.
+// what this request has set: the fields of an ended session must not live on.
 func (s *Session) retire(saves []*save) {
 	var renewed []*save
 	for _, v := range saves {
@@ -103,7 +103,7 @@ func (v *save) release() *call {
 
 // amend plans a change to the new record of a renewed session.
 func (v *save) amend(c *Change) {
-	v.part.fileChange(c) // what others have stored names a user
+	v.part.fileChange(c) // the fields of others may name a user
 	v.amends = append(v.amends, &call{part: v.part, op: opUpdate, sessionName: sessionName{key: v.main.key}, change: c})
 }
 
@@ -112,7 +112,7 @@ func (s *Session) amend(renewed, saves []*save) {
 	var calls []*call
 	for _, v := range renewed {
 		if v.lost {
-			v.leave(v.moved...)
+			v.leave(v.moved()...)
 			v.void = !v.sets()
 			s.reseal(v, saves)
 		}
@@ -215,8 +215,9 @@ func (s *Session) missed(v *save) *Change {
 }
 
 // rotate gives a new id to the sessions that are old enough. It takes the record, creates it again under the new id,
-// and ends the old one, which for EndGrace says what it has become. Of several concurrent requests, the one that takes
-// the record rotates it, and the others join it. A failure is not an error of the request: a later one will rotate the session.
+// and ends the old one, which for EndGrace names its successor. Of several concurrent requests, the one that takes the
+// record rotates it, and the others join it. A failure is not an error of the request: a later request will rotate the
+// session.
 func (s *Session) rotate(saves []*save) {
 	var due []*save
 	for _, v := range saves {
@@ -279,7 +280,7 @@ func (s *Session) rotate(saves []*save) {
 		case errors.Is(c.err, ErrNoRecord): // the session has ended meanwhile
 			undone = append(undone, c.part.endCall(v.rotated.key))
 			v.rotated = nil
-		default: // it may have happened: the old record comes back before the new one goes
+		default: // it may have been made: the old record must be back before the new one ends
 			s.notRotated(v, c, c.err)
 			releases = append(releases, step(v, Ending{Step: StepRelease, Token: c.ending.Token}))
 		}
@@ -296,8 +297,8 @@ func (s *Session) rotate(saves []*save) {
 	s.join(others)
 }
 
-// join gives the sessions that another request has rotated, or is about to, the id that they have got from it: its answer
-// may never arrive. It is asked for with the old id, and so found only if the session lives.
+// join gives sessions that another request has rotated, or is about to, the id they got from it, because that request's
+// response may never arrive. The record is loaded by the old id, so this succeeds only if the session lives.
 func (s *Session) join(others []*save) {
 	for until := time.Now().Add(joinWait); len(others) > 0; {
 		loads := make([]*call, len(others))
@@ -322,7 +323,7 @@ func (s *Session) join(others []*save) {
 	}
 }
 
-// joinWait is how long a request waits at most for another one that rotates the session. Its own id remains good.
+// joinWait is the longest a request waits for another one that rotates the session. Its own id remains valid.
 const joinWait = time.Second
 
 func (s *Session) notRotated(v *save, made *call, err error) {

@@ -195,8 +195,8 @@ func TestRefilledSessionIsNotAnsweredWithoutACookie(t *testing.T) {
 	})
 }
 
-// SPEC 7.7: a renewal begins afresh because of a logout beside it. What was bound to the session from before that stays void,
-// also when the request saves twice.
+// SPEC 7.7: a renewal begins afresh because of a logout beside it. What was bound to the session from before that stays
+// void, also when the request saves twice.
 func TestBoundContentDoesNotOutliveALogout(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, Fields: sessplus.Include("user")},
@@ -365,8 +365,8 @@ func TestRenewOfASessionEmptiedMeanwhile(t *testing.T) {
 	})
 }
 
-// SPEC 3.11, 4.2: of two that renew the session at once one wins, and the other, which has nothing to lose, is well; a session
-// that was destroyed is not brought back.
+// SPEC 3.11, 4.2: of two that renew the session at once one wins, and the other, which has nothing to lose, is well; a
+// session that was destroyed is not brought back.
 func TestRenewOfASessionThatIsGone(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(*sessplus.Session){

@@ -15,8 +15,8 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// A session that is due gets another id at its first use, keeps all else, and the old id is another name of it for a while
-// (SPEC 3.12).
+// A session that is due gets another id at its first use, keeps all else, and the old id is another name of it for a
+// while (SPEC 3.12).
 func TestRotationGivesAnotherNameToTheSameSession(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		var j journal
@@ -244,8 +244,8 @@ func TestRequestsInFlightJoinARotation(t *testing.T) {
 	})
 }
 
-// SPEC 3.5, 5.8: a request that did not use the session moves no idle timeout and gets no cookie, and SkipTouch takes back
-// that a use counts.
+// SPEC 3.5, 5.8: a request that did not use the session moves no idle timeout and gets no cookie, and SkipTouch takes
+// back that a use counts.
 func TestWhatIsNoUseMovesNothing(t *testing.T) {
 	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
@@ -322,6 +322,7 @@ func TestRotationLeavesNoIDInTheStore(t *testing.T) {
 
 // SPEC 3.12, 6.1, 6.2: a step of a rotation that fails, or whose answer is lost, costs neither the session nor time.
 func TestRotationThatFailsLeavesTheSession(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, step := range []string{"take", "create", "end"} {
 			for _, lost := range []bool{false, true} {

@@ -35,13 +35,13 @@ func (secureCookie) Update(context.Context, string, *Change) (Result, error) {
 }
 func (secureCookie) End(context.Context, string, *Ending) (*Record, error) { return nil, ErrNoRecord }
 
-// maxCookieBytes is what browsers keep of a cookie's name and value together (RFC 6265 section 6.1).
+// maxCookieBytes is the limit of browsers for a cookie's name and value together (RFC 6265 section 6.1).
 const maxCookieBytes = 4096
 
-// maxClockSkew is how far a time stamp may lie ahead: what the clocks of two servers may differ by.
+// maxClockSkew is how far a time stamp may be in the future, that is, how much the clocks of two servers may differ.
 const maxClockSkew = time.Minute
 
-// Why the text of a cookie is refused. None of them quotes it.
+// Why the text of a cookie is rejected. None of them quotes it.
 var (
 	errMalformed = errors.New("malformed")
 	errSplit     = errors.New("split over more cookies than the config takes; raise MaxChunks")
@@ -67,47 +67,47 @@ func newSealer(keys []KeyPair) *sealer {
 	return s
 }
 
-// seal gives the text of a cookie with that content. The encoding of a securecookie is "date|base64 of the content|MAC"
-// in base64, and its MAC covers the cookie's name as well.
+// seal returns the text of a cookie with that content. The encoding of a securecookie is "date|base64 of the
+// content|MAC" in base64, and its MAC covers the cookie's name as well.
 func (s *sealer) seal(name string, content []byte) (string, error) {
 	return s.codecs[0].Encode(name, content) // encrypts content in place
 }
 
-// open gives the content of a cookie's text, and whether an older key wrote it. data holds its bytes. A MAC that fits
-// does not make the key the right one: pairs may share their Hash, and another Block key makes noise of the content.
-func (s *sealer) open(name, text string, data *[]byte) (content sealedContent, older bool, err error) {
+// open reads the content of a cookie's text, and reports whether an older key wrote it. data holds its bytes. A valid
+// MAC does not prove that the key is the right one: pairs may share their Hash, and another Block key turns the content
+// into noise.
+func (s *sealer) open(name, text string, data *[]byte, content *sealedContent) (older bool, err error) {
 	err = errForged
 	for i, c := range s.codecs {
 		if c.Decode(name, text, data) != nil {
 			continue
 		}
-		content, wrong := readContent(text, *data)
+		wrong := content.read(text, *data)
 		if wrong == nil {
-			return content, i > 0, nil
+			return i > 0, nil
 		}
 		if err == errForged {
 			err = wrong
 		}
 	}
-	return sealedContent{}, false, err
+	return false, err
 }
 
-// readContent decodes the content of a text. Both have the date of one writing.
-func readContent(text string, data []byte) (sealedContent, error) {
-	content, err := decodeContent(data)
-	if err != nil {
-		return sealedContent{}, err
+// read decodes the content of a text. Both have the date of one writing.
+func (c *sealedContent) read(text string, data []byte) error {
+	if err := c.decode(data); err != nil {
+		return err
 	}
-	if dated, ok := writtenAt(text); !ok || content.written.Sub(dated).Abs() > maxClockSkew {
-		return sealedContent{}, errForeign
+	if dated, ok := writtenAt(text); !ok || c.written.Sub(dated).Abs() > maxClockSkew {
+		return errForeign
 	}
-	return content, nil
+	return nil
 }
 
 const base64Digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
-// canonical reports whether text is the only one for what it encodes. Base64 decoding passes over line breaks, and over
-// stray bits at the end, so that without this an altered text could be accepted.
+// canonical reports whether text is the only encoding of its bytes. Base64 decoding ignores line breaks and stray bits
+// at the end, so without this check an altered text could be accepted.
 func canonical(text string) bool {
 	digits := strings.TrimRight(text, "=")
 	if digits == "" {
@@ -118,7 +118,7 @@ func canonical(text string) bool {
 		strings.IndexByte(text, '\r') < 0 && strings.IndexByte(text, '\n') < 0
 }
 
-// isBase64 reports whether text has the digits of base64 only, and at its end what fills it up.
+// isBase64 reports whether text consists of base64 digits and padding.
 func isBase64(text string) bool {
 	digits := strings.TrimRight(text, "=")
 	for i := 0; i < len(digits); i++ {
@@ -199,20 +199,21 @@ func (c *sealedContent) encode() []byte {
 	return b
 }
 
-func decodeContent(b []byte) (c sealedContent, err error) {
+// decode is the inverse of encode. It reuses the memory of c.fields.
+func (c *sealedContent) decode(b []byte) error {
 	if len(b) < contentHead || b[0] == 0 || b[0] > lastPlausible {
-		return c, errForeign
+		return errForeign
 	}
 	flags := b[1]
 	if b[0] != contentVersion || flags&^(flagPermanent|flagBound) != 0 {
-		return c, errVersion
+		return errVersion
 	}
 	c.permanent = flags&flagPermanent != 0
 	c.written = time.UnixMilli(int64(binary.BigEndian.Uint64(b) & (1<<48 - 1)))
-	b = b[contentHead:]
+	b, c.bound = b[contentHead:], nil
 	if flags&flagBound != 0 {
 		if len(b) < sha256.Size {
-			return c, errForeign
+			return errForeign
 		}
 		c.bound, b = b[:sha256.Size], b[sha256.Size:]
 	}
@@ -220,22 +221,21 @@ func decodeContent(b []byte) (c sealedContent, err error) {
 	for at := 0; at < len(b); texts++ {
 		_, next, ok := contentText(b, at)
 		if !ok {
-			return c, errForeign
+			return errForeign
 		}
 		at = next
 	}
 	if texts%2 != 0 {
-		return c, errForeign
+		return errForeign
 	}
-	c.fields = make([]RawField, texts/2)
-	at := 0
-	for i := range c.fields {
-		var name []byte
+	c.fields = slices.Grow(c.fields[:0], texts/2)
+	for at := 0; at < len(b); {
+		var name, value []byte
 		name, at, _ = contentText(b, at)
-		c.fields[i].Name = stringOf(name)
-		c.fields[i].Value, at, _ = contentText(b, at)
+		value, at, _ = contentText(b, at)
+		c.fields = append(c.fields, RawField{stringOf(name), value})
 	}
-	return c, nil
+	return nil
 }
 
 // contentText returns the name or value at an index of b, and the index after it.
@@ -293,8 +293,7 @@ func split(name, text string, most int, chunks []string) []string {
 	return chunks
 }
 
-// firstChunk takes the value of the first cookie apart: over how many the text is spread, their tag, and what it has of
-// the text.
+// firstChunk parses the value of the first cookie: the number of chunks, their tag, and its part of the text.
 func firstChunk(value string) (n int, tag, text string, ok bool) {
 	count, rest, found := strings.Cut(value, ".")
 	if !found {
@@ -305,8 +304,8 @@ func firstChunk(value string) (n int, tag, text string, ok bool) {
 	return n, tag, text, found && err == nil && n > 1
 }
 
-// join puts a text together again from the value of the first cookie and those of its other chunks, among all that
-// came. What is longer than a cookie can be, or has more than most chunks, is not even put together.
+// join reassembles a text from the value of the first cookie and those of its other chunks, among all that came. It
+// does not even try if that is longer than a cookie can be, or has more than most chunks.
 func join(first string, all []candidate, most int) (string, error) {
 	n, tag, text, ok := firstChunk(first)
 	if ok && n > most && n <= maxChunks {
@@ -330,8 +329,8 @@ func join(first string, all []candidate, most int) (string, error) {
 	return strings.Join(chunks, ""), nil
 }
 
-// unseal makes a record of the text of a secure cookie. bound is what binding says of the session that the content must
-// belong to, nil for none.
+// unseal decodes the text of a secure cookie into a record. bound is what binding says of the session that the content
+// must belong to, nil for none.
 func (c *cookie) unseal(first string, all []candidate, bound []byte, now time.Time) (r *Record, older bool, err error) {
 	text, err := join(first, all, c.MaxChunks)
 	if err != nil {
@@ -340,12 +339,13 @@ func (c *cookie) unseal(first string, all []candidate, bound []byte, now time.Ti
 	if !canonical(text) {
 		return nil, false, errMalformed
 	}
-	opened := new(struct { // in one piece of memory
+	opened := new(struct { // one allocation
 		Record
-		data []byte
+		data   []byte
+		fields [fewFields]RawField
 	})
-	content, older, err := c.sealer.open(c.CookieName, text, &opened.data)
-	if err != nil {
+	content := sealedContent{fields: opened.fields[:0]}
+	if older, err = c.sealer.open(c.CookieName, text, &opened.data, &content); err != nil {
 		return nil, false, err
 	}
 	written := content.written
@@ -368,7 +368,7 @@ func (c *cookie) unseal(first string, all []candidate, bound []byte, now time.Ti
 func (c *cookie) seal(content *sealedContent, values []string) ([]string, error) {
 	text, err := c.sealer.seal(c.CookieName, content.encode())
 	if err != nil {
-		return nil, errors.New("securecookie cannot encode") // its text is not ours to vouch for
+		return nil, errors.New("securecookie cannot encode") // its text may quote anything
 	}
 	if c.packed { // with others, and split with them
 		return append(values, text), nil
@@ -385,7 +385,7 @@ func largest(fields []RawField) RawField {
 	return slices.MaxFunc(fields, func(a, b RawField) int { return cmp.Compare(len(a.Value), len(b.Value)) })
 }
 
-// tooLargeError tells of a cookie of which the field is the largest.
+// tooLargeError reports a cookie that is too large, and its largest field.
 func tooLargeError(field string, bytes int) error {
 	return &fieldError{field, "is the largest of a cookie that would have " + strconv.Itoa(bytes) +
 		" bytes, more than browsers keep; a server-side backend is the better home for it", ErrTooLarge}
@@ -406,7 +406,7 @@ func newSigner(keys []KeyPair) *signer {
 
 func (s *signer) sign(name, id string) (string, error) { return s.codecs[0].Encode(name, []byte(id)) }
 
-// verify gives the id of a signed text, and whether an older key signed it.
+// verify returns the id of a signed text, and whether an older key signed it.
 func (s *signer) verify(name, text string) (id string, older bool, err error) {
 	if len(text) > maxCookieBytes || !canonical(text) {
 		return "", false, errMalformed
@@ -426,7 +426,7 @@ const (
 	idLength = (idBytes*8 + 5) / 6
 )
 
-// strictRaw refuses stray bits after the last byte.
+// strictRaw rejects stray bits after the last byte.
 var strictRaw = base64.RawURLEncoding.Strict()
 
 // validID reports whether s has the form of an id, and is the only text for its bytes.
@@ -438,7 +438,7 @@ func validID(s string) bool {
 	return err == nil && len(b) == idBytes
 }
 
-// decodeID gives the bytes of a valid id.
+// decodeID returns the bytes of a valid id.
 func decodeID(id string) []byte {
 	b, _ := strictRaw.DecodeString(id)
 	return b

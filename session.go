@@ -72,7 +72,7 @@ type Session struct {
 type session struct {
 	m       *Manager
 	ctx     context.Context     // the request's
-	w       http.ResponseWriter // the one below the middleware
+	w       http.ResponseWriter // the one that the middleware was given
 	request *http.Request       // what the session was made for; nil outside of any
 
 	agent string // the User-Agent, if some config has an IndexBy
@@ -86,19 +86,18 @@ type session struct {
 	mu    sync.Mutex // guards what follows; never held across a backend call
 	parts []part
 	ready chan struct{} // closed when a load ends; nil while nobody waits for one
-	hung  []Backend     // those that did not answer this request within the Timeout
-	spent time.Duration // of the Timeout, by importers
 	err   error         // the first error, for Err
 	fatal error         // the first programming error, which makes commits fail
-	uses  int           // how often it was read or changed
-	saved int           // uses when the last commit began
+	uses  uint32        // how often it was read or changed
+	saved uint32        // uses when the last commit began
+	spent uint32        // of the Timeout, by importers, in microseconds
 	tls   bool          // the request came over TLS
 	sent  bool          // the headers have been sent
+	open  bool          // shared caches may store the response, and give it to other visitors
 	alone bool          // from Manager.Load, without the middleware: Save writes the headers
 	wrote []string      // the Set-Cookie lines that such a Save has written
-	open  bool          // nothing in the response keeps shared caches from giving it to other visitors
 
-	vary, cacheControl [1]string // what holds these headers
+	vary, cacheControl [1]string // the values of these headers
 }
 
 // A part is what one request knows about one cookie.
@@ -113,11 +112,11 @@ type part struct {
 
 	ended []ended // records to end
 
-	*arrivals // from before, nil for none
+	*arrivals // old sessions to import, nil if there are none
 
 	expelled []string // fields to be removed, which belong to another cookie now
 	moving   bool     // this commit saves what others have stored for the cookie
-	movedOut bool     // what belongs to another cookie is to go, and so the secure cookie is to be sent
+	movedOut bool     // fields of another cookie must be removed, so the secure cookie must be sent
 
 	epoch   int32 // counts calls of Destroy, so that a commit in progress notices one
 	state   partState
@@ -125,10 +124,12 @@ type part struct {
 	split   uint8 // the same, for those that are split over more cookies than MaxChunks
 	next    uint8 // index of the next text to look up
 	chosen  uint8 // index of the text that the secure cookie's content is from
+	hung    bool  // its backend did not answer this request within the Timeout
 	found   bool  // a session came with the request
 	crowded bool  // more values came under one name than are tried
 	tried   bool  // a save has failed, and nothing has changed since
 	used    bool  // the program has read or changed it
+	sheds   bool  // its record must lose the fields of an old session that belong to a destroyed secure cookie
 	quiet   bool  // which does not count as a use for the idle timeout
 }
 
@@ -145,16 +146,15 @@ type content struct {
 	rec     *Record     // as it was last seen; nil if there is no session
 	entries entries
 	foreign []string   // stored fields that this cookie does not own; the next save removes them
-	leaving []RawField // stored fields that another cookie is to take over
+	leaving []RawField // stored fields that another cookie will adopt
 
-	trial     trial // what a developer makes happen to it
+	trial     trial // what package inspect makes happen to it
 	permanent bool  // what the program has asked for
 	doubt     bool  // the flag in the store may differ from rec's, because a save has failed
 	renew     bool
 	emptied   bool // by this request after the headers were sent, so the browser still has the cookie
 	refilled  bool // an Update has added a field to an emptied session, so the browser needs the cookie again
 	gone      bool // the session has ended while this request ran
-	sheds     bool // what a secure cookie has got of a session from before is to go
 	replaced  bool // it is gone, and the browser may have got, or be about to get, another one
 }
 
@@ -452,8 +452,8 @@ func (s *Session) GetBytes(name string) []byte { return get(s, name, toBytes) }
 func (s *Session) GetTime(name string) time.Time { return get(s, name, toTime) }
 
 // Err returns the first error of this session, such as that of a Set, a lazy load or an Optional backend, or nil if
-// there was none. All errors except those of Optional backends make the commit fail. An error of Set stays one, even
-// if the field is set to something else or deleted afterwards.
+// there was none. All errors except those of Optional backends make the commit fail. An error of Set persists, even if
+// the field is then set to something else or deleted.
 func (s *Session) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -514,8 +514,7 @@ func (s *Session) withBound(p *part, f func(p *part)) {
 
 // Renew gives the sessions of the named cookies, or of all cookies, a new id and a new lifetime at the commit. They
 // keep their fields. Call it when a visitor logs in or gains rights, so that an id that was planted or seen before is
-// worthless (OWASP: session fixation). Secure cookies are written anew, including those that are BoundTo a renewed
-// session.
+// worthless (OWASP: session fixation). Secure cookies are rewritten, including those BoundTo a renewed session.
 //
 // If the session has ended in the meantime, or did so up to a minute ago, Renew starts a new one with the fields that
 // this request sets, so that a login form that is sent twice logs in both times. If it sets none, nothing is saved,
@@ -554,7 +553,7 @@ func (s *Session) destroy(p *part) {
 	p.abandon()
 	s.disown(p)
 	s.shed(p)
-	p.state, p.content = loaded, content{}
+	p.state, p.content, p.sheds = loaded, content{}, false
 	if p.due = tellNothing; p.held {
 		p.due = tellDrop
 	}

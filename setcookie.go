@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// browser is what the browser has of a cookie, and what it is to be told.
+// browser is what the browser has of a cookie, and what it must be told.
 type browser struct {
 	came    uint32   // a bit for the cookie and for each chunk of which the request brought a value
 	twice   uint32   // the same, for several values
 	held    bool     // it has a cookie of this name
-	repeats bool     // lines have an id that it had before this request, or that a rotation gave it
-	due     notice   // what the next commit is to tell it, whatever else there is to save
+	repeats bool     // lines set an id that it had before this request, or that comes from a rotation
+	due     notice   // what the next commit must tell it, whatever else is saved
 	lines   []string // the Set-Cookie lines that go with the response
 }
 
@@ -25,26 +25,26 @@ type notice uint8
 
 const (
 	tellNothing notice = iota
-	tellSet            // the cookie, maybe again: an older key wrote it, it was told to go, or its id was rotated
+	tellSet            // the cookie, perhaps again: it was written with an older key or dropped, or its id was rotated
 	tellDrop           // to drop it
-	takeBack           // what an earlier Save has set, which would undo a login elsewhere
+	takeBack           // the cookie that an earlier Save has set, which would undo a login elsewhere
 )
 
-// resend notes that the browser is to get the cookie again, if so.
+// resend notes that the browser must get the cookie again, if the argument says so.
 func (b *browser) resend(again bool) {
 	if again && b.due == tellNothing {
 		b.due = tellSet
 	}
 }
 
-// resent undoes resend, as the cookie is written with this commit, or cannot be.
+// resent undoes resend, because this commit writes the cookie, or cannot.
 func (b *browser) resent() {
 	if b.due == tellSet {
 		b.due = tellNothing
 	}
 }
 
-// keepLines makes the Set-Cookie lines of a save, which take the place of those of an earlier commit.
+// keepLines makes the Set-Cookie lines of a save, which replace those of an earlier commit.
 func (s *Session) keepLines(v *save, now time.Time, failed bool) {
 	p := v.part
 	tells := v.notice(s.bundle != nil, failed)
@@ -80,8 +80,8 @@ func (s *Session) keepLines(v *save, now time.Time, failed bool) {
 	p.repeats = tells == tellSet && p.sealer == nil && !v.creates()
 }
 
-// notice decides what the browser is told of a save. When the commit failed it hears only of destroyed sessions: it
-// logs out even when the server cannot.
+// notice decides what the browser is told about a save. If the commit failed, that is only which sessions were
+// destroyed: a browser can log out even if the server cannot.
 func (v *save) notice(single, failed bool) notice {
 	p := v.part
 	saved := v.written && !failed
@@ -95,7 +95,7 @@ func (v *save) notice(single, failed bool) notice {
 	case single && v.does.reads() && v.err == nil && v.main.err != nil: // it may have ended
 		return takeBack
 	case p.twice != 0 && p.Domain != "" && saved && len(v.changed) > 0:
-		return tellSet // in the place of a cookie for this host alone, which would come before that of the Domain
+		return tellSet // instead of a host-only cookie, which would come before that of the Domain
 	}
 	return tellNothing
 }
@@ -106,15 +106,15 @@ func (c *cookie) cookieText(name sessionName) string {
 		return name.id
 	}
 	text, err := c.signer.sign(c.CookieName, name.id)
-	if err != nil { // without a random IV to draw, signing cannot fail
+	if err != nil { // signing draws no random IV, and so cannot fail
 		panic(err)
 	}
 	return text
 }
 
-// withDrops adds the lines that make the browser drop what it has, and nothing takes the place of: chunks, and what it
-// keeps for this host alone, which would come before the cookie of a Domain. came and twice have a bit for each cookie
-// or chunk of which the request brought a value, or several.
+// withDrops adds the lines that make the browser drop what nothing replaces: chunks, and host-only cookies, which would
+// come before the cookie of a Domain. came and twice have a bit for each cookie or chunk of which the request brought
+// one value, or several.
 func (c *cookie) withDrops(lines []string, came, twice uint32, now time.Time, tls bool) []string {
 	for n := len(lines); came>>n != 0; n++ {
 		if came&(1<<n) != 0 {
@@ -129,15 +129,15 @@ func (c *cookie) withDrops(lines []string, came, twice uint32, now time.Time, tl
 	return lines
 }
 
-// setCookie is a Set-Cookie line for the cookie, or one that makes the browser drop it, for which age is negative.
-// A browser drops a cookie only when Domain and Path are those it was set with, and takes notice of the line only when
-// Secure and Partitioned fit.
+// setCookie is a Set-Cookie line for the cookie, or one that makes the browser drop it, for which age is negative. A
+// browser drops a cookie only if Domain and Path are those it was set with, and ignores the line unless Secure and
+// Partitioned match.
 func (c *cookie) setCookie(name, value string, age time.Duration, now time.Time, tls bool) string {
 	return c.line(c.scope, name, value, age, now, tls)
 }
 
-// dropHostOnly is a line that makes the browser drop the cookie which it keeps for this host alone, as from before the
-// config had a Domain.
+// dropHostOnly is a line that makes the browser drop its host-only cookie, such as one from before the config had a
+// Domain.
 func (c *cookie) dropHostOnly(name string, now time.Time, tls bool) string {
 	return c.line(c.hostScope, name, "", -1, now, tls)
 }
@@ -165,7 +165,8 @@ func (c *cookie) line(scope, name, value string, age time.Duration, now time.Tim
 	return name + "=" + value + scope + string(life) + flags
 }
 
-// prepareLines writes down what all Set-Cookie lines of the cookie have: its scope before the age, and flags after it.
+// prepareLines prepares what all Set-Cookie lines of the cookie share: the scope before the age, and the flags after
+// it.
 func (c *cookie) prepareLines() {
 	k := http.Cookie{Name: "n", Path: c.Path}
 	c.hostScope = strings.TrimPrefix(k.String(), "n=")

@@ -20,24 +20,24 @@ import (
 // that has ended meanwhile must not take the place of a newer one in the browser, so that these sessions are asked for
 // before.
 
-// A bundle is the one cookie, as a request brought it and as it is to be.
+// A bundle is the one cookie, as a request brought it and as it will be sent.
 type bundle struct {
 	*cookie              // with the attributes that all configs have
 	came, twice uint32   // as those of a part
 	parts       []packed // by config
 	changed     bool
 	blocked     bool // a session in it has ended meanwhile: it would undo a login elsewhere
-	destroyed   bool // the program ends a part of it, which must leave the browser in any case
+	destroyed   bool // the program ends a part of it, which the browser must drop in any case
 }
 
-// packed is what the bundle has of one config, or is to have.
+// packed is what the bundle has, or will have, of one config.
 type packed struct {
 	text string // "": nothing
 	end  int64  // in Unix seconds, 0 for none
 	made bool   // by this request
 }
 
-// newSingleCookie makes the cookie of the bundle, in which those of all configs ride. They agree on its attributes.
+// newSingleCookie makes the cookie of the bundle, which contains those of all configs. They agree on its attributes.
 func newSingleCookie(name string, cookies []*cookie) *cookie {
 	c := &cookie{Config: cookies[0].Config, index: len(cookies)}
 	c.CookieName = name
@@ -56,7 +56,7 @@ var (
 	unpackedName = strings.NewReplacer("%25", "%", "%2E", ".")
 )
 
-// unpack brings the parts what the request has for them. Of several cookies of the name each brings its own.
+// unpack hands the parts their values. If several cookies of the name came, each contributes.
 func (s *Session) unpack(r *http.Request, now time.Time) {
 	b := &bundle{cookie: s.m.single, parts: make([]packed, len(s.parts))}
 	s.bundle = b
@@ -98,7 +98,7 @@ func (s *Session) unpack(r *http.Request, now time.Time) {
 	}
 }
 
-// unpackItem takes apart what a bundle has of one config.
+// unpackItem parses what a bundle has of one config.
 func unpackItem(item string) (name, text string, end int64) {
 	name, rest, _ := strings.Cut(item, ":")
 	text, ends, _ := strings.Cut(rest, ":")
@@ -121,7 +121,7 @@ func (b *bundle) plan(s *Session, saves []*save, now time.Time) ([]*save, error)
 		v := saveOf(p.cookie, saves)
 		switch {
 		case p.sealer != nil, p.err != nil, p.due == tellDrop:
-		case p.gone && !p.replaced: // it goes; what has come in its place came by a login that this is beside, if at all
+		case p.gone && !p.replaced: // it is left out; only a login beside this request replaces it
 		case p.gone && (v == nil || !v.creates()):
 			if b.blocked = true; !changes {
 				continue
@@ -130,7 +130,7 @@ func (b *bundle) plan(s *Session, saves []*save, now time.Time) ([]*save, error)
 			v.err = p.saveError(ErrSessionGone)
 		case p.rec == nil || v != nil && v.main != nil:
 			v.need(changes)
-		case v != nil && v.rotates: // which finds out
+		case v != nil && v.rotates: // the rotation finds out
 		default:
 			v, saves = saveFor(p, saves)
 			v.planTouch(now, true)
@@ -181,7 +181,7 @@ func (b *bundle) fits(s *Session, saves []*save) error {
 	return &Error{Cookie: largest.CookieName, Op: "encode", Err: tooLargeError(field.Name, len(b.CookieName)+text)}
 }
 
-// note takes what a save tells the browser.
+// note records what a save tells the browser.
 func (b *bundle) note(v *save, tells notice, age time.Duration, now time.Time) {
 	k := packed{made: true}
 	switch tells {
@@ -205,7 +205,7 @@ func (b *bundle) lines(s *Session, now time.Time) (lines []string) {
 	}
 	var items []string
 	var age time.Duration // of the part that lives longest
-	bounded := false      // some part ends otherwise than with the browser
+	bounded := false      // some part does not end with the browser session
 	for i := range s.parts {
 		p := &s.parts[i]
 		k := b.parts[i]
@@ -243,7 +243,7 @@ func (b *bundle) lines(s *Session, now time.Time) (lines []string) {
 	return lines
 }
 
-// unboundedAge is how long the value of a cookie may be of use that goes when the browser closes, if it does not close.
+// unboundedAge is how long the value of a session-only cookie may be used, if the browser does not close.
 func (p *part) unboundedAge() time.Duration {
 	switch {
 	case p.sealer != nil:

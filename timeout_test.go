@@ -14,8 +14,8 @@ import (
 	"github.com/sessplus/sessplus/internal/servers"
 )
 
-// hangingServers are real servers, and clients of all kinds, each opened once for all configs. A client that waits says that
-// it goes on by itself for as long as its own time-outs say.
+// hangingServers are real servers, and clients of all kinds, each opened once for all configs. A client that waits says
+// that it goes on by itself for as long as its own time-outs say.
 var hangingServers = []struct {
 	name  string
 	open  func(t *testing.T) (sessplus.Backend, *servers.Process)

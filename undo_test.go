@@ -181,7 +181,8 @@ func TestRestartOfAClusterIsNotNoticed(t *testing.T) {
 	c.mustAsk(visitor, wantUser(t, "bob"))
 }
 
-// SPEC 6.1, 6.6, 7.7: that the session of a bound cookie cannot be loaded is an outage, and not a session that is missing.
+// SPEC 6.1, 6.6, 7.7: that the session of a bound cookie cannot be loaded is an outage, and not a session that is
+// missing.
 func TestBoundCookieOfASessionThatIsDown(t *testing.T) {
 	b := &recorder{Backend: sessplus.Memory()}
 	c := newCrowd(t, newManager(t, nil,

@@ -13,13 +13,13 @@ import (
 // is saved at once, and not by the commit. An absent field counts as the zero value. A stored value that does not
 // decode into T is an error, and is not changed. change must not use the session.
 //
-// To take a value, let change assign it to a variable of the caller, anew in each call, and return what is to remain;
-// see the example Flash.
+// To take a value, have change assign it to a variable of the caller on each call, and return what is to remain; see
+// the Flash example.
 //
 // A value that this request has set and not yet saved counts as the stored one. On a secure cookie, and on a session
 // that has not been saved yet or is to be renewed, Update only changes this request's copy. The error matches
 // [ErrSessionGone] if the session has ended, and [ErrUnavailable] if the backend does not answer, or if other requests
-// were faster until [Options.Timeout] was over. If a reply of the backend is lost, the update may have been made.
+// were faster until [Options.Timeout] expired. If the backend's reply is lost, the update may have been made.
 func (f Field[T]) Update(s *Session, change func(T) T) (T, error) {
 	var v T
 	err := s.update(string(f), func(data []byte) ([]byte, error) {
@@ -37,7 +37,7 @@ func (f Field[T]) Update(s *Session, change func(T) T) (T, error) {
 	return v, nil
 }
 
-// update stores what change makes of the encoded value of the field, nil if it is absent.
+// update stores the result of change for the encoded value of the field, which is nil if it is absent.
 func (s *Session) update(name string, change func(data []byte) ([]byte, error)) error {
 	s.saving.Lock() // a commit must not save the field meanwhile
 	defer s.saving.Unlock()
@@ -102,7 +102,7 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 		case now.After(deadline):
 			return failed(c, fmt.Errorf("%w: others were faster: %w", ErrUnavailable, context.DeadlineExceeded))
 		}
-		time.Sleep(rand.N(5 * time.Millisecond)) // so that many do not meet again
+		time.Sleep(rand.N(5 * time.Millisecond)) // so that many do not collide again
 		l := &call{part: p, op: opLoad, sessionName: c.sessionName}
 		s.run([]*call{l})
 		s.loaded(l, time.Now())
@@ -112,7 +112,7 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 			s.lost(t)
 			return failed(l, ErrSessionGone)
 		case l.err != nil:
-			return failed(nil, l.err) // the load has been told
+			return failed(nil, l.err) // the load has been reported
 		}
 		seen, stored = l.record, l.record.valueOf(name)
 		known = stored
@@ -124,15 +124,15 @@ type target struct {
 	part   *part // nil: there is none, and the update is a plain change
 	epoch  int32
 	name   sessionName
-	quiet  bool // it is no use for the idle timeout
-	moved  bool // name is that of what the record has become
+	quiet  bool // it does not count as a use for the idle timeout
+	moved  bool // name is that of the record's successor
 	rec    *Record
-	known  []byte // the field's value there or in its former owner, or the value of this request if there is no record
+	known  []byte // the field's value there or in its former owner, or that of this request if there is no record
 	stored []byte // its value there
 	set    bool   // known is what this request has set or deleted and not saved yet: it wins over what is stored
 }
 
-// target finds the part that keeps the field: the one that Get reads, else the one that Get will read.
+// target finds the part that stores the field: the one that Get reads, or otherwise the one that Get will read.
 func (s *Session) target(name string) (target, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -157,7 +157,7 @@ func (s *Session) target(name string) (target, error) {
 		return target{part: p}, &Error{Cookie: p.CookieName, Op: "update", Err: ErrSessionGone}
 	case p.renew && s.sent:
 		return target{part: p}, &Error{Cookie: p.CookieName, Op: "update", Err: ErrHeadersSent}
-	case p.sealer != nil || p.rec == nil || p.renew: // what belongs to a login is not stored under the id from before it
+	case p.sealer != nil || p.rec == nil || p.renew: // a login's fields are not stored under the old id
 		return target{known: e.value}, nil
 	}
 	return target{part: p, epoch: p.epoch, name: p.name, rec: p.rec, known: e.value, stored: e.saved, set: e.dirty() && !e.moved, quiet: p.quiet}, nil
@@ -174,7 +174,7 @@ func (s *Session) updated(t target, name string, data []byte, c *call) bool {
 	}
 	s.put(name, data)
 	p.entries.at(name).keeps(data)
-	if seen := c.change.Seen; seen != nil { // else the record is what has become of that one
+	if seen := c.change.Seen; seen != nil { // otherwise the record is its successor
 		p.rec = seen
 	}
 	c.change.update(p.rec, c.result)
@@ -187,8 +187,8 @@ func (s *Session) updated(t target, name string, data []byte, c *call) bool {
 	return !s.sent || !c.result.Refilled || p.emptied
 }
 
-// doubts notes that the field may have been changed in the store, or not. What this request sets it to is saved in any
-// case.
+// doubts notes that it is unknown whether the field was changed in the store. What this request sets it to is saved in
+// any case.
 func (s *Session) doubts(t target, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

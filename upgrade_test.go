@@ -11,8 +11,8 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// upgrade does what gorilla/websocket does: it takes the connection over and writes a response of its own, with the header
-// that it is given.
+// upgrade does what gorilla/websocket does: it takes the connection over and writes a response of its own, with the
+// header that it is given.
 func upgrade(t *testing.T, w http.ResponseWriter, header http.Header) {
 	conn, _, err := w.(http.Hijacker).Hijack()
 	if err != nil {

@@ -19,7 +19,7 @@ const (
 type validation struct {
 	configs []Config
 	opts    *Options
-	cookie  string // of the config at hand
+	cookie  string // of the current config
 	errs    []error
 }
 
@@ -153,7 +153,7 @@ func (v *validation) attributes(c *Config) {
 	v.prefixes(c)
 }
 
-// prefixes finds what the prefix of the cookie's name makes browsers refuse it for. They read it in any case (RFC
+// prefixes finds why browsers would refuse the cookie because of the prefix of its name, which is case-insensitive (RFC
 // 6265bis section 5.7).
 func (v *validation) prefixes(c *Config) {
 	always := c.Secure == SecureAlways
@@ -169,10 +169,10 @@ func (v *validation) prefixes(c *Config) {
 		"makes browsers refuse the cookie, because of the prefix of its name; leave it false")
 }
 
-// domain finds what browsers drop the cookie for, so that every request would begin a new session.
+// domain finds why browsers would drop the cookie, so that every request would begin a new session.
 func (v *validation) domain(c *Config) {
 	const example = `as in "example.com", or leave it empty for the host that sets the cookie`
-	name := strings.TrimPrefix(c.Domain, ".") // browsers pass over it (RFC 6265 section 5.2.3)
+	name := strings.TrimPrefix(c.Domain, ".") // browsers ignore it (RFC 6265 section 5.2.3)
 	probe := http.Cookie{Name: "n", Domain: c.Domain}
 	switch {
 	case c.Domain == "":
@@ -203,7 +203,7 @@ func (v *validation) lifetimes(c *Config) {
 	v.keys("Keys", c.Keys)
 }
 
-// short finds a number of seconds that was meant for a duration, as gorilla/sessions and flask have it.
+// short finds a number of seconds passed as a duration, as in gorilla/sessions and flask.
 func (v *validation) short(field string, d, least time.Duration) {
 	v.check(d > 0 && d < least, field, d, "is below %v: in Go a number alone counts nanoseconds, where gorilla counts seconds; a day is 24*time.Hour", least)
 }
@@ -281,7 +281,7 @@ func (v *validation) serverSide(i int, c *Config) {
 	}
 }
 
-// deviceBound finds what browsers would refuse to bind, or would lock visitors out of.
+// deviceBound finds settings that browsers would refuse to bind, or that would lock visitors out.
 func (v *validation) deviceBound(c *Config) {
 	d := c.DeviceBound
 	if d == 0 {

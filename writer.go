@@ -11,33 +11,33 @@ import (
 	"sync/atomic"
 )
 
-// A writer stands between the handler and the response, to commit the session before the headers go. wrap gives it the
-// optional interfaces of the writer below.
+// A writer stands between the handler and the response, to commit the session before the headers are sent. wrap gives
+// it the optional interfaces of the underlying writer.
 type writer struct {
-	s       *Session
-	r       *http.Request
-	answers bool // it is that of an ErrorHandler: nothing is saved any more
+	s *Session
+	r *http.Request
 
-	asked atomic.Bool // for the header
-
-	mu        sync.Mutex // guards what follows; held by the first commit, so that another goroutine's Write waits for it
+	mu        sync.Mutex // guards err to rejected; the first commit holds it, so that concurrent Writes wait
+	err       error      // the commit failed, and the ErrorHandler has answered
 	committed bool
-	rejected  bool  // the status is 500 or more: nothing is saved
-	err       error // the commit failed, and the ErrorHandler has answered
+	rejected  bool // the status is 500 or more: nothing is saved
+
+	answers bool        // the response is that of an ErrorHandler: nothing more is saved
+	asked   atomic.Bool // for the header
 }
 
 // Unwrap is for [http.ResponseController].
 func (w *writer) Unwrap() http.ResponseWriter { return w.s.w }
 
 func (w *writer) Header() http.Header {
-	if !w.asked.Load() { // which other goroutines may be reading
+	if !w.asked.Load() { // other goroutines may be reading it
 		w.asked.Store(true)
 	}
 	return w.s.w.Header()
 }
 
-// commit is called before the response's headers go, with their status. An error means that the response has been given
-// by the ErrorHandler.
+// commit is called before the response's headers are sent, with their status. An error means that the ErrorHandler has
+// answered.
 func (w *writer) commit(status int) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -57,7 +57,7 @@ func (w *writer) commit(status int) error {
 	if status == http.StatusSwitchingProtocols {
 		w.s.noPage()
 	}
-	w.committed = false // should it panic: what the handler answers then is committed in its turn
+	w.committed = false // if it panics, what the handler then answers is committed again
 	fatal, _ := w.s.commit(true, false)
 	w.committed = true
 	if fatal != nil {
@@ -74,7 +74,7 @@ func (s *Session) noPage() {
 	s.open = false
 }
 
-// answerError lets the ErrorHandler answer.
+// answerError calls the ErrorHandler.
 func (s *Session) answerError(r *http.Request, err error) {
 	w := &writer{s: s, r: r, answers: true}
 	s.m.onError(wrap(w), r, err)
@@ -98,7 +98,7 @@ func (w *writer) Write(b []byte) (int, error) {
 	return w.s.w.Write(b)
 }
 
-// FlushError is what [http.ResponseController] looks for first. It is always there: without it the controller would
+// FlushError is what [http.ResponseController] looks for first. It must always exist: otherwise the controller would
 // unwrap this writer, and flush headers that lack the cookies.
 func (w *writer) FlushError() error {
 	if !reaches[http.Flusher](w.s.w) && !reaches[interface{ FlushError() error }](w.s.w) {
@@ -147,8 +147,8 @@ func (w *writer) hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, rw, err
 }
 
-// takenOver warns of a connection that the program took over when the session's cookies were ready to go: now only the
-// program can send them. Whether it does cannot be seen. It does not if it never asked for the header; if it did, one
+// takenOver warns of a connection that the program took over when the session's cookies were ready to be sent, which
+// now only the program can do. Whether it does is unknown. It does not if it never asked for the header; if it did, one
 // warning is enough to have it checked.
 func (s *Session) takenOver(asked bool) {
 	names := s.cookiesToSend()
@@ -160,8 +160,8 @@ func (s *Session) takenOver(asked bool) {
 		"cookies", names)
 }
 
-// begunBefore warns, once, of a response that began past this writer, with the headers as they were: gin's Context
-// writes to a writer of its own.
+// begunBefore warns, once, of a response that bypassed this writer, and began with the headers as they were: gin's
+// Context has a writer of its own.
 func (s *Session) begunBefore() {
 	if b, ok := s.w.(interface{ Written() bool }); ok && b.Written() && !s.m.begunBefore.Swap(true) {
 		s.warn("sessplus: a response had begun before its session was saved, so its Set-Cookie never reaches the visitor; write to the "+
@@ -201,7 +201,7 @@ func (w *writer) writeString(text string) (int, error) {
 	return w.s.w.(io.StringWriter).WriteString(text)
 }
 
-// wrap gives w the optional interfaces that the writer below has, and no others: a library that finds one relies on it.
+// wrap gives w the optional interfaces of the underlying writer, and no others: a library that finds one relies on it.
 func wrap(w *writer) http.ResponseWriter {
 	has := 0
 	if _, ok := w.s.w.(http.Flusher); ok {
@@ -223,7 +223,7 @@ func wrap(w *writer) http.ResponseWriter {
 }
 
 // The 32 sets of optional interfaces, by the bits of wrap. Each type is the one without its highest bit and a method
-// more. They hold nothing but the pointer to the writer, so that to make one allocates nothing.
+// more. They contain only the pointer to the writer, so creating one allocates nothing.
 type (
 	w0  struct{ *writer }
 	w1  struct{ w0 }

@@ -17,8 +17,8 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// FuzzWriter plays handlers against a real server, and compares what they do with a model of SPEC 5.1, 5.5, 5.6 and 5.9.
-// The first byte says what the visitor brings, each other one is a step.
+// FuzzWriter plays handlers against a real server, and compares what they do with a model of SPEC 5.1, 5.5, 5.6 and
+// 5.9. The first byte says what the visitor brings, each other one is a step.
 func FuzzWriter(f *testing.F) {
 	for _, steps := range writerSeeds {
 		for visitor := range byte(8) {

@@ -78,7 +78,8 @@ func (x *callLog) WriteString(s string) (int, error) {
 	return x.ResponseWriter.(io.StringWriter).WriteString(s)
 }
 
-// writersBelow returns w with each combination of the optional interfaces: bit i stands for optionalInterfaces[i]. x has them all.
+// writersBelow returns w with each combination of the optional interfaces: bit i stands for optionalInterfaces[i]. x
+// has them all.
 func writersBelow(w http.ResponseWriter, x *callLog) []http.ResponseWriter {
 	return []http.ResponseWriter{
 		struct{ http.ResponseWriter }{w},

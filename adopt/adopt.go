@@ -1,18 +1,20 @@
-// Package adopt takes over sessions from other libraries, so that moving a program to sessplus logs nobody out. It has
-// an importer for each library; a config names those that apply:
+// Package adopt imports sessions from other libraries, so that moving a program to sessplus logs nobody out. A config
+// lists the importers that apply:
 //
-//		{CookieName: "session", Backend: sessplus.Redis(client), Import: []sessplus.Importer{
-//			adopt.SCS(store, nil), // the store that the scs.SessionManager had
-//		}}
+//	{CookieName: "session", Backend: sessplus.Redis(client), Import: []sessplus.Importer{
+//		adopt.SCS(store, nil), // the store that the scs.SessionManager had
+//	}}
 //
-//	  - alexedwards/scs/v2 on any store: [SCS], or [SCSRedis] for its Redis stores
-//	  - gorilla/sessions with its CookieStore, gin-contrib/sessions/cookie, echo-contrib/session with a CookieStore:
-//	    [Gorilla]
-//	  - boj/redistore, gin-contrib/sessions/redis, echo-contrib/session with a RediStore: [RediStore]
-//	  - rbcervilla/redisstore/v9: [RedisStore]
-//	  - flask-session-plus: [FlaskSessionPlus] for its secure cookies, [FlaskFirestore] for its sessions there
+// There is an importer for each library:
 //
-// # What becomes of the values
+//   - alexedwards/scs/v2 on any store: [SCS], or [SCSRedis] for its Redis stores
+//   - gorilla/sessions with its CookieStore, gin-contrib/sessions/cookie, echo-contrib/session with a CookieStore:
+//     [Gorilla]
+//   - boj/redistore, gin-contrib/sessions/redis, echo-contrib/session with a RediStore: [RediStore]
+//   - rbcervilla/redisstore/v9: [RedisStore]
+//   - flask-session-plus: [FlaskSessionPlus] for its secure cookies, [FlaskFirestore] for its sessions in Firestore
+//
+// # How values are converted
 //
 // A field has the name of the old key, and the Go value that the old library returned to the program, with these
 // exceptions. Keys that are numbers or bools become text; fields with other kinds of keys are lost. A map[any]any
@@ -23,13 +25,13 @@
 // or a uint, text for a [time.Time] or a []byte, and a map for a struct; the typed getters and [sessplus.Field] return
 // the old type. With [sessplus.Gob] Get returns the old type, too.
 //
-// # Types that the program has registered
+// # Registered types
 //
 // Sessions that are stored as gobs contain the names of types, so keep the calls of [gob.Register] as long as you keep
 // the importer. Fields of a type that is not registered are lost, and a warning names the fields and the type. If a
 // type has moved to another package since, register it under its old name with [gob.RegisterName].
 //
-// # What is refused
+// # What is rejected
 //
 // The length of a value is checked before it is decoded, and a signed value is not decoded unless its signature is
 // valid. For a value that is forged, damaged, expired, or unknown to the old store, an importer returns
@@ -37,6 +39,8 @@
 // returns another error, and nobody is logged out.
 //
 // Importers are safe for concurrent use, and start no goroutines.
+//
+// The build tags nofirestore and noredis leave out those that need such a client, as they do in package sessplus.
 package adopt
 
 import (
@@ -52,7 +56,7 @@ import (
 // Options say how the old library was configured. The zero value and a nil *Options mean its defaults.
 type Options struct {
 	// Keep leaves the old session in its store until it expires, so that the old program can run side by side with the
-	// new one. Otherwise the session is removed once it has been taken over. It does not apply to secure cookies, which
+	// new one. Otherwise the session is removed once it has been imported. It does not apply to secure cookies, which
 	// have no store.
 	Keep bool
 
@@ -60,13 +64,13 @@ type Options struct {
 	// be imported until then, or until it expires, even if its session has ended in the meantime.
 	Until time.Time
 
-	// Prefix is the prefix of the keys in the old store. "" means the old library's default. It does not apply to secure
-	// cookies and to SCS, whose store has it.
+	// Prefix is the prefix of the keys in the old store. "" means the old library's default. It does not apply to
+	// secure cookies and to SCS, whose store has it.
 	Prefix string
 
 	// MaxAge is how long a signed cookie is valid after it was written, in whole seconds: what the old codecs were set
-	// to. 0 means the old library's default, which is 30 days for gorilla and no limit for Flask. A negative MaxAge means
-	// no limit. It does not apply to cookies without a time stamp.
+	// to. 0 means the old library's default, which is 30 days for gorilla and no limit for Flask. A negative MaxAge
+	// means no limit. It does not apply to cookies without a time stamp.
 	MaxAge time.Duration
 
 	HashToken bool // SCS: HashTokenInStore was set
@@ -174,7 +178,7 @@ func (e *storeError) Is(target error) bool {
 	return target != sessplus.ErrNoRecord && errors.Is(e.err, target)
 }
 
-// earlier returns the earlier of two ends, of which zero is none.
+// earlier returns the earlier of two times, where zero means none.
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b

@@ -201,8 +201,8 @@ func wantSecret(t *testing.T, what string, err error, secrets ...string) {
 }
 
 // What is forged, damaged, expired or of another form is no session, for a reason that does not hold the value; a
-// store that does not answer is another error; and with either nobody is logged out by the other (SPEC 6.1, SPEC
-// 7.3).
+// store that does not answer is another error; and with either nobody is logged out by the other (SPEC 6.1,
+// SPEC 7.3).
 func TestRefused(t *testing.T) {
 	for name, open := range importers {
 		t.Run(name, func(t *testing.T) {

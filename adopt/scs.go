@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/alexedwards/scs/v2"
-	"github.com/redis/go-redis/v9"
 	"github.com/sessplus/sessplus"
 )
 
@@ -45,28 +44,7 @@ func SCS(store scs.Store, o *Options) sessplus.Importer {
 	return i
 }
 
-// SCSRedis is [SCS] for sessions that scs/redisstore or scs/goredisstore has stored in Redis. It needs a client instead
-// of these packages, which have no releases. The default Prefix is "scs:session:".
-func SCSRedis(c redis.UniversalClient, o *Options) sessplus.Importer {
-	i := newImporter("SCSRedis", o)
-	if c == nil {
-		i.bad = "the client is nil"
-		return i
-	}
-	prefix := i.prefix("scs:session:")
-	find := func(ctx context.Context, token string) ([]byte, bool, error) {
-		data, _, err := getRedis(ctx, c, prefix+token)
-		if err == errUnknown {
-			return nil, false, nil
-		}
-		return data, err == nil, err
-	}
-	remove := func(ctx context.Context, token string) error { return c.Del(ctx, prefix+token).Err() }
-	i.read = i.scs(nil, find, remove)
-	return i
-}
-
-// scs gives the read of an importer. Without a codec the sessions are gobs.
+// scs returns the read function of an importer. Without a codec the sessions are gobs.
 func (i *importer) scs(
 	codec scs.Codec,
 	find func(context.Context, string) ([]byte, bool, error),

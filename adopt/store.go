@@ -119,7 +119,7 @@ func (s *store) unknown() error {
 // packedMark begins the list of two texts that stands for a value of another type.
 const packedMark = "gob of adopt.Store"
 
-// packed is what every codec gives back as it is.
+// packed is what every codec returns unchanged.
 func packed(v any) (any, error) {
 	switch text, isText := v.(string); {
 	case isText && utf8.ValidString(text):

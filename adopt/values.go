@@ -7,8 +7,6 @@ import (
 	"reflect"
 	"strconv"
 	"unicode/utf8"
-
-	"cloud.google.com/go/firestore"
 )
 
 // maxStored is how much of a stored session is decoded.
@@ -27,7 +25,7 @@ func decodeGob(data []byte, dst any) (err error) {
 	return gob.NewDecoder(bytes.NewReader(data)).Decode(dst)
 }
 
-// fields gives the fields of a map[any]any or map[string]any, see the package comment. A value that cannot be kept is
+// fields returns the fields of a map[any]any or map[string]any, see the package comment. A value that cannot be kept is
 // an error that says why.
 func fields[K comparable](values map[K]any) map[string]any {
 	all := make(map[string]any, len(values))
@@ -80,7 +78,8 @@ func kept(v any) any {
 		return keptMap(v)
 	case map[string]any:
 		return keptMap(v)
-	case *firestore.DocumentRef, interface{ GetLatitude() float64 }: // and a geopoint
+	}
+	if isReference(v) {
 		return fmt.Errorf("a %T has no place in a session", v)
 	}
 	return v

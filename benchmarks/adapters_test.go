@@ -78,7 +78,7 @@ func BenchmarkRequest(b *testing.B) {
 							b.Fatal(err)
 						}
 					}
-					b.ReportMetric(float64(cpuTime()-before)/float64(b.N), "cpu-ns/op") // of this process, and not of servers
+					b.ReportMetric(float64(cpuTime()-before)/float64(b.N), "cpu-ns/op") // without servers
 				})
 			}
 		})

@@ -1,5 +1,5 @@
-// Command benchmarks measures sessplus beside code written by hand for one program, scs and gorilla/sessions, and
-// writes results/. README.md beside it says what is measured.
+// Command benchmarks compares sessplus with code written by hand for one program, scs and gorilla/sessions, and writes
+// results/. README.md says what is measured.
 package main
 
 import (

@@ -57,7 +57,8 @@ func (b *tab) looks(scheme string, width, height int64) {
 	run(b, "width", chromedp.EmulateViewport(width, height))
 }
 
-// picture writes the whole page into a directory, for a person to look at, and fails the test if it is wider than the window.
+// picture writes the whole page into a directory, for a person to look at, and fails the test if it is wider than the
+// window.
 func (b *tab) picture(name string) {
 	b.Helper()
 	for _, look := range []struct {

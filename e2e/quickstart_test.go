@@ -88,7 +88,7 @@ func (s *store) env() map[string]string {
 	opts := s.redis.Options()
 	return map[string]string{
 		"REDIS_URL":         fmt.Sprintf("redis://%s/%d", opts.Addr, opts.DB),
-		"FIRESTORE_PROJECT": strings.Split(s.firestore.Collection("c").Path, "/")[1], // FIRESTORE_EMULATOR_HOST is set already
+		"FIRESTORE_PROJECT": strings.Split(s.firestore.Collection("c").Path, "/")[1], // the emulator's host is set
 	}
 }
 
@@ -105,7 +105,8 @@ func (s *store) keys() []string {
 	})
 }
 
-// session returns the fields of the session with that id, and fails the test if Redis holds anything else, or no expiry.
+// session returns the fields of the session with that id, and fails the test if Redis holds anything else, or no
+// expiry.
 func (s *store) session(id string) map[string]string {
 	s.Helper()
 	ctx := context.Background()
@@ -126,7 +127,8 @@ func (s *store) session(id string) map[string]string {
 	return hash
 }
 
-// account returns the fields of the account with that id, and fails the test if Firestore holds anything else, or no expiry.
+// account returns the fields of the account with that id, and fails the test if Firestore holds anything else, or no
+// expiry.
 func (s *store) account(id string) map[string]any {
 	s.Helper()
 	docs := s.accounts()

@@ -33,20 +33,20 @@ type event struct {
 	sessplus.Event
 	No     int // of the event, from 1
 	Time   time.Time
-	Number int // of its request, from 1; 0 outside of any
+	Number int // of its request, from 1; 0 outside a request
 	Method string
 	Path   string
 
 	request *http.Request
 }
 
-// Odd tells the rows of one request from those of the next.
+// Odd distinguishes the rows of one request from those of the next.
 func (e event) Odd() bool { return e.Number%2 == 1 }
 
-// own marks the requests of the page that only look: what they load is no news.
+// own marks the requests of the page that only look: their loads are not listed.
 type own struct{}
 
-// OnEvent keeps the event. It is to be the [sessplus.Options.OnEvent] of the manager, or to be called by that.
+// OnEvent keeps the event. It must be the [sessplus.Options.OnEvent] of the manager, or be called by it.
 func (l *Events) OnEvent(ctx context.Context, e sessplus.Event) {
 	if ctx.Value(own{}) != nil {
 		return

@@ -1,14 +1,13 @@
-// Package inspect shows a developer what goes on in the sessions of a program: which field is stored where, what this
-// browser's sessions hold and when they end, and what happens to sessions, live. Its buttons end a session, let it
-// expire and rotate its id, to try what the program makes of that.
+// Package inspect shows a developer the sessions of a program: which field is stored where, what this browser's
+// sessions contain and when they end, and live what happens to sessions. Its buttons end a session, let it expire and
+// rotate its id, to test how the program handles that.
 //
 //	var events inspect.Events
 //	mgr, err := sessplus.New(configs, &sessplus.Options{OnEvent: events.OnEvent})
 //	mux.Handle("/debug/sessions", inspect.New(mgr, &inspect.Options{Events: &events}))
 //
-// It is for development: mount it where mgr.Handler is not around it, so that a look at the page is no use of a
-// session, and leave it out of what visitors reach. It answers at localhost only, unless [Options.Hosts] names other
-// hosts.
+// It is for development: mount it outside mgr.Handler, so that viewing the page does not count as a use of a session,
+// and where visitors cannot reach it. It answers only at localhost, unless [Options.Hosts] names other hosts.
 package inspect
 
 import (
@@ -32,8 +31,8 @@ type Options struct {
 	// none.
 	Events *Events
 
-	// Hosts are further names under which the page may be asked for, without a port, as in "dev.example.org". At these
-	// it answers whoever reaches it. Nil: only localhost, names that end with .localhost, and loopback addresses, from
+	// Hosts are more names under which the page may be requested, without a port, as in "dev.example.org". Under these
+	// it answers anyone who reaches it. nil: only localhost, names that end in .localhost, and loopback addresses, from
 	// this machine and not through a proxy.
 	Hosts []string
 }
@@ -48,18 +47,18 @@ type handler struct {
 	routes []route
 	events *Events
 	hosts  []string
-	token  string // of its buttons; nobody else's page can read it
+	token  string // of its buttons; no other site's page can read it
 }
 
-// New returns a handler of one page, to be mounted at any path. o may be nil. The page asks for its parts at the same
-// path, with a query. It never creates a session or changes one unless a button is pressed, and shows values of fields
-// only to who asks for them there.
+// New returns a handler of one page, to be mounted at any path. o may be nil. The page requests its parts at the same
+// path, with a query. It creates no session, changes one only if a button is pressed, and shows values of fields only
+// on request.
 func New(mgr *sessplus.Manager, o *Options) http.Handler {
 	if o == nil {
 		o = &Options{}
 	}
 	h := &handler{mgr: mgr, events: o.Events, token: rand.Text()}
-	if _, i, err := h.load(nil, &http.Request{URL: &url.URL{Path: "/"}, Header: http.Header{}}); err == nil { // as without cookies
+	if _, i, err := h.load(nil, &http.Request{URL: &url.URL{Path: "/"}, Header: http.Header{}}); err == nil {
 		h.setup = i.Setup()
 	}
 	h.routes = routesOf(mgr, h.setup)
@@ -215,7 +214,7 @@ func (h *handler) config(cookie string) *inspection.Config {
 	return nil
 }
 
-// load returns the session of a request, which is no use of it.
+// load returns the session of a request, without counting as a use.
 func (h *handler) load(w http.ResponseWriter, r *http.Request) (*sessplus.Session, inspection.Inspector, error) {
 	s, r, err := h.mgr.Load(w, r)
 	if err != nil {

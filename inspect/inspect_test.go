@@ -252,8 +252,8 @@ func (c *counter) End(ctx context.Context, key string, e *sessplus.Ending) (*ses
 	return c.Backend.End(ctx, key, e)
 }
 
-// A look is no use of a session, and changes neither it nor the browser: not even where the idle timeout is to be moved, the
-// id to be rotated and a cookie to be written with a newer key.
+// A look is no use of a session, and changes neither it nor the browser: not even where the idle timeout is to be
+// moved, the id to be rotated and a cookie to be written with a newer key.
 func TestPageChangesNothing(t *testing.T) {
 	backend := &counter{Backend: sessplus.Memory()}
 	configs := []sessplus.Config{
@@ -402,7 +402,7 @@ func TestRefusedButtons(t *testing.T) {
 	token := b.token()
 	b.ask("GET", "/inspect?do=end&cookie=session&token="+token, nil, http.StatusOK)
 	b.ask("PUT", "/inspect?do=end&cookie=session&token="+token, nil, http.StatusMethodNotAllowed)
-	b.ask("POST", "/inspect?do=end&cookie=session&token="+token, nil, http.StatusForbidden) // a token in an address leaks
+	b.ask("POST", "/inspect?do=end&cookie=session&token="+token, nil, http.StatusForbidden) // addresses leak
 	b.with(func(s *sessplus.Session) {
 		if s.GetString("user") != "Ann" || s.GetString("theme") != "forest" {
 			t.Error("a session has ended")

@@ -42,7 +42,7 @@ type view struct {
 	Listens  bool
 }
 
-// A route tells where a field lives.
+// A route says where a field is stored.
 type route struct {
 	sessplus.FieldRoute
 	Name                 string
@@ -176,7 +176,7 @@ func stateOf(s inspection.Session, sent bool) string {
 	return "no session"
 }
 
-// factsOf lists what is known of a session beside its fields.
+// factsOf lists what is known about a session besides its fields.
 func factsOf(s inspection.Session, c inspection.Config) []fact {
 	var list []fact
 	text := func(name, text string) { list = append(list, fact{Name: name, Text: text}) }

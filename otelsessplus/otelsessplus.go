@@ -10,7 +10,7 @@
 //
 // # Spans
 //
-// Each backend call is a child of the request's span, if the program has started one outside of the middleware, as
+// Each backend call is a child of the request's span, if the program has started one outside the middleware, as
 // otelhttp does. Its name is "OPERATION COOKIE", such as "load session", and it follows the semantic conventions for
 // databases: db.system.name, db.operation.name, db.query.summary, error.type. Calls that share a round trip have a span
 // each, of the same length. A renewal, which takes several calls, is one span. Secure cookies have no spans.

@@ -308,7 +308,7 @@ func TestMetrics(t *testing.T) {
 		"sessplus.io{backend=redis,cookie=session,direction=write}":                                  visitors * size,
 		"sessplus.rejected_cookies{cookie=session,reason=malformed}":                                 visitors,
 		"sessplus.operations{backend=secure cookie,cookie=data,operation=create,outcome=ok}":         visitors,
-		"sessplus.operations{backend=secure cookie,cookie=data,operation=save,outcome=failed}":       2, // Save and commit
+		"sessplus.operations{backend=secure cookie,cookie=data,operation=save,outcome=failed}":       2, // Save, commit
 		"sessplus.operation.duration{backend=secure cookie,cookie=data,operation=create,outcome=ok}": 0,
 	} {
 		if points[name] != want {

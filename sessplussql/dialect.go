@@ -18,7 +18,7 @@ const (
 	MySQL              // MySQL 5.7 or MariaDB 10.3, or newer
 )
 
-// sqliteSettings are those that errors advise, as modernc.org/sqlite takes them.
+// sqliteSettings are those that errors recommend, in the form of modernc.org/sqlite.
 const sqliteSettings = "_pragma=busy_timeout(1000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)"
 
 // String returns the name of the database.
@@ -169,7 +169,7 @@ const (
 	changedData
 )
 
-// numbered gives the parameters of a statement the form that the database wants.
+// numbered converts the parameters of a statement to the form that the database expects.
 func (d Dialect) numbered(text string) string {
 	if d != PostgreSQL {
 		return text
@@ -241,7 +241,7 @@ func (b *Backend) CreateTables(ctx context.Context) error {
 
 var validTable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,39}$`)
 
-// check reports what is wrong with the arguments of New and with the settings of the database, until nothing is.
+// check reports what is wrong with the arguments of New and the settings of the database, until nothing is.
 func (b *Backend) check(ctx context.Context) error {
 	if b.checked.Load() {
 		return nil

@@ -25,7 +25,7 @@ func stateOf(err error) string {
 	return ""
 }
 
-// mysqlNumber returns the number of an error of MySQL, or 0. Its type has no method that tells.
+// mysqlNumber returns the number of a MySQL error, or 0. Its type has no method for that.
 func mysqlNumber(err error) int {
 	for ; err != nil; err = errors.Unwrap(err) {
 		v := reflect.Indirect(reflect.ValueOf(err))
@@ -47,7 +47,7 @@ func sqliteCode(err error) int {
 	return 0
 }
 
-// explain returns what may be told of an error, and whether another try may succeed.
+// explain returns what may be said about an error, and whether a retry may succeed.
 func (b *Backend) explain(ctx context.Context, err error) (again bool, told error) {
 	say := func(format string, args ...any) error { return fmt.Errorf("%s: "+format, append([]any{b}, args...)...) }
 	var fault *faultError
@@ -200,7 +200,7 @@ func sqliteFault(code int, text string) (again bool, told string, large bool) {
 	return false, "the database refuses the statement", false
 }
 
-// lost says what is known of an error that no database has given.
+// lost says what is known about an error that does not come from a database.
 func lost(err error) string {
 	var op *net.OpError
 	var dns *net.DNSError

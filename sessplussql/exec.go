@@ -103,7 +103,7 @@ func (b *Backend) oversized(ctx context.Context, err error, args []any) error {
 	return sessplus.ErrTooLarge
 }
 
-// leastPacket is what every server takes that nobody has set to less than its default.
+// leastPacket is what every server accepts, unless it is set to less than the default.
 const leastPacket = 64 << 10
 
 // enter waits until it is the turn of a change. SQLite has one writer at a time; who waits for the lock of the file
@@ -267,7 +267,7 @@ func (b *Backend) owned(ctx context.Context, owner string) ([]sessplus.KeyedReco
 			s.mark = mark.String
 			r, err := s.record()
 			if err != nil {
-				continue // nobody can load it either
+				continue // it cannot be loaded either
 			}
 			r.Version = s.String()
 			i = len(list)
@@ -445,7 +445,7 @@ func (b *Backend) together(ctx context.Context, statement string, args []any, ke
 	return n > 0, err
 }
 
-// remove takes away what has expired, unless it has changed.
+// remove deletes what has expired, unless it has changed.
 func (b *Backend) remove(ctx context.Context, key string, version int64) error {
 	return b.inTransaction(ctx, func(t *transaction) error {
 		n, err := t.exec(b.text.remove, key, version)

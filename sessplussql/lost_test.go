@@ -198,7 +198,7 @@ func TestDeadlock(t *testing.T) {
 				}
 			})
 			time.Sleep(20 * time.Millisecond)
-			tx.Exec("UPDATE " + d.table + " SET expires = expires WHERE id = 'a'") // one of both is told of the deadlock
+			tx.Exec("UPDATE " + d.table + " SET expires = expires WHERE id = 'a'") // one gets the deadlock
 			tx.Rollback()
 			wg.Wait()
 		}

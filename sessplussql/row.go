@@ -15,13 +15,13 @@ import (
 // A state is what the row of a record holds. As text it is the record's Version: a request that changes the record
 // builds on the row that it has read, whatever has become of the Record in the meantime.
 type state struct {
-	version int64  // another one with each change, and drawn at random: it tells the states of all records apart
+	version int64  // a random number, new with each change: it distinguishes the states of all records
 	expires int64  // milliseconds
 	mark    string // see sessplus.Mark; "" for none
 	data    string // the rest
 
 	from  int64  // the version that it was made of
-	owner string // what the column owner gets; reads take the Owner from data
+	owner string // the value of the column owner; reads take the Owner from data
 }
 
 func (s *state) String() string {
@@ -31,7 +31,7 @@ func (s *state) String() string {
 	return string(binary.AppendUvarint(b[:16], uint64(len(s.mark)))) + s.mark + s.data
 }
 
-// parseState undoes String. It returns nil for what is no text of a state.
+// parseState is the inverse of String. It returns nil for any other text.
 func parseState(text string) *state {
 	if len(text) < 16 {
 		return nil
@@ -52,8 +52,9 @@ func (s *state) same(o *state) bool {
 }
 
 // The column data holds, after a byte for the format: flags, the times Created and Saved, and for a record that was
-// rotated Rotated and Origin, for one with an Owner or a Device both, for one that is bound the DeviceKey; then for each field its name, one more than the
-// length of its value, and the value. A length of zero stands for a field that has a row of its own.
+// rotated Rotated and Origin, for one with an Owner or a Device both, for one that is bound the DeviceKey; then for
+// each field its name, one more than the length of its value, and the value. A length of zero stands for a field that
+// has a row of its own.
 const format = 1
 
 const (
@@ -174,7 +175,7 @@ func listedUnder(r *sessplus.Record) string {
 type difference struct {
 	put  []sessplus.RawField
 	drop []string
-	all  bool // drop are all that there are
+	all  bool // drop has all of them
 }
 
 // The fields of a record may take inlineBytes of its row. When they take more, the largest get rows of their own, but
@@ -184,10 +185,10 @@ const (
 	smallBytes  = 128
 )
 
-// encode gives the row to a new record.
+// encode returns the row of a new record.
 func encode(r *sessplus.Record) (*state, difference) { return encodeAfter(r, nil) }
 
-// encodeAfter gives the row to a record, and what is to be done to the other rows, if the fields in was have them.
+// encodeAfter returns the row of a record, and what must be done to the other rows, if the fields in was have them.
 func encodeAfter(r *sessplus.Record, was []string) (*state, difference) {
 	s := &state{version: rand.Int64(), expires: r.Expires.UnixMilli()}
 	if r.Mark != nil {
@@ -273,7 +274,7 @@ func encodeAfter(r *sessplus.Record, was []string) (*state, difference) {
 	return s, diff
 }
 
-// parseMark undoes [sessplus.Mark.String]. It returns nil for what is no mark.
+// parseMark is the inverse of [sessplus.Mark.String]. It returns nil for any other text.
 func parseMark(text string) *sessplus.Mark {
 	part := strings.SplitN(text, " ", 4)
 	if len(part) < 3 || part[0] != "t" && part[0] != "e" {

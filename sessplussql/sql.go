@@ -17,7 +17,7 @@
 //
 // # Expired records
 //
-// Expired records do not count, by the clock of the program, even while their rows are in the table. [Backend.Sweep]
+// By the clock of the program, expired records count as absent, even while their rows are in the table. [Backend.Sweep]
 // removes those rows. The package starts no goroutine, so call it every few minutes:
 //
 //	go func() {
@@ -45,16 +45,16 @@
 // # The sessions of a user
 //
 // With [sessplus.Config.IndexBy] a program can list and end a user's sessions. The owner of a record is an indexed
-// column, written by the same statement as the record. As long as the user does not change, it costs nothing.
+// column, written by the same statement as the record. It costs nothing unless the user changes.
 //
 // # How records are kept
 //
-// A record is one row, with its small fields in one column. A change is one UPDATE on the condition that the row still
-// has the version that the request has loaded, so it is one round trip. If another request was faster, the row is read
-// again and the change is applied to that. No lock is held between statements. A row for each field would make a change
-// twice as expensive (measured on all three databases), because a transaction of two statements is four round trips.
-// Fields that would make the row longer than 2 KB have rows of their own in a second table: changing a small field does
-// not write them, loading takes a second round trip, and changing one is a single statement on PostgreSQL and a short
+// A record is one row, with its small fields in one column. A change is one UPDATE, and thus one round trip, on
+// condition that the row still has the version the request loaded. If another request was faster, the row is read again
+// and the change is applied to that. No lock is held between statements. A row for each field would make a change twice
+// as expensive (measured on all three databases), because a transaction of two statements is four round trips. Fields
+// that would make the row longer than 2 KB have rows of their own in a second table: changing a small field does not
+// write them, loading takes a second round trip, and changing one is a single statement on PostgreSQL and a short
 // transaction elsewhere.
 package sessplussql
 
@@ -75,8 +75,8 @@ import (
 
 // Options are optional settings of a [Backend].
 type Options struct {
-	// Table is the name of the table, and the prefix of all other names; "" means "sessions". It may have up to 40 ASCII
-	// letters, digits and underscores.
+	// Table is the name of the table, and the prefix of all other names; "" means "sessions". It may have up to 40
+	// ASCII letters, digits and underscores.
 	Table string
 }
 
@@ -210,7 +210,7 @@ func (b *Backend) Update(ctx context.Context, key string, c *sessplus.Change) (s
 	return result, nil
 }
 
-// spread lets those who meet at a record again and again come back one after the other, the slower the more they are
+// spread makes requests that repeatedly collide on a record come back one after another, the slower the more they are
 // and the longer it took. If all of 64 tried at once what only one of them can do, the database would be busy with the
 // refusals.
 func (b *Backend) spread(ctx context.Context, key string, took time.Duration) {
@@ -273,7 +273,7 @@ type change struct {
 // written since. To make it again then does no harm but for a compare-and-set, which might be done twice.
 func (b *Backend) change(ctx context.Context, key string, c change) (*state, error) {
 	var before, after *state
-	crowd := len(c.match) > 0 && b.crowd(key).Load() > 0 // then it is cheaper to see first that somebody was faster
+	crowd := len(c.match) > 0 && b.crowd(key).Load() > 0 // then check first whether another was faster
 	if c.seen != nil && c.seen.Version != "" && !crowd {
 		before = parseState(c.seen.Version)
 	}
@@ -307,7 +307,7 @@ func (b *Backend) change(ctx context.Context, key string, c change) (*state, err
 			}
 			if err == errStale && hint {
 				hint = false
-				continue // the first time nobody needs to wait
+				continue // the first retry need not wait
 			}
 			return err
 		}
@@ -355,7 +355,7 @@ func (b *Backend) apply(ctx context.Context, key string, before *state, hint boo
 // callTime is how long a call may take if its context does not say.
 const callTime = 5 * time.Second
 
-// errStale asks for another try: somebody else has changed the row.
+// errStale asks for a retry: another request has changed the row.
 var errStale = errors.New("others were faster")
 
 // call makes sure once that the settings are right, and then calls f until it succeeds or another try would not help,

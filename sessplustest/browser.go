@@ -20,17 +20,17 @@ import (
 	"time"
 )
 
-// A Browser is an [http.RoundTripper] that keeps cookies and does what Chrome does of Device Bound Session Credentials:
-// it registers keys when a response offers it, and proves them before a request that would go without the short-lived
-// cookie. So it tests a program whose config has DeviceBound:
+// A Browser is an [http.RoundTripper] that keeps cookies and implements Device Bound Session Credentials as Chrome
+// does: it registers a key when a response offers it, and proves it before a request that would be sent without the
+// short-lived cookie. With it you can test a program whose config has DeviceBound:
 //
 //	server := httptest.NewTLSServer(mgr.Handler(mux))
 //	b := sessplustest.NewBrowser(server.Client().Transport)
 //	client := &http.Client{Transport: b}
 //
-// A real browser registers side by side with what follows, this one before the response is returned. It has no quota.
-// Requests of plain http bind nothing, as in Chrome. A request is one of the site's own pages, unless its header
-// Sec-Fetch-Site says otherwise. A Browser is safe for concurrent use.
+// A real browser registers in the background, this one before it returns the response. It has no quota. Plain http
+// requests bind nothing, as in Chrome. A request is one of the site's own pages, unless its header Sec-Fetch-Site says
+// otherwise. A Browser is safe for concurrent use.
 type Browser struct {
 	transport http.RoundTripper
 
@@ -58,12 +58,12 @@ type boundSession struct {
 	challenge  string
 }
 
-// NewBrowser returns a browser without cookies, whose requests transport makes.
+// NewBrowser returns a browser without cookies that makes its requests with transport.
 func NewBrowser(transport http.RoundTripper) *Browser {
 	return &Browser{transport: transport, bound: make(map[string]*boundSession)}
 }
 
-// Stolen returns a browser with the same cookies, and without the keys: what a thief has who copies a profile.
+// Stolen returns a browser with the same cookies but without the keys, as a thief has who copies a profile.
 func (b *Browser) Stolen() *Browser {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -39,7 +39,7 @@ func With(t testing.TB, m *sessplus.Manager, r *http.Request, fields map[string]
 //
 //	w, fields := sessplustest.Serve(t, mgr, handler, r)
 //
-// h may contain the middleware already, like a router with Use. The values have the types that [sessplus.Session.Get]
+// h may already contain the middleware, like a router with Use. The values have the types that [sessplus.Session.Get]
 // returns. The test fails if the session cannot be read afterwards. To test what a program does while its backend is
 // down, call [sessplus.Manager.Handler] instead.
 func Serve(t testing.TB, m *sessplus.Manager, h http.Handler, r *http.Request) (*httptest.ResponseRecorder, map[string]any) {

@@ -166,7 +166,7 @@ func TestWithAndServeFail(t *testing.T) {
 		},
 		"a cookie that is bound to no session": {
 			func(t testing.TB) { sessplustest.With(t, some, plain, map[string]any{"theme": "dark"}) },
-			[]string{"sessplustest.With", `"theme"`, "bound to s"},
+			[]string{"sessplustest.With", `"theme"`, `bound to cookie "s"`, "set a field there"},
 		},
 		"a value that cannot be encoded": {
 			func(t testing.TB) { sessplustest.With(t, some, plain, map[string]any{"user": func() {}}) },

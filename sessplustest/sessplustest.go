@@ -1,9 +1,9 @@
-// Package sessplustest helps to test programs and backends.
+// Package sessplustest helps test programs and backends.
 //
-// In the test of a program, [With] makes the request of a logged-in user, and [Serve] returns what a handler answers
-// and what it leaves in the session.
+// In a test of a program, [With] makes a logged-in user's request, and [Serve] returns what a handler answers and
+// leaves in the session.
 //
-// In the test of a [sessplus.Backend], call [TestBackend] to check that it keeps its contract:
+// In a test of a [sessplus.Backend], call [TestBackend] to check that it follows the rules:
 //
 //	func TestBackend(t *testing.T) {
 //		sessplustest.TestBackend(t, func(t *testing.T) sessplus.Backend { return mybackend.New(t.TempDir()) })
@@ -15,7 +15,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -115,7 +114,7 @@ func (e *env) end(step *sessplus.Ending) *sessplus.Record {
 	e.Helper()
 	r, err := e.End(e.ctx, e.key, step)
 	if err != nil && !(step.Step == sessplus.StepRelease && errors.As(err, new(*sessplus.EndedError))) {
-		e.breach("End with %+v = %v", step, err)
+		e.breach("End with %s = %v", stepText(step), err)
 	}
 	return r
 }
@@ -133,7 +132,10 @@ func (e *env) load() *sessplus.Record {
 func (e *env) missing() {
 	e.Helper()
 	if r, err := e.Load(e.ctx, e.key); !errors.Is(err, sessplus.ErrNoRecord) {
-		e.breach("Load = %v, %v, want ErrNoRecord", r, err)
+		if err == nil {
+			e.breach("Load returns a record with %.200s, want ErrNoRecord", text(r.Fields))
+		}
+		e.breach("Load = %v, want ErrNoRecord", err)
 	}
 }
 
@@ -141,8 +143,9 @@ func (e *env) missing() {
 func (e *env) holds(pairs ...string) *sessplus.Record {
 	e.Helper()
 	r := e.load()
-	if got, want := text(r.Fields), text(fields(pairs...)); got != want {
-		e.breach("the record holds %s, want %s", got, want)
+	d := difference{by: "want"}
+	if d.fields(r.Fields, fields(pairs...)); d.lines != nil {
+		e.breach("in the record %v", &d)
 	}
 	return r
 }
@@ -173,7 +176,7 @@ var promises = []promise{
 		}
 		for _, step := range []*sessplus.Ending{take("t"), release("t"), end("t", ""), end("", "")} {
 			if _, err := e.End(e.ctx, e.key, step); !errors.Is(err, sessplus.ErrNoRecord) || errors.As(err, new(*sessplus.EndedError)) {
-				e.breach("End with %+v = %v", step, err)
+				e.breach("End with %s = %v", stepText(step), err)
 			}
 		}
 		e.missing()
@@ -184,16 +187,7 @@ var promises = []promise{
 		want.Created = want.Created.Add(-time.Minute)
 		want.Rotated, want.Origin = want.Created.Add(time.Second), "0123abc"
 		e.create(want)
-		got := e.holds("name", `"Ann"`, "n", "42", "empty", "", "binary", "\xff\x00\xfe")
-		if !near(got.Created, want.Created) || !near(got.Saved, want.Saved) || !near(got.Expires, want.Expires) || !got.Permanent ||
-			!near(got.Rotated, want.Rotated) || got.Origin != want.Origin {
-			e.breach("Load = %+v, want %+v", got, want)
-		}
-		for _, f := range got.Fields {
-			if f.Value == nil {
-				e.breach("the value of %q is nil", f.Name)
-			}
-		}
+		e.same(e.load(), want, "after Create")
 	}},
 	{"Names", "A field name is any valid UTF-8 string of 1 to 256 bytes.", func(e *env) {
 		var all []string
@@ -231,12 +225,11 @@ var promises = []promise{
 		c.Set, c.Delete = fields("a", "10", "d", "4"), []string{"b", "absent"}
 		c.Now = time.Now().Add(time.Second)
 		if result := e.update(c); result.Empty || result.Refilled {
-			e.breach("Update = %+v", result)
+			e.breach("Update = Empty %v, Refilled %v, want false, false", result.Empty, result.Refilled)
 		}
-		got := e.holds("a", "10", "c", "3", "d", "4")
-		if !near(got.Created, r.Created) || !near(got.Expires, r.Expires) || got.Permanent || !near(got.Saved, c.Now) {
-			e.breach("Update made %+v of %+v", got, r)
-		}
+		want := *r
+		want.Fields, want.Saved = fields("a", "10", "c", "3", "d", "4"), c.Now
+		e.same(e.load(), &want, "after an Update of some fields")
 	}},
 	{"Large", "A record of several hundred fields and several hundred kilobytes is stored in full, and so is a large change.", func(e *env) {
 		var pairs []string
@@ -265,9 +258,9 @@ var promises = []promise{
 		c.Expires = r.Expires.Add(time.Hour)
 		c.Now = time.Now().Add(time.Minute)
 		e.update(c)
-		if got := e.holds("a", "1"); !near(got.Expires, c.Expires) || !near(got.Saved, r.Saved) {
-			e.breach("a touch made %+v of %+v", got, r)
-		}
+		want := *r
+		want.Expires = c.Expires
+		e.same(e.load(), &want, "after a touch")
 	}},
 	{"ExpiresForward", "A save moves the expiry, too, but without Exact an Expires that is earlier than the stored one has no effect.", func(e *env) {
 		r := e.create(record("a", "1", "b", "2"))
@@ -332,9 +325,10 @@ var promises = []promise{
 				if result := e.update(c); !near(result.Expires, want.Expires) {
 					e.breach("%d: an Update answers %v, want %v", i, result.Expires, want.Expires)
 				}
-				if got := e.load(); !near(got.Expires, want.Expires) || !got.Permanent {
-					e.breach("%d: an Update made %+v of %+v", i, got, want)
+				if set != nil {
+					want.Fields, want.Saved = set, c.Now
 				}
+				e.same(e.load(), want, "%d: after an Update that is Exact without reason", i)
 			}
 		}
 		e.holds("a", "2")
@@ -349,9 +343,9 @@ var promises = []promise{
 				c.Expires = r.Expires.Add(time.Hour)
 			}
 			e.update(c)
-			if got := e.holds("a", "1"); got.Permanent != on || !near(got.Expires, c.Expires) || !near(got.Created, r.Created) {
-				e.breach("Update with Permanent %v and %v made %+v", on, c.Expires, got)
-			}
+			want := *r
+			want.Permanent, want.Expires = on, c.Expires
+			e.same(e.load(), &want, "after an Update with Permanent %v", on)
 		}
 	}},
 	{"Expired", "To Load, Update, End and Create, a record whose Expires has passed does not exist.", func(e *env) {
@@ -380,7 +374,7 @@ var promises = []promise{
 		c := change(r)
 		c.Delete = []string{"a"}
 		if result := e.update(c); !result.Empty {
-			e.breach("Update = %+v, want Empty", result)
+			e.breach("Result.Empty is false, want true: no field is left")
 		}
 		if got := e.holds(); got.Expires.After(time.Now().Add(sessplus.EmptyGrace + time.Second)) {
 			e.breach("an empty record expires in %v", time.Until(got.Expires))
@@ -393,7 +387,7 @@ var promises = []promise{
 		c = change(r)
 		c.Set = fields("b", "2")
 		if result := e.update(c); result.Empty || !result.Refilled {
-			e.breach("Update = %+v, want Refilled", result)
+			e.breach("Update = Empty %v, Refilled %v, want false, true", result.Empty, result.Refilled)
 		}
 		if got := e.holds("b", "2"); !near(got.Expires, r.Expires) {
 			e.breach("a refilled record expires at %v, want %v", got.Expires, r.Expires)
@@ -458,9 +452,12 @@ var promises = []promise{
 		step := take("mine")
 		step.Seen = seen
 		got, err := e.End(e.ctx, e.key, step)
-		if err != nil || text(got.Fields) != text(fields("a", "1", "b", "2")) || !near(got.Created, r.Created) || !near(got.Expires, r.Expires) {
-			e.breach("End = %+v, %v", got, err)
+		if err != nil {
+			e.breach("End with StepTake = %v", err)
 		}
+		want := *r
+		want.Fields, want.Saved = fields("a", "1", "b", "2"), c.Now
+		e.same(got, &want, "as returned by StepTake")
 		for _, seen := range []*sessplus.Record{nil, e.holds("a", "1", "b", "2")} {
 			c = change(r)
 			c.Set, c.Seen = fields("b", "3"), seen
@@ -470,13 +467,11 @@ var promises = []promise{
 			for _, step := range []*sessplus.Ending{take("other"), end("other", "")} {
 				step.Seen = seen
 				if _, err := e.End(e.ctx, e.key, step); !errors.Is(err, sessplus.ErrTaken) {
-					e.breach("End of a taken record with %+v = %v", step, err)
+					e.breach("End of a taken record with %s = %v", stepText(step), err)
 				}
 			}
 			e.end(release("other"))
-			if got := e.end(take("mine")); got == nil || text(got.Fields) != text(fields("a", "1", "b", "2")) {
-				e.breach("a second StepTake of the same Token = %+v", got)
-			}
+			e.same(e.end(take("mine")), &want, "as returned by a second StepTake of the same token")
 		}
 		e.holds("a", "1", "b", "2")
 	}},
@@ -507,7 +502,7 @@ var promises = []promise{
 		c := change(r)
 		c.Set, c.Now = fields("b", "2"), other.Now.Add(sessplus.TakeGrace+time.Second)
 		if result := e.update(c); result.Refilled || result.Empty {
-			e.breach("Update = %+v", result)
+			e.breach("Update = Empty %v, Refilled %v, want false, false", result.Empty, result.Refilled)
 		}
 		e.holds("a", "1", "b", "2")
 		if _, err := e.End(e.ctx, e.key, end("mine", "")); !errors.Is(err, sessplus.ErrTaken) {
@@ -635,8 +630,12 @@ var promises = []promise{
 					return
 				}
 				got, err := e.Load(e.ctx, e.key)
-				if err != nil || !strings.Contains(text(got.Fields), text(c.Set)) {
-					e.Errorf("Load after Update with %s = %+v, %v\nbreaks the promise: %s", text(c.Set), got, err, e.rule)
+				if err != nil {
+					e.Errorf("Load: %v", err)
+					return
+				}
+				if got := valuesOf(got.Fields, name); got != valuesOf(c.Set, name) {
+					e.Errorf("after an Update the field %q is %s, want %s\nbreaks the promise: %s", name, got, valuesOf(c.Set, name), e.rule)
 					return
 				}
 			}
@@ -987,9 +986,14 @@ func (e *env) owns(owner string, keys ...string) []sessplus.KeyedRecord {
 	got := make([]string, len(list))
 	for i, r := range list {
 		got[i] = r.Key
-		if loaded, err := e.Load(e.ctx, r.Key); err != nil || text(loaded.Fields) != text(r.Fields) || r.Owner != owner || r.Device != loaded.Device ||
-			!near(r.Created, loaded.Created) || !near(r.Saved, loaded.Saved) || !near(r.Expires, loaded.Expires) || r.Permanent != loaded.Permanent {
-			e.breach("Owned(%q) gives %+v, where Load gives %+v, %v", owner, r.Record, loaded, err)
+		loaded, err := e.Load(e.ctx, r.Key)
+		if err != nil {
+			e.breach("Owned(%q) gives a record for which Load = %v", owner, err)
+		}
+		d := difference{by: "and in that of Load it is"}
+		d.record(r.Record, loaded, "")
+		if d.text("Owner", r.Owner, owner); d.lines != nil {
+			e.breach("in a record of Owned(%q) %v", owner, &d)
 		}
 	}
 	slices.Sort(got)
@@ -998,127 +1002,6 @@ func (e *env) owns(owner string, keys ...string) []sessplus.KeyedRecord {
 		e.breach("Owned(%q) gives the keys %q, want %q", owner, got, keys)
 	}
 	return list
-}
-
-// history applies random changes and steps to the backend and, with Change.Apply and Ending.Apply, to a record in
-// memory. It compares the two after each (SPEC 13.2).
-func history(e *env) {
-	rule := e.rule
-	seed := uint64(time.Now().UnixNano())
-	rng := rand.New(rand.NewPCG(seed, 0))
-	base := e.key
-	_, indexes := e.Backend.(sessplus.Indexer)
-	_, keeps := e.Backend.(sessplus.DeviceKeeper)
-	owners := []string{base + "@ann", base + "@eve"}
-	var done []string // what led here
-	for round := range 6 {
-		e.key = fmt.Sprint(base, "h", round)
-		model := e.create(record("a", "1"))
-		model = &sessplus.Record{Created: model.Created, Saved: model.Saved, Expires: model.Expires, Fields: slices.Clone(model.Fields)}
-		seen := e.load()
-		now := time.Now()
-		done = done[:0]
-		for range 40 {
-			now = now.Add(time.Millisecond)
-			if rng.IntN(12) == 0 {
-				now = now.Add(sessplus.TakeGrace)
-			}
-			known := []*sessplus.Record{nil, seen}[rng.IntN(2)]
-			var got, want error
-			if rng.IntN(3) > 0 {
-				c := randomChange(rng, model, now)
-				c.Seen = known
-				if indexes && rng.IntN(4) == 0 {
-					c.Owner = &[]string{"", owners[0], owners[1]}[rng.IntN(3)]
-				}
-				if keeps && rng.IntN(8) == 0 {
-					c.DeviceKey = []string{"key.1", "key.2"}[rng.IntN(2)]
-				}
-				done = append(done, fmt.Sprintf("Update: set %s, delete %q, match %s, permanent %v, exact %v, owner %v, key %q", text(c.Set), c.Delete,
-					text(c.Match), c.Permanent != nil, c.Exact, c.Owner != nil, c.DeviceKey))
-				var result, wanted sessplus.Result
-				result, got = e.Update(e.ctx, e.key, c)
-				wanted, want = c.Apply(model)
-				if got == nil && want == nil && (result.Empty != wanted.Empty || result.Refilled != wanted.Refilled || !near(result.Expires, wanted.Expires)) {
-					e.breach("seed %d, after %s\nUpdate answers %+v, want %+v", seed, strings.Join(done, "\n"), result, wanted)
-				}
-			} else {
-				step := &sessplus.Ending{Step: sessplus.EndStep(rng.IntN(3)), Token: []string{"t1", "t2"}[rng.IntN(2)], Next: "next of it", Now: now, Seen: known}
-				if rng.IntN(20) == 0 {
-					step.Step, step.Token = sessplus.StepEnd, ""
-				}
-				done = append(done, fmt.Sprintf("End: step %d, token %q", step.Step, step.Token))
-				_, got = e.End(e.ctx, e.key, step)
-				want = step.Apply(model)
-			}
-			if fmt.Sprintf("%T %v", unwrapped(got), unwrapped(got)) != fmt.Sprintf("%T %v", unwrapped(want), unwrapped(want)) {
-				e.breach("seed %d, after %s\nthe error is %v, want %v", seed, strings.Join(done, "\n"), got, want)
-			}
-			r, err := e.Load(e.ctx, e.key)
-			dead := model.Mark != nil && model.Mark.Ended
-			switch {
-			case dead && errors.As(err, new(*sessplus.EndedError)):
-			case dead || err != nil:
-				e.breach("seed %d, after %s\nLoad = %v, want an EndedError: %v", seed, strings.Join(done, "\n"), err, dead)
-			case text(r.Fields) != text(model.Fields) || !near(r.Expires, model.Expires) || !near(r.Saved, model.Saved) || r.Permanent != model.Permanent || r.Owner != model.Owner || r.DeviceKey != model.DeviceKey:
-				e.breach("seed %d, after %s\nLoad = %+v, want %+v", seed, strings.Join(done, "\n"), r, model)
-			default:
-				seen = r
-			}
-			if !indexes || rng.IntN(4) > 0 {
-				continue
-			}
-			for _, owner := range owners {
-				var keys []string
-				if model.Owner == owner && !dead {
-					keys = []string{e.key}
-				}
-				done = append(done, fmt.Sprintf("Owned(%q)", owner))
-				e.rule = strings.Join(append(done, rule), "\n")
-				e.owns(owner, keys...)
-				e.rule = rule
-			}
-		}
-		e.End(e.ctx, e.key, end("", "")) // or its owner had it in the next round
-	}
-}
-
-// unwrapped returns the error that the documentation of Backend names, so that errors can be compared.
-func unwrapped(err error) error {
-	var dead *sessplus.EndedError
-	if errors.As(err, &dead) {
-		return fmt.Errorf("ended, and then %q", dead.Next)
-	}
-	for _, named := range []error{sessplus.ErrNoRecord, sessplus.ErrTaken, sessplus.ErrConflict} {
-		if errors.Is(err, named) {
-			return named
-		}
-	}
-	return err
-}
-
-func randomChange(rng *rand.Rand, model *sessplus.Record, now time.Time) *sessplus.Change {
-	c := &sessplus.Change{Now: now, Expires: now.Add(time.Duration(rng.IntN(120)) * time.Minute).Add(time.Hour)}
-	for _, name := range []string{"a", ":b", "__c__"} {
-		switch rng.IntN(6) {
-		case 0:
-			c.Set = append(c.Set, sessplus.RawField{Name: name, Value: []byte(fmt.Sprint(rng.IntN(3)))})
-		case 1, 2:
-			c.Delete = append(c.Delete, name)
-		case 3:
-			if rng.IntN(3) == 0 {
-				c.Match = append(c.Match, sessplus.RawField{Name: name})
-			} else if i := slices.IndexFunc(model.Fields, func(f sessplus.RawField) bool { return f.Name == name }); i >= 0 {
-				c.Match = append(c.Match, model.Fields[i])
-			}
-		}
-	}
-	c.Exact = rng.IntN(2) == 0
-	if rng.IntN(8) == 0 {
-		on := rng.IntN(2) == 0
-		c.Permanent = &on
-	}
-	return c
 }
 
 // together calls f with 0 to n-1 concurrently, and waits for all calls.

@@ -7,7 +7,6 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
-	"strings"
 	"testing"
 
 	"github.com/markbates/goth"
@@ -15,8 +14,6 @@ import (
 	"github.com/markbates/goth/providers/faux"
 	"github.com/sessplus/sessplus"
 	"github.com/sessplus/sessplus/adopt"
-	"github.com/sessplus/sessplus/internal/servers"
-	"google.golang.org/genproto/googleapis/type/latlng"
 )
 
 // gothic logs a visitor in with our session as its store, and its end leaves what the program keeps.
@@ -79,22 +76,4 @@ func TestGothic(t *testing.T) {
 		t.Errorf("after the login: %q", got)
 	}
 	gothic.Store = nil
-}
-
-// A geopoint, which has no place in a session, costs its field.
-func TestFlaskFirestoreGeopoint(t *testing.T) {
-	c := servers.Firestore(t)
-	id := "6fa459ea-ee8a-3ca4-894e-db77e160355e"
-	if _, err := c.Collection("sessions").Doc("session"+id).Set(t.Context(), map[string]any{
-		"_expiration": at.AddDate(100, 0, 0), "place": &latlng.LatLng{Latitude: 1}, "user_id": 42,
-	}); err != nil {
-		t.Fatal(err)
-	}
-	got, err := adopt.FlaskFirestore(c, "sessions", "", nil).Import(t.Context(), "session", id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if lost, _ := got.Fields["place"].(error); lost == nil || !strings.Contains(lost.Error(), "LatLng") || got.Fields["user_id"] != int64(42) {
-		t.Errorf("the fields are %v", got.Fields)
-	}
 }

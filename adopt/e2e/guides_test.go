@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,7 +14,7 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// Programs on gin and echo work behind Manager.Handler as docs/from-gorilla.md says.
+// Programs on gin and echo work as docs/from-gorilla.md says, and a handler that fails saves nothing.
 func TestFrameworks(t *testing.T) {
 	const flashes sessplus.Field[[]string] = "_flash"
 	count := func(r *http.Request) string {
@@ -23,29 +24,55 @@ func TestFrameworks(t *testing.T) {
 		flashes.Set(s, append(flashes.Get(s), fmt.Sprint("flash ", s.GetInt("n"))))
 		return fmt.Sprint(s.GetInt("n"), before)
 	}
+	m, err := sessplus.New([]sessplus.Config{{CookieName: "session"}},
+		&sessplus.Options{Keys: []sessplus.KeyPair{sessplus.GenerateKeyPair()}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	engine := gin.New()
 	engine.GET("/", func(c *gin.Context) { c.String(http.StatusOK, count(c.Request)) })
-	e := echo.New()
-	e.GET("/", func(c echo.Context) error { return c.String(http.StatusOK, count(c.Request())) })
-	for name, h := range map[string]http.Handler{"gin": engine, "echo": e} {
-		m, err := sessplus.New([]sessplus.Config{{CookieName: "session"}},
-			&sessplus.Options{Keys: []sessplus.KeyPair{sessplus.GenerateKeyPair()}})
-		if err != nil {
-			t.Fatal(err)
+	engine.GET("/fail", func(c *gin.Context) {
+		count(c.Request)
+		c.AbortWithStatus(http.StatusInternalServerError)
+	})
+	newEcho := func(middleware ...echo.MiddlewareFunc) *echo.Echo {
+		e := echo.New()
+		e.Use(middleware...)
+		e.GET("/", func(c echo.Context) error { return c.String(http.StatusOK, count(c.Request())) })
+		e.GET("/fail", func(c echo.Context) error {
+			count(c.Request())
+			return errors.New("it fails")
+		})
+		return e
+	}
+	answer := func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			if err := next(c); err != nil {
+				c.Error(err)
+			}
+			return nil
 		}
-		server := httptest.NewServer(m.Handler(h))
+	}
+	for name, h := range map[string]http.Handler{
+		"gin":               m.Handler(engine),
+		"echo":              m.Handler(newEcho()),
+		"echo's middleware": newEcho(echo.WrapMiddleware(m.Handler), answer),
+	} {
+		server := httptest.NewServer(h)
 		defer server.Close()
 		jar, _ := cookiejar.New(nil)
 		browser := &http.Client{Jar: jar}
 		for _, want := range []string{"1 []", "2 [flash 1]", "3 [flash 2]"} {
-			r, err := browser.Get(server.URL)
-			if err != nil {
-				t.Fatal(err)
-			}
-			body, _ := io.ReadAll(r.Body)
-			r.Body.Close()
-			if string(body) != want {
-				t.Errorf("%s: %q, want %q", name, body, want)
+			for _, path := range []string{"/fail", "/"} {
+				r, err := browser.Get(server.URL + path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				body, _ := io.ReadAll(r.Body)
+				r.Body.Close()
+				if path == "/" && string(body) != want || path == "/fail" && r.StatusCode != http.StatusInternalServerError {
+					t.Errorf("%s: %s: status %d, %q, want %q", name, path, r.StatusCode, body, want)
+				}
 			}
 		}
 	}

@@ -126,7 +126,8 @@ func (b *browser) shows(texts ...string) {
 	}
 }
 
-// isLoggedOut fails the test unless the page says that somebody else has ended the session, and shows nothing of the user.
+// isLoggedOut fails the test unless the page says that somebody else has ended the session, and shows nothing of the
+// user.
 func (b *browser) isLoggedOut() {
 	b.Helper()
 	b.shows(`id="ended"`, `id="login"`)

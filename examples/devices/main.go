@@ -25,7 +25,6 @@ import (
 	"syscall"
 	"time"
 
-	"cloud.google.com/go/firestore"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessplus/sessplus"
@@ -97,12 +96,11 @@ func openBackend(ctx context.Context) (b sessplus.Backend, where string, closeCl
 		return sessplus.Redis(client), "in Redis at " + opts.Addr, client.Close, nil
 	case inFirestore:
 		project = cmp.Or(project, "devices") // an emulator takes any
-		client, err := firestore.NewClient(ctx, project)
+		b, client, err := openFirestore(ctx, project)
 		if err != nil {
-			return nil, "", nil, fmt.Errorf("opening Firestore project %s: %w", project, err)
+			return nil, "", nil, err
 		}
-		where := fmt.Sprintf("in Firestore, project %s at %s", project, cmp.Or(emulator, "Google"))
-		return sessplus.Firestore(client, "sessions"), where, client.Close, nil
+		return b, fmt.Sprintf("in Firestore, project %s at %s", project, cmp.Or(emulator, "Google")), client.Close, nil
 	}
 	return sessplus.Memory(), "in memory (REDIS_URL or FIRESTORE_PROJECT puts them elsewhere)", func() error { return nil }, nil
 }

@@ -36,8 +36,8 @@ func (a *site) page(w http.ResponseWriter, r *http.Request) {
 	s := sessplus.Get(r)
 	v := view{Notice: notice.Pop(s), User: userName.Get(s), Member: role.Get(s) == member}
 	if v.User == "" {
-		// The browser brings an id which was ended from elsewhere, a moment or days ago, or of itself. It stays as it is: a
-		// login in another tab may be about to replace it.
+		// The browser brings an id which was ended from elsewhere, a moment or days ago, or of itself. It stays as it
+		// is: a login in another tab may be about to replace it.
 		_, err := r.Cookie("session")
 		v.Ended = err == nil
 		show(w, http.StatusOK, v)

@@ -1,4 +1,8 @@
 // Command hello counts a visitor's visits in a server-side session, and keeps a colour in an encrypted cookie.
+//
+//	go run ./examples/hello
+//
+// Open http://127.0.0.1:8080/?color=red, and then http://127.0.0.1:8080.
 package main
 
 import (

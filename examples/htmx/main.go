@@ -4,7 +4,8 @@
 //
 //	go run ./examples/htmx
 //
-// Open http://127.0.0.1:8080; the browser fetches htmx from unpkg.com. REDIS_URL keeps the sessions in Redis.
+// Open http://127.0.0.1:8080; the browser fetches htmx from unpkg.com. REDIS_URL keeps the sessions in Redis, and
+// ADDR is another address to listen on.
 package main
 
 import (

@@ -6,6 +6,7 @@ replace github.com/sessplus/sessplus => ../../
 
 require (
 	github.com/coder/websocket v1.8.15
+	github.com/gorilla/websocket v1.5.3
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/sessplus/sessplus v0.0.0
 )

@@ -1,10 +1,11 @@
 // Live is a page that stays connected, by server-sent events and by a WebSocket. Both keep the session of their first
-// request, look now and then whether it still lives, and change it:
+// request, look now and then whether it still lives, and the WebSocket changes it:
 //
 //	cd examples/live && go run .
 //
-// Open http://127.0.0.1:8080 in two tabs and log out in one: the other one is told at once. REDIS_URL keeps the
-// sessions in Redis, for several processes:
+// Open http://127.0.0.1:8080 in two tabs and log out in one: the other one is told at once. The socket is there twice,
+// with coder/websocket in coder.go and with gorilla/websocket in gorilla.go; the page has a link from one to the other.
+// REDIS_URL keeps the sessions in Redis, for several processes:
 //
 //	REDIS_URL=redis://127.0.0.1:6379/0 go run .
 package main
@@ -30,12 +31,13 @@ func main() {
 		}
 		backend = sessplus.Redis(redis.NewClient(opts))
 	}
-	h, err := newSite(backend, time.Second)
+	h, err := newSite(backend, time.Second, time.Hour)
 	if err != nil {
 		log.Fatal(err)
 	}
 	addr := cmp.Or(os.Getenv("ADDR"), "127.0.0.1:8080")
 	log.Print("http://", addr)
-	srv := &http.Server{Addr: addr, Handler: h, ReadHeaderTimeout: 5 * time.Second} // no WriteTimeout: it would end streams
+	// There is no WriteTimeout, which would end streams.
+	srv := &http.Server{Addr: addr, Handler: h, ReadHeaderTimeout: 5 * time.Second}
 	log.Fatal(srv.ListenAndServe())
 }

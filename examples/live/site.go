@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -10,8 +9,6 @@ import (
 	"net/http"
 	"strings"
 	"time"
-
-	"github.com/coder/websocket"
 
 	"github.com/sessplus/sessplus"
 )
@@ -24,10 +21,10 @@ const (
 // A site looks after each of its connections once per interval.
 type site struct{ interval time.Duration }
 
-func newSite(b sessplus.Backend, interval time.Duration) (http.Handler, error) {
+func newSite(b sessplus.Backend, interval, rotateEvery time.Duration) (http.Handler, error) {
 	sessions, err := sessplus.New([]sessplus.Config{{
 		CookieName: "session", Fields: sessplus.Include("user", "messages"), Backend: b,
-		Lifetime: 12 * time.Hour, IdleTimeout: 30 * time.Minute,
+		Lifetime: 12 * time.Hour, IdleTimeout: 30 * time.Minute, RotateEvery: rotateEvery,
 	}}, nil)
 	if err != nil {
 		return nil, err
@@ -38,14 +35,15 @@ func newSite(b sessplus.Backend, interval time.Duration) (http.Handler, error) {
 	mux.HandleFunc("POST /login", logIn)
 	mux.HandleFunc("POST /logout", logOut)
 	mux.HandleFunc("GET /events", a.events)
-	mux.HandleFunc("GET /socket", a.socket)
+	mux.HandleFunc("GET /socket/coder", a.coderSocket)
+	mux.HandleFunc("GET /socket/gorilla", a.gorillaSocket)
 	return http.NewCrossOriginProtection().Handler(sessions.Handler(mux)), nil
 }
 
 func logIn(w http.ResponseWriter, r *http.Request) {
-	name := strings.TrimSpace(r.PostFormValue("name"))
-	if name == "" || len(name) > 40 {
-		http.Error(w, "please enter a name of at most 40 bytes", http.StatusBadRequest)
+	name := tidy(r.PostFormValue("name"))
+	if name == "" {
+		http.Error(w, badName, http.StatusBadRequest)
 		return
 	}
 	s := sessplus.Get(r)
@@ -53,6 +51,16 @@ func logIn(w http.ResponseWriter, r *http.Request) {
 	userName.Set(s, name) // a real program asks for a password: see examples/login
 	messages.Set(s, 0)
 	http.Redirect(w, r, "/", http.StatusSeeOther)
+}
+
+const badName = "please enter a name of at most 40 bytes"
+
+// tidy returns "" for what is no name.
+func tidy(name string) string {
+	if name = strings.TrimSpace(name); len(name) > 40 {
+		return ""
+	}
+	return name
 }
 
 func logOut(w http.ResponseWriter, r *http.Request) {
@@ -106,57 +114,33 @@ func stillLoggedIn(s *sessplus.Session) bool {
 	return err == nil && userName.Get(s) != ""
 }
 
-// socket answers each message with how many there were. Accept sends the headers, and with them the session's cookie.
-func (a *site) socket(w http.ResponseWriter, r *http.Request) {
-	s := sessplus.Get(r)
-	user := userName.Get(s)
-	if user == "" {
-		http.Error(w, "please log in", http.StatusUnauthorized)
-		return
-	}
-	conn, err := websocket.Accept(w, r, nil) // refuses other origins
-	if err != nil {
-		return // it has answered
-	}
-	defer conn.CloseNow()
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	go a.watch(ctx, s, conn)
+// watch calls end when the session of a socket has ended, though nobody sends anything.
+func (a *site) watch(done <-chan struct{}, s *sessplus.Session, end func()) {
 	for {
-		_, text, err := conn.Read(ctx)
-		if err != nil {
+		select {
+		case <-done:
 			return
+		case <-time.After(a.interval):
 		}
-		// Update changes the stored value at once, whatever other tabs do at the same time.
-		n, err := messages.Update(s, func(n int) int { return n + 1 })
-		switch {
-		case errors.Is(err, sessplus.ErrSessionGone):
-			conn.Close(websocket.StatusPolicyViolation, "logged out")
-			return
-		case err != nil:
-			log.Print(err)
-			conn.Close(websocket.StatusTryAgainLater, "please try again")
-			return
-		}
-		if err := conn.Write(ctx, websocket.MessageText, fmt.Appendf(nil, "%s: %s (message %d)", user, text, n)); err != nil {
+		if !stillLoggedIn(s) {
+			end()
 			return
 		}
 	}
 }
 
-// watch closes the connection when the session has ended, though nobody sends anything.
-func (a *site) watch(ctx context.Context, s *sessplus.Session, conn *websocket.Conn) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(a.interval):
+// answer is what a socket says to a message. Its connection began long ago, so the session is changed where it is
+// stored: by Update, whatever other tabs do at the same time, or by Set and Save, where the last one wins.
+func answer(s *sessplus.Session, text string) (string, error) {
+	if name, ok := strings.CutPrefix(text, "/name "); ok {
+		if name = tidy(name); name == "" {
+			return badName, nil
 		}
-		if !stillLoggedIn(s) {
-			conn.Close(websocket.StatusPolicyViolation, "logged out")
-			return
-		}
+		userName.Set(s, name)
+		return "you are " + name, s.Save()
 	}
+	n, err := messages.Update(s, func(n int) int { return n + 1 })
+	return fmt.Sprintf("%s: %s (message %d)", userName.Get(s), text, n), err
 }
 
 //go:embed page.html
@@ -165,10 +149,13 @@ var pageText string
 var pageTemplate = template.Must(template.New("page").Parse(pageText))
 
 func page(w http.ResponseWriter, r *http.Request) {
-	s := sessplus.Get(r)
-	user := userName.Get(s)
+	socket, other := "coder", "gorilla"
+	if r.FormValue("socket") == other {
+		socket, other = other, socket
+	}
 	w.Header().Set("Cache-Control", "no-store") // or the back button shows it after the logout
-	if err := pageTemplate.Execute(w, user); err != nil {
+	user := userName.Get(sessplus.Get(r))
+	if err := pageTemplate.Execute(w, map[string]string{"User": user, "Socket": socket, "Other": other}); err != nil {
 		log.Print(err)
 	}
 }

@@ -24,9 +24,11 @@ type browser struct {
 	url string
 }
 
-func newBrowser(t *testing.T) *browser {
+const interval = 10 * time.Millisecond
+
+func newBrowser(t *testing.T, interval, rotateEvery time.Duration) *browser {
 	t.Helper()
-	h, err := newSite(sessplus.Memory(), 10*time.Millisecond)
+	h, err := newSite(sessplus.Memory(), interval, rotateEvery)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,13 +53,28 @@ func (b *browser) post(path string, form url.Values) {
 	}
 }
 
-func (b *browser) socket(ctx context.Context) *websocket.Conn {
+func (b *browser) page() string {
 	b.Helper()
-	conn, _, err := websocket.Dial(ctx, b.url+"/socket", &websocket.DialOptions{HTTPClient: b.Client})
+	res, err := b.Get(b.url)
 	if err != nil {
 		b.Fatal(err)
 	}
-	return conn
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return string(text)
+}
+
+func (b *browser) socket(ctx context.Context, library string) (*websocket.Conn, *http.Response) {
+	b.Helper()
+	conn, res, err := websocket.Dial(ctx, b.url+"/socket/"+library, &websocket.DialOptions{HTTPClient: b.Client})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { conn.CloseNow() })
+	return conn, res
 }
 
 func (b *browser) says(ctx context.Context, conn *websocket.Conn, text, want string) {
@@ -71,28 +88,72 @@ func (b *browser) says(ctx context.Context, conn *websocket.Conn, text, want str
 	}
 }
 
-func TestSocket(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	b := newBrowser(t)
-	b.post("/login", url.Values{"name": {"ann"}})
-	one, two := b.socket(ctx), b.socket(ctx)
-	defer one.CloseNow()
-	defer two.CloseNow()
-	b.says(ctx, one, "hello", "ann: hello (message 1)")
-	b.says(ctx, two, "hi", "ann: hi (message 2)")
-	b.post("/logout", nil)
-	for _, conn := range []*websocket.Conn{one, two} {
-		if _, _, err := conn.Read(ctx); websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
-			t.Errorf("after the logout the connection ends with %v", err)
-		}
+func eachLibrary(t *testing.T, f func(t *testing.T, ctx context.Context, library string)) {
+	for _, library := range []string{"coder", "gorilla"} {
+		t.Run(library, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			f(t, ctx, library)
+		})
 	}
+}
+
+func TestSocket(t *testing.T) {
+	eachLibrary(t, func(t *testing.T, ctx context.Context, library string) {
+		b := newBrowser(t, interval, time.Hour)
+		b.post("/login", url.Values{"name": {"ann"}})
+		one, _ := b.socket(ctx, library)
+		two, _ := b.socket(ctx, library)
+		b.says(ctx, one, "hello", "ann: hello (message 1)")
+		b.says(ctx, two, "hi", "ann: hi (message 2)")
+		b.says(ctx, one, "/name  ben ", "you are ben")
+		b.says(ctx, one, "/name "+strings.Repeat("x", 41), badName)
+		if page := b.page(); !strings.Contains(page, "Hello, <bdi>ben</bdi>") {
+			t.Errorf("a socket has set the name ben, and the page is %s", page)
+		}
+		b.post("/logout", nil)
+		for _, conn := range []*websocket.Conn{one, two} {
+			if _, _, err := conn.Read(ctx); websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+				t.Errorf("after the logout the connection ends with %v", err)
+			}
+		}
+	})
+}
+
+// A message that comes before the site has looked after the connection finds that the session has ended.
+func TestMessageAfterLogout(t *testing.T) {
+	eachLibrary(t, func(t *testing.T, ctx context.Context, library string) {
+		b := newBrowser(t, time.Hour, time.Hour)
+		b.post("/login", url.Values{"name": {"ann"}})
+		conn, _ := b.socket(ctx, library)
+		b.post("/logout", nil)
+		if err := conn.Write(ctx, websocket.MessageText, []byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		if _, text, err := conn.Read(ctx); websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+			t.Errorf("a message after the logout is answered %q, %v", text, err)
+		}
+	})
+}
+
+// SPEC 5.1: the session is saved before the 101, which brings the browser the cookie of a new id.
+func TestSocketBringsCookie(t *testing.T) {
+	eachLibrary(t, func(t *testing.T, ctx context.Context, library string) {
+		b := newBrowser(t, interval, time.Millisecond)
+		b.post("/login", url.Values{"name": {"ann"}})
+		time.Sleep(2 * time.Millisecond)
+		conn, res := b.socket(ctx, library)
+		if cookies := res.Cookies(); len(cookies) != 1 || cookies[0].Name != "session" || cookies[0].Value == "" {
+			t.Errorf("the response %s has the cookies %v, want that of the rotated id", res.Status, cookies)
+		}
+		b.says(ctx, conn, "hello", "ann: hello (message 1)")
+	})
 }
 
 func TestEvents(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	b := newBrowser(t)
+	b := newBrowser(t, interval, time.Hour)
 	b.post("/login", url.Values{"name": {"ann"}})
 	req, err := http.NewRequestWithContext(ctx, "GET", b.url+"/events", nil)
 	if err != nil {
@@ -115,8 +176,7 @@ func TestEvents(t *testing.T) {
 	if got := next(); got != "messages 0" {
 		t.Errorf("the first event is %q", got)
 	}
-	conn := b.socket(ctx)
-	defer conn.CloseNow()
+	conn, _ := b.socket(ctx, "coder")
 	b.says(ctx, conn, "hello", "ann: hello (message 1)")
 	if got := next(); got != "messages 1" {
 		t.Errorf("after a message the event is %q", got)
@@ -131,8 +191,8 @@ func TestEvents(t *testing.T) {
 }
 
 func TestAnonymous(t *testing.T) {
-	b := newBrowser(t)
-	for _, path := range []string{"/events", "/socket"} {
+	b := newBrowser(t, interval, time.Hour)
+	for _, path := range []string{"/events", "/socket/coder", "/socket/gorilla"} {
 		res, err := b.Get(b.url + path)
 		if err != nil {
 			t.Fatal(err)

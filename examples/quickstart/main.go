@@ -27,7 +27,6 @@ import (
 	"syscall"
 	"time"
 
-	"cloud.google.com/go/firestore"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessplus/sessplus"
@@ -118,12 +117,12 @@ func openEnvironment(ctx context.Context) (*environment, error) {
 	project, emulator := os.Getenv("FIRESTORE_PROJECT"), os.Getenv("FIRESTORE_EMULATOR_HOST")
 	if project != "" || emulator != "" {
 		project = cmp.Or(project, "quickstart") // an emulator takes any
-		client, err := firestore.NewClient(ctx, project)
+		account, client, err := openFirestore(ctx, project)
 		if err != nil {
 			env.close()
-			return nil, fmt.Errorf("opening Firestore project %s: %w", project, err)
+			return nil, err
 		}
-		env.account = sessplus.Firestore(client, "sessions")
+		env.account = account
 		env.use("account  in Firestore, project %s at %s", project, cmp.Or(emulator, "Google"))
 		env.closers = append(env.closers, client)
 	} else {

@@ -113,7 +113,8 @@ func login(s *sessplus.Session, r *http.Request) *problem {
 	if name == "" || utf8.RuneCountInString(name) > 40 {
 		return &problem{http.StatusBadRequest, "Please enter a name of at most 40 characters."}
 	}
-	// New ids and a new token: what was planted in the browser before the login is worth nothing after it. The cart stays.
+	// New ids and a new token: what was planted in the browser before the login is worth nothing after it. The cart
+	// stays.
 	s.Renew("session", "account")
 	csrfToken.Set(s, rand.Text())
 	userID.Set(s, int64(crc32.ChecksumIEEE([]byte(name)))) // a real program asks its user table, and for a password

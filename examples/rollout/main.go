@@ -2,6 +2,22 @@
 // such a site is operated without logging anybody out, and the tests here try it: keys, configs, restarts, a failover.
 //
 //	SECRETS=$(openssl rand -hex 32) REDIS=127.0.0.1:6379 go run ./examples/rollout
+//
+// It prints nothing, and has answers for curl rather than pages:
+//
+//	token=$(curl -s -b jar -c jar 127.0.0.1:8080/token)
+//	curl -b jar -c jar -d csrf_token=$token -d user=ann -d theme=dark 127.0.0.1:8080/login
+//	curl -b jar -c jar -d csrf_token=$token 127.0.0.1:8080/click
+//	curl -b jar 127.0.0.1:8080/me
+//
+// What the environment says:
+//
+//	ADDR       address to listen on, 127.0.0.1:8080 by default
+//	SECRETS    secrets of the keys, the newest first, separated by commas
+//	REDIS      host:port of Redis
+//	SENTINELS  host:port of each sentinel, separated by commas, in place of REDIS
+//	MASTER     name of the master that the sentinels watch, sessions by default
+//	RELEASE    2 shortens the idle timeout, 3 and 4 move the user to another cookie
 package main
 
 import (
@@ -27,6 +43,8 @@ import (
 const (
 	User   sessplus.Field[string] = "user"
 	Clicks sessplus.Field[int]    = "clicks"
+	Last   sessplus.Field[int64]  = "last" // when the visitor clicked last, in Unix milliseconds
+	Plan   sessplus.Field[string] = "plan"
 	Theme  sessplus.Field[string] = "theme"
 	Token  sessplus.Field[string] = "csrf_token"
 )
@@ -83,18 +101,27 @@ func keys(secrets string) (pairs []sessplus.KeyPair) {
 	return pairs
 }
 
-// configs are those of a release. The second one shortens the idle timeout.
+// configs are those of a release. The second one shortens the idle timeout. The fourth one moves the user to the
+// account, and the third one is as the first, but finds what the fourth has moved: there is a way back.
 func configs(rdb redis.UniversalClient, release string) []sessplus.Config {
 	form := sessplus.Config{CookieName: "form", Fields: sessplus.Include("csrf_token"), MaxAge: time.Hour}
 	prefs := sessplus.Config{CookieName: "prefs", Fields: sessplus.Include("theme"), MaxAge: 365 * 24 * time.Hour}
 	login := sessplus.Config{
-		CookieName: "login", Backend: sessplus.Redis(rdb), Fields: sessplus.Include("user", "clicks"), SignID: true,
+		CookieName: "login", Backend: sessplus.Redis(rdb), Fields: sessplus.Include("user", "clicks", "last"), SignID: true,
 		IdleTimeout: 8 * time.Hour,
 	}
-	if release == "2" {
+	account := login
+	account.CookieName, account.Fields = "account", sessplus.Include("plan")
+	switch release {
+	case "2":
 		login.IdleTimeout = time.Hour
+	case "3":
+		login.Adopt = []string{"account"}
+	case "4":
+		login.Fields, account.Fields = sessplus.Include("clicks", "last"), sessplus.Include("plan", "user")
+		account.Adopt = []string{"login"}
 	}
-	return []sessplus.Config{form, prefs, login}
+	return []sessplus.Config{form, prefs, login, account}
 }
 
 // site is the program: a visitor logs in, and counts clicks.
@@ -109,12 +136,15 @@ func site() http.Handler {
 	})
 	mux.HandleFunc("POST /login", checked(func(w http.ResponseWriter, r *http.Request) {
 		s := sessplus.Get(r)
-		s.Renew("login")
+		s.Renew("login", "account")
 		User.Set(s, r.FormValue("user"))
+		Plan.Set(s, "free")
 		Theme.Set(s, r.FormValue("theme"))
 	}))
 	mux.HandleFunc("POST /click", checked(func(w http.ResponseWriter, r *http.Request) {
-		n, err := Clicks.Update(sessplus.Get(r), func(n int) int { return n + 1 })
+		s := sessplus.Get(r)
+		Last.Set(s, time.Now().UnixMilli())
+		n, err := Clicks.Update(s, func(n int) int { return n + 1 })
 		if errors.Is(err, sessplus.ErrUnavailable) {
 			http.Error(w, "try again", http.StatusServiceUnavailable)
 			return

@@ -42,6 +42,7 @@ type farm struct {
 	conf    string   // the path of its configuration
 	url     string
 	roots   *x509.CertPool
+	readers int // of each visitor: how many requests for pages there are beside the clicks
 }
 
 func newFarm(t *testing.T, env map[string]string) *farm {
@@ -89,7 +90,8 @@ func (f *farm) accepts(p *servers.Process, addr string) {
 	})
 }
 
-// roll restarts one process after the other, with the given change of the environment, while the proxy sends it nothing.
+// roll restarts one process after the other, with the given change of the environment, while the proxy sends it
+// nothing.
 func (f *farm) roll(env map[string]string) {
 	f.t.Helper()
 	maps.Copy(f.env, env)
@@ -105,22 +107,25 @@ func (f *farm) roll(env map[string]string) {
 // drain lets the proxy send no more requests to a process, until back is called.
 func (f *farm) drain(i int) (back func()) {
 	f.t.Helper()
+	up, down := f.addrs[i]+" max_fails=0", f.addrs[i]+" down"
+	f.configure(up, down)
+	return func() { f.configure(down, up) }
+}
+
+// configure changes the configuration of the proxy.
+func (f *farm) configure(from, to string) {
+	f.t.Helper()
 	conf, err := os.ReadFile(f.conf)
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	reload := func(text string) {
-		f.t.Helper()
-		if err := os.WriteFile(f.conf, []byte(text), 0o600); err != nil {
-			f.t.Fatal(err)
-		}
-		if out, err := exec.Command(f.nginx[0], append(f.nginx[1:], "-s", "reload")...).CombinedOutput(); err != nil {
-			f.t.Fatalf("%v: %s", err, out)
-		}
-		time.Sleep(500 * time.Millisecond) // the old worker finishes what it has
+	if err := os.WriteFile(f.conf, []byte(strings.Replace(string(conf), from, to, 1)), 0o600); err != nil {
+		f.t.Fatal(err)
 	}
-	reload(strings.Replace(string(conf), f.addrs[i]+" max_fails=0", f.addrs[i]+" down", 1))
-	return func() { reload(string(conf)) }
+	if out, err := exec.Command(f.nginx[0], append(f.nginx[1:], "-s", "reload")...).CombinedOutput(); err != nil {
+		f.t.Fatalf("%v: %s", err, out)
+	}
+	time.Sleep(500 * time.Millisecond) // the old worker finishes what it has
 }
 
 // startNginx starts the proxy of docs/runbook.md.
@@ -212,6 +217,9 @@ func (f *farm) visit(n int) *load {
 		form := url.Values{"csrf_token": {token}, "user": {user}, "theme": {"dark"}}
 		l.must(c, "POST", "/login", form)
 		l.wg.Go(func() { l.click(c, user, form) })
+		for range f.readers {
+			l.wg.Go(func() { l.read(c, user) })
+		}
 	}
 	return l
 }
@@ -252,6 +260,20 @@ func (l *load) click(c *http.Client, user string, form url.Values) {
 			clicks = n
 		}
 		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// read asks for pages until the load ends.
+func (l *load) read(c *http.Client, user string) {
+	for {
+		select {
+		case <-l.stop:
+			return
+		default:
+		}
+		status, body := l.ask(c, "GET", "/me", nil)
+		l.note(status, body, strings.HasPrefix(body, user+" dark "))
+		time.Sleep(5 * time.Millisecond)
 	}
 }
 
@@ -346,6 +368,75 @@ func TestRollingDeploys(t *testing.T) {
 		if l.down+l.lost > 0 {
 			t.Errorf("%s: %d requests were answered with 503, and %d clicks lost", deploy.what, l.down, l.lost)
 		}
+	}
+}
+
+// SPEC 12.4: a field moves to another cookie under load, back, and there again, and nobody is without it, though pages
+// ask for several things at once. For that the visitors have the new cookie already, and each of them has one process
+// at a time.
+func TestFieldMoves(t *testing.T) {
+	rdb := servers.NewRedis(t)
+	f := newFarm(t, map[string]string{"REDIS": rdb.Addr, "SECRETS": oldSecret, "RELEASE": "1"})
+	f.configure("upstream site {", "upstream site { hash $cookie_login consistent;")
+	f.readers = 3
+	for _, deploy := range []struct{ what, release, owner string }{
+		{"the old configs with Adopt", "3", "login"},
+		{"a field moves", "4", "account"},
+		{"a roll-back", "3", "login"},
+		{"the field moves again", "4", "account"},
+	} {
+		before := users(t, rdb, deploy.owner)
+		l := f.visit(8)
+		time.Sleep(500 * time.Millisecond)
+		f.roll(map[string]string{"RELEASE": deploy.release})
+		time.Sleep(500 * time.Millisecond)
+		l.end(deploy.what)
+		if l.down+l.lost > 0 {
+			t.Errorf("%s: %d requests were answered with 503, and %d clicks lost", deploy.what, l.down, l.lost)
+		}
+		if n := users(t, rdb, deploy.owner) - before; n != 8 {
+			t.Errorf("%s: the cookie %s has got %d users, want 8", deploy.what, deploy.owner, n)
+		}
+	}
+}
+
+// users counts the records of a cookie that have a user.
+func users(t *testing.T, rdb *servers.RedisServer, cookie string) (n int) {
+	t.Helper()
+	c := rdb.Client()
+	defer c.Close()
+	keys, err := c.Keys(t.Context(), "session:"+cookie+":*").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keys {
+		if has, err := c.HExists(t.Context(), key, "user").Result(); err != nil {
+			t.Fatal(err)
+		} else if has {
+			n++
+		}
+	}
+	return n
+}
+
+// What the runbook warns of: a field that moves while the old configs do not look for it in its new place.
+func TestFieldThatIsNotFoundEverywhere(t *testing.T) {
+	rdb := servers.NewRedis(t)
+	f := newFarm(t, map[string]string{"REDIS": rdb.Addr, "SECRETS": oldSecret, "RELEASE": "1"})
+	l := &load{f: f}
+	c := f.visitor()
+	form := url.Values{"csrf_token": {l.must(c, "GET", "/token", nil)}, "user": {"ann"}, "theme": {"dark"}}
+	l.must(c, "POST", "/login", form)
+	f.env["RELEASE"] = "4"
+	f.procs[0].Stop()
+	f.start(0)
+	var bodies []string
+	for range 20 {
+		l.must(c, "POST", "/click", form)
+		bodies = append(bodies, l.must(c, "GET", "/me", nil))
+	}
+	if !slices.ContainsFunc(bodies, func(body string) bool { return strings.HasPrefix(body, " ") }) {
+		t.Errorf("the user was always there: %q", bodies)
 	}
 }
 

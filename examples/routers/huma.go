@@ -15,8 +15,8 @@ type humaPage struct {
 	Body        []byte
 }
 
-// A handler of huma gets a context and no request: FromContext returns its session. So it is with connect-go and other
-// frameworks that pass the context on.
+// A handler of huma gets a context and no request: FromContext returns its session. So it is with other frameworks that
+// pass the context on.
 func humaAPI(mgr *sessplus.Manager) http.Handler {
 	mux := http.NewServeMux()
 	api := humago.New(mux, huma.DefaultConfig("pages", "1.0.0"))

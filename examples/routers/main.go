@@ -1,8 +1,10 @@
 // Routers is the same small program with each of several routers, to see where sessplus goes:
 //
-//	go run . chi
+//	cd examples/routers && go run . chi
 //
-// A page counts its visits, another one fails. The sessions are in memory, so that nothing needs to be installed.
+// Open http://127.0.0.1:8080/pages/home; without a name the program lists those of the routers. A page
+// counts its visits, another one fails. The sessions are in memory, so that nothing needs to be installed. With connect
+// there are procedures in place of pages, and connect.go says how to call them.
 package main
 
 import (
@@ -29,6 +31,7 @@ var routers = map[string]func(*sessplus.Manager) http.Handler{
 	"gin":      ginEngine,
 	"ginuse":   ginGroup,
 	"huma":     humaAPI,
+	"connect":  connectAPI,
 }
 
 func main() {

@@ -81,9 +81,9 @@ func sessions(t testing.TB) *sessplus.Manager {
 
 const deadline = 50 * time.Millisecond
 
-// http.TimeoutHandler keeps the response until the handler has returned. Outside of the sessions it keeps the cookies as
-// well, and drops them when the time is over: by then a login has ended the session from before, and the browser never
-// hears of the new one.
+// http.TimeoutHandler keeps the response until the handler has returned. Outside of the sessions it keeps the cookies
+// as well, and drops them when the time is over: by then a login has ended the session from before, and the browser
+// never hears of the new one.
 func TestTimeoutHandler(t *testing.T) {
 	timeout := func(next http.Handler) http.Handler { return http.TimeoutHandler(next, deadline, "too slow") }
 	for name, c := range map[string]struct {

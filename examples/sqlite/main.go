@@ -1,7 +1,9 @@
 // Command sqlite counts a visitor's visits in a session that is kept in a SQLite file, so that a restart logs nobody
 // out.
 //
-//	cd examples/sqlite && SESSION_DB=sessions.db go run .
+//	cd examples/sqlite && go run .
+//
+// SESSION_DB names the file, sessions.db by default, and ADDR the address to listen on, 127.0.0.1:8080 by default.
 package main
 
 import (

@@ -20,9 +20,11 @@ var (
 
 // notMessages are texts of several words that nobody gets to read as a message.
 var notMessages = []string{
-	"sessplus.Options(… pairs of keys, timeout …)", "sessplus.Config(…: … in …)", "…: … in …, …, …", "no absolute end", // what String returns
+	// What String returns.
+	"sessplus.Options(… pairs of keys, timeout …)", "sessplus.Config(…: … in …)", "…: … in …, …, …", "no absolute end",
 	"sessplus rotated from …", "sessplus bound to …", "gob of adopt.Store", // what keys are derived with
-	"-ERR max number of clients", "executing the script", "nknown Redis command", "No such master", " run ", // what is looked for in a reply
+	// What is looked for in a reply.
+	"-ERR max number of clients", "executing the script", "nknown Redis command", "No such master", " run ",
 	"(?s),? (with )?args beginning with.*", "(?, ?, ?)", ", … = ?", " or ",
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"log"
 	"log/slog"
@@ -19,10 +20,10 @@ import (
 	"github.com/alexedwards/scs/redisstore"
 	"github.com/alexedwards/scs/v2"
 	"github.com/gin-gonic/gin"
-	"github.com/gomodule/redigo/redis"
+	redigo "github.com/gomodule/redigo/redis"
 	"github.com/gorilla/sessions"
 	"github.com/prometheus/client_golang/prometheus"
-	goredis "github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/sessplus/sessplus"
 	"github.com/sessplus/sessplus/adopt"
@@ -41,7 +42,7 @@ var (
 	ctx     context.Context
 	mux     *http.ServeMux
 	addr    string
-	client  *goredis.Client
+	client  *redis.Client
 	mgr     *sessplus.Manager
 	s       *sessplus.Session
 	configs []sessplus.Config
@@ -52,7 +53,7 @@ var (
 	secret  []byte
 
 	hashKey, blockKey []byte
-	pool              *redis.Pool
+	pool              *redigo.Pool
 
 	user, account    struct{ ID int64 }
 	addToCart, visit http.HandlerFunc
@@ -62,6 +63,7 @@ var (
 var (
 	_ = rand.Text
 	_ = base64.StdEncoding
+	_ = errors.New
 	_ = fmt.Sprint
 	_ = log.Print
 	_ slog.Handler

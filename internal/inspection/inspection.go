@@ -8,8 +8,8 @@ type Inspector interface {
 	// Setup tells how the cookies of its manager are configured.
 	Setup() Setup
 
-	// Look tells what the session is, a Session for each cookie, in the order of the configs. It loads what is Lazy, and is no
-	// use of the session. Values are left out unless values says of a cookie that they are wanted.
+	// Look tells what the session is, a Session for each cookie, in the order of the configs. It loads what is Lazy,
+	// and is no use of the session. Values are left out unless values says of a cookie that they are wanted.
 	Look(values func(cookie string) bool) []Session
 
 	// Expire makes the next commit end the session of a cookie on the server, as its Lifetime does.
@@ -22,8 +22,8 @@ type Inspector interface {
 // A Key finds the Inspector of a *sessplus.Session in the context of its request.
 type Key struct{ Session any }
 
-// RequestKey finds in the context of an event the *http.Request to whose session it happened. It is nil for an event that
-// happened outside of any request.
+// RequestKey finds in the context of an event the *http.Request to whose session it happened. It is nil for an event
+// that happened outside of any request.
 type RequestKey struct{}
 
 // A Setup is how the cookies of a manager are configured.

@@ -37,7 +37,7 @@ func NewRedisCluster(t testing.TB) *RedisCluster {
 		}
 	}
 	first := c.Masters[0]
-	for i, s := range c.all() { // epochs of their own, or the elections of replicas would have to sort out equal ones first
+	for i, s := range c.all() { // equal epochs would delay the elections of replicas
 		c.do(t, s, "cluster", "set-config-epoch", i+1)
 	}
 	for i, s := range c.all() {

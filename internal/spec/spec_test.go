@@ -68,8 +68,8 @@ func citations(text string) (numbers []string) {
 	return numbers
 }
 
-// cited returns the files that cite a number, by number: of the tests, which are all *_test.go, the conformance suite and
-// the scripts in .ci, and of everything else that is Go or prose.
+// cited returns the files that cite a number, by number: of the tests, which are all *_test.go, the conformance suite
+// and the scripts in .ci, and of everything else that is Go or prose.
 func cited(t *testing.T) (tests, others map[string][]string) {
 	t.Helper()
 	tests, others = map[string][]string{}, map[string][]string{}

@@ -1,0 +1,5 @@
+//go:build nofirestore
+
+package adopt
+
+func isReference(any) bool { return false }

@@ -1,0 +1,129 @@
+package sessplus_test
+
+import (
+	"net"
+	"sync"
+	"testing"
+)
+
+// A proxy stands before a server, and can be told to break.
+type proxy struct {
+	l      net.Listener
+	target string
+
+	mu    sync.Mutex
+	cond  *sync.Cond
+	mode  proxyMode
+	conns map[net.Conn]bool
+	onUp  func([]byte) proxyMode // called with what clients send, tells the mode from then on; may be nil
+}
+
+type proxyMode int
+
+const (
+	proxyServe  proxyMode = iota
+	proxyHang             // accepts, and passes nothing on
+	proxyMute             // passes requests on, and holds the answers
+	proxyRefuse           // closes new connections at once
+)
+
+func newProxy(t testing.TB, target string) *proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{l: l, target: target, conns: make(map[net.Conn]bool)}
+	p.cond = sync.NewCond(&p.mu)
+	t.Cleanup(func() {
+		l.Close()
+		p.cut()
+		p.set(proxyServe)
+	})
+	go func() {
+		for {
+			down, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go p.serve(down)
+		}
+	}()
+	return p
+}
+
+func (p *proxy) addr() string { return p.l.Addr().String() }
+
+func (p *proxy) set(m proxyMode) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mode = m
+	p.cond.Broadcast()
+}
+
+// watch sees what clients send from now on.
+func (p *proxy) watch(f func([]byte) proxyMode) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.onUp = f
+}
+
+// cut closes all connections; what is held of an answer is lost.
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		c.Close()
+	}
+	clear(p.conns)
+	p.cond.Broadcast()
+}
+
+func (p *proxy) serve(down net.Conn) {
+	p.mu.Lock()
+	if p.mode == proxyRefuse {
+		p.mu.Unlock()
+		down.Close()
+		return
+	}
+	p.conns[down] = true
+	p.mu.Unlock()
+	up, err := net.Dial("tcp", p.target)
+	if err != nil {
+		down.Close()
+		return
+	}
+	defer up.Close()
+	go func() {
+		p.pump(up, down, down, true)
+		up.Close()
+	}()
+	p.pump(down, up, down, false)
+	down.Close()
+}
+
+// pump copies as long as the mode lets it; pair is what tells whether the connection was cut.
+func (p *proxy) pump(dst, src, pair net.Conn, isUp bool) {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := src.Read(buf)
+		if err != nil {
+			return
+		}
+		p.mu.Lock()
+		if isUp && p.onUp != nil {
+			p.mode = p.onUp(buf[:n])
+		}
+		for p.conns[pair] && (p.mode == proxyHang || p.mode == proxyMute && !isUp) {
+			p.cond.Wait()
+		}
+		alive := p.conns[pair]
+		p.mu.Unlock()
+		if !alive {
+			return
+		}
+		if _, err := dst.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
