@@ -78,6 +78,23 @@ func TestMoveUndoesNothing(t *testing.T) {
 	})
 }
 
+// SPEC 12.4: a Reload reads from the former owner again.
+func TestReloadOfMovingField(t *testing.T) {
+	b := sessplus.Memory()
+	before, after := moving(b, b)
+	old, now := newManager(t, nil, before...), newManager(t, nil, after...)
+	cookies := cookiesOf(pass(old, "", func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("cart", "tea") }))
+	pass(now, cookies, func(s *sessplus.Session) {
+		if err := s.Reload(); err != nil || s.GetString("user") != "ann" {
+			t.Errorf("Reload() = %v; the user is %q, want %q", err, s.GetString("user"), "ann")
+		}
+		pass(old, cookies, func(s *sessplus.Session) { s.Set("user", "bob") })
+		if err := s.Reload(); err != nil || s.GetString("user") != "bob" {
+			t.Errorf("Reload() = %v; the user is %q, want %q", err, s.GetString("user"), "bob")
+		}
+	})
+}
+
 func add(n int) func(int) int { return func(i int) int { return i + n } }
 
 // SPEC 12.4: once the former configs are gone no request misses a field, and none undoes what another one has done to
