@@ -209,7 +209,7 @@ func TestNoDeploymentMovesNoEnd(t *testing.T) {
 		"plain":   func(*sessplus.Config) {},
 		"MaxAge":  func(c *sessplus.Config) { c.MaxAge = time.Hour },
 		"short":   func(c *sessplus.Config) { c.Lifetime = 5 * time.Second },
-		"rotated": func(c *sessplus.Config) { c.RotateEvery = 300 * time.Millisecond },
+		"rotated": func(c *sessplus.Config) { c.RotateEvery = time.Second },
 		"idle":    func(c *sessplus.Config) { c.IdleTimeout = time.Hour },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -217,7 +217,7 @@ func TestNoDeploymentMovesNoEnd(t *testing.T) {
 				c.start()
 				read := func(s *sessplus.Session) { s.Get("a") }
 				if name == "rotated" {
-					time.Sleep(400 * time.Millisecond)
+					time.Sleep(1100 * time.Millisecond)
 					old := c.jar(c.client)["sid"]
 					if c.ok(c.with(read)); c.jar(c.client)["sid"] == old {
 						t.Fatal("the session was not rotated")

@@ -27,9 +27,9 @@ import (
 
 // Most tests wait for most of the time, so that many of them can do so side by side. -parallel takes precedence.
 func TestMain(m *testing.M) {
-	beside := 12 * runtime.GOMAXPROCS(0)
+	beside := 10 * runtime.GOMAXPROCS(0)
 	if raceEnabled {
-		beside /= 3 // the race detector needs the processors
+		beside = 4 * runtime.GOMAXPROCS(0) // the race detector needs the processors
 	}
 	if os.Getenv("SESSPLUS_REDIS") != "" {
 		beside = 1 // there are sixteen databases

@@ -26,7 +26,7 @@ type Info struct {
 }
 
 // Sessions lists the live sessions of a user, most recently used first. user is the value of the [Config.IndexBy] field
-// as text: "42" for the int 42, "ann" for the string "ann". The empty text matches nobody. The last use is known to
+// as text: "42" for the int 42, "ann" for the string "ann". The empty string matches nobody. The last use is known to
 // within a tenth of [Config.IdleTimeout]; without an IdleTimeout it is the last save. The session of the current
 // request is the one whose Handle equals [Session.Handle]. It is not listed before its first save.
 //

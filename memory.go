@@ -15,7 +15,7 @@ import (
 func Memory() Backend {
 	m := &memory{seed: maphash.MakeSeed()}
 	for i := range m.shards {
-		m.shards[i].records, m.shards[i].owners = make(map[string]*memoryRecord), &m.owners
+		m.shards[i].index, m.shards[i].owners = make(map[string]int), &m.owners
 	}
 	m.owners.seed = m.seed
 	return m
@@ -36,24 +36,12 @@ type memory struct {
 }
 
 type memoryShard struct {
-	mu      sync.Mutex // guards what follows
-	records map[string]*memoryRecord
-	keys    []string // of records, in any order; the sweep goes round
-	hand    int      // where the sweep continues
+	mu      sync.Mutex     // guards what follows
+	index   map[string]int // of records, by their keys
+	records []memoryRecord // in any order; the sweep goes round
+	hand    int            // where the sweep continues
+	room    []RawField     // empty; for the fields of the record that is being changed
 	owners  *memoryOwners
-}
-
-type memoryRecord struct {
-	Record
-	at int // its index in keys
-}
-
-// owner is what Owned finds the record by.
-func (r *memoryRecord) owner() string {
-	if r.Mark != nil && r.Mark.Ended {
-		return ""
-	}
-	return r.Owner
 }
 
 // memoryOwners holds the keys of each owner's records. Its locks may be acquired while that of a memoryShard is held,
@@ -119,40 +107,52 @@ func (m *memory) lock(key string) *memoryShard {
 	return s
 }
 
+// owner is what Owned finds the record by.
+func (r *Record) owner() string {
+	if r.Mark != nil && r.Mark.Ended {
+		return ""
+	}
+	return r.Owner
+}
+
 // find returns the record, if there is one, and the error of Load.
-func (s *memoryShard) find(key string, now time.Time) (*memoryRecord, error) {
-	r, ok := s.records[key]
+func (s *memoryShard) find(key string, now time.Time) (*Record, error) {
+	i, ok := s.index[key]
 	if !ok {
 		return nil, ErrNoRecord
 	}
+	r := s.records[i].copy()
 	return r, r.live(now)
 }
 
 func (s *memoryShard) remove(key string) {
-	r, ok := s.records[key]
+	i, ok := s.index[key]
 	if !ok {
 		return
 	}
-	s.owners.move(key, r.owner(), "")
-	last := len(s.keys) - 1
-	s.keys[r.at] = s.keys[last]
-	s.records[s.keys[r.at]].at = r.at
-	s.keys = s.keys[:last]
-	delete(s.records, key)
+	s.owners.move(key, s.records[i].copy().owner(), "")
+	last := len(s.records) - 1
+	s.records[i] = s.records[last]
+	s.records[last] = memoryRecord{}
+	s.records = s.records[:last]
+	if i < last {
+		s.index[s.records[i].key()] = i
+	}
+	delete(s.index, key)
 }
 
 // sweep removes the expired ones among the next few records.
 func (s *memoryShard) sweep(now time.Time) {
-	for range min(memorySweep, len(s.keys)) {
-		if s.hand >= len(s.keys) {
+	for range min(memorySweep, len(s.records)) {
+		if s.hand >= len(s.records) {
 			s.hand = 0
 		}
-		if key := s.keys[s.hand]; !s.records[key].Expires.After(now) {
-			s.remove(key) // another key takes its place
+		if r := &s.records[s.hand]; !r.expires().After(now) {
+			s.remove(r.key()) // another one takes its place
 		} else {
 			s.hand++
 		}
-		if len(s.keys) == 0 {
+		if len(s.records) == 0 {
 			return
 		}
 	}
@@ -165,7 +165,7 @@ func (m *memory) Load(_ context.Context, key string) (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.clone(), nil
+	return r, nil
 }
 
 func (r *Record) clone() *Record {
@@ -183,8 +183,9 @@ func (m *memory) Create(_ context.Context, key string, r *Record) error {
 	}
 	s.remove(key)
 	s.sweep(now)
-	s.records[key] = &memoryRecord{*r.clone(), len(s.keys)}
-	s.keys = append(s.keys, key)
+	s.records = append(s.records, newMemoryRecord(key, r))
+	last := len(s.records) - 1
+	s.index[s.records[last].key()] = last
 	s.owners.move(key, "", r.Owner)
 	return nil
 }
@@ -192,12 +193,28 @@ func (m *memory) Create(_ context.Context, key string, r *Record) error {
 func (m *memory) Update(_ context.Context, key string, c *Change) (Result, error) {
 	s := m.lock(key)
 	defer s.mu.Unlock()
-	r, ok := s.records[key]
+	i, ok := s.index[key]
 	if !ok {
 		return Result{}, ErrNoRecord
 	}
+	stored := &s.records[i]
+	if stored.outgrows(c.Set) {
+		return s.apply(c, key, stored.enlarge())
+	}
+	r := readBlock(stored.block, s.room)
+	result, err := s.apply(c, key, &r)
+	if err == nil {
+		stored.block = newBlock(key, &r)
+		s.index[stored.key()] = i // and the index lets go of the old block
+	}
+	clear(r.Fields)
+	s.room = r.Fields[:0]
+	return result, err
+}
+
+func (s *memoryShard) apply(c *Change, key string, r *Record) (Result, error) {
 	before := r.owner()
-	result, err := c.Apply(&r.Record)
+	result, err := c.Apply(r)
 	s.owners.move(key, before, r.owner())
 	return result, err
 }
@@ -205,12 +222,13 @@ func (m *memory) Update(_ context.Context, key string, c *Change) (Result, error
 func (m *memory) End(_ context.Context, key string, e *Ending) (*Record, error) {
 	s := m.lock(key)
 	defer s.mu.Unlock()
-	r, ok := s.records[key]
+	i, ok := s.index[key]
 	if !ok {
 		return nil, ErrNoRecord
 	}
+	r := s.records[i].enlarge() // a block has no Mark
 	before := r.owner()
-	err := e.Apply(&r.Record)
+	err := e.Apply(r)
 	s.owners.move(key, before, r.owner())
 	if err != nil {
 		return nil, err

@@ -47,13 +47,13 @@ func grow(p plot, xs []int, rounds int, d time.Duration, subjects []subject) (pl
 			}
 			runners = append(runners, r)
 		}
-		times, err := roundRobin(rounds, d, runners)
+		all, err := roundRobin(rounds, d, runners)
 		if err != nil {
 			return p, err
 		}
 		for i, s := range subjects {
 			p.Lines[i].Name = s.name
-			p.Lines[i].Y = append(p.Lines[i].Y, middle(times[i])/1e3)
+			p.Lines[i].Y = append(p.Lines[i].Y, middle(all[i].ns)/1e3)
 		}
 	}
 	return p, nil
@@ -191,7 +191,8 @@ func growBytes(e *env, rounds int, d time.Duration) (plot, error) {
 	})
 }
 
-// growSessions fills memory with up to most sessions, and looks at their size and at the longest request.
+// growSessions fills memory with up to most sessions, and looks at their size and at the longest request: what a busy
+// machine adds to it is not in each of three turns, so the least counts.
 func growSessions(e *env, most int) ([]plot, error) {
 	var xs []int
 	for _, n := range []int{1000, 100_000, 1_000_000} {
@@ -201,7 +202,7 @@ func growSessions(e *env, most int) ([]plot, error) {
 	}
 	bytes := plot{Name: "sessions", Title: "Live sessions in memory", X: labels(xs, ""), Y: "bytes per session"}
 	pause := plot{Name: "pause", Title: "Live sessions in memory: the longest of all requests", X: labels(xs, ""), Y: "µs"}
-	for _, s := range []struct {
+	subjects := []struct {
 		name string
 		open func() (create, read http.Handler)
 	}{
@@ -214,16 +215,24 @@ func growSessions(e *env, most int) ([]plot, error) {
 			return fill.serve, sessplusApp(m, fillUser, func(k *sessplus.Session) bool { return k.GetInt("user_id") == userID }).serve
 		}},
 		{"map[string][]byte by hand", plainMap},
-	} {
-		perSession, longest := series{Name: s.name}, series{Name: s.name}
-		for _, n := range xs {
-			b, p, err := live(s.open, n)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", s.name, err)
+	}
+	for _, s := range subjects {
+		bytes.Lines, pause.Lines = append(bytes.Lines, series{Name: s.name}), append(pause.Lines, series{Name: s.name})
+	}
+	for k, n := range xs {
+		for turn := range 3 {
+			for i, s := range subjects {
+				perSession, longest, err := live(s.open, n)
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", s.name, err)
+				}
+				b, p := &bytes.Lines[i], &pause.Lines[i]
+				if turn == 0 {
+					b.Y, p.Y = append(b.Y, perSession), append(p.Y, longest)
+				}
+				b.Y[k], p.Y[k] = min(b.Y[k], perSession), min(p.Y[k], longest)
 			}
-			perSession.Y, longest.Y = append(perSession.Y, b), append(longest.Y, p)
 		}
-		bytes.Lines, pause.Lines = append(bytes.Lines, perSession), append(pause.Lines, longest)
 	}
 	return []plot{bytes, pause}, nil
 }

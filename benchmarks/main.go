@@ -23,6 +23,9 @@ func main() {
 	benchtime := flag.Duration("benchtime", 10*time.Millisecond, "how long a turn is; over HTTP fifty times as long")
 	pattern := flag.String("scenario", "", "measure only the scenarios that match this regular expression")
 	out := flag.String("out", "results", "the directory for tables and charts")
+	busy := flag.Bool("busy", false, "let another program keep every CPU busy during -part request")
+	n := flag.Int("n", 0, "only send this many requests of one -scenario to one -lib, for a tool that counts instructions")
+	lib := flag.String("lib", "sessplus", "the library of -n")
 	sessions := flag.Int("sessions", 1_000_000, "the most live sessions of -part growth")
 	flag.Parse()
 
@@ -46,20 +49,37 @@ func main() {
 			chosen = append(chosen, s)
 		}
 	}
+	if *n > 0 {
+		e.must(repeat(e, chosen, *lib, *n))
+		tb.end()
+		return
+	}
 	for p := range strings.SplitSeq(*part, ",") {
 		if !slices.Contains(parts, p) || *rounds < 1 {
 			tb.Fatal("see -help: no such part, or no rounds")
 		}
-		all.Runs[p] = fmt.Sprintf("`go run . -part %s -rounds %d -benchtime %v`, %s", p, *rounds, *benchtime, time.Now().Format(time.DateOnly))
+		run, how, requests := p, "", &all.Request
+		if *busy && p == "request" {
+			run, how, requests = "busy", " -busy", &all.Busy
+		}
+		all.Runs[run] = fmt.Sprintf("`go run . -part %s%s -rounds %d -benchtime %v`, %s", p, how, *rounds, *benchtime, time.Now().Format(time.DateOnly))
 		switch p {
 		case "request":
 			apart := &env{tb: tb, redisArgs: onOwnCPU()}
+			idle := func() {}
+			if *busy {
+				idle = occupy(tb)
+			}
 			for _, s := range chosen {
 				progress(s.Name)
 				r, err := measure(apart, s, *rounds, *benchtime)
 				e.must(err)
-				all.Request = put(all.Request, r, func(r row) string { return r.Scenario })
+				if *busy { // goals are for a machine that has nothing else to do
+					r.Goal, r.Met = "", false
+				}
+				*requests = put(*requests, r, func(r row) string { return r.Scenario })
 			}
+			idle()
 		case "traffic":
 			for _, s := range chosen {
 				if s.usesRedis() {

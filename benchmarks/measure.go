@@ -62,23 +62,25 @@ func (x *runner) run() error {
 // A sample is the cost of one request.
 type sample struct {
 	Ns     float64 `json:"ns"`
+	CPU    float64 `json:"cpu_ns"` // of this process, and not of servers; 0 where it is not known
 	Allocs float64 `json:"allocs"`
 	Bytes  float64 `json:"bytes"`
 }
 
 // slice runs the request for about d, and at least once. Requests of a server are timed one by one, and the median
-// counts: its hiccups are nobody's. Of quicker ones the mean counts, so that each pays for its garbage.
-func (x *runner) slice(d time.Duration) (ns float64, err error) {
+// counts: its hiccups are nobody's. Of quicker ones, and of the CPU time, the mean counts, so that each pays for its
+// garbage.
+func (x *runner) slice(d time.Duration) (ns, cpu float64, err error) {
 	if !x.server { // else the first requests would pay for the caches that are lost
 		runtime.GC() // so that nobody pays for what another left behind
 	}
 	var times []float64
-	start, n, batch := time.Now(), 0, 1
+	used, start, n, batch := cpuTime(), time.Now(), 0, 1
 	elapsed := time.Duration(0)
 	for n == 0 || elapsed < d {
 		for range batch {
 			if err := x.run(); err != nil {
-				return 0, err
+				return 0, 0, err
 			}
 		}
 		n += batch
@@ -89,10 +91,11 @@ func (x *runner) slice(d time.Duration) (ns float64, err error) {
 			batch = max(1, min(2*batch, int(float64(n)*float64(d-elapsed)/float64(elapsed+1))))
 		}
 	}
+	cpu = float64(cpuTime()-used) / float64(n)
 	if x.server {
-		return middle(times), nil
+		return middle(times), cpu, nil
 	}
-	return float64(elapsed) / float64(n), nil
+	return float64(elapsed) / float64(n), cpu, nil
 }
 
 // memory is what a request allocates, with the clients' goroutines.
@@ -110,25 +113,28 @@ func (x *runner) memory() (allocs, bytes float64, err error) {
 	return float64(after.Mallocs-before.Mallocs) / n, float64(after.TotalAlloc-before.TotalAlloc) / n, nil
 }
 
-// roundRobin lets the runners take turns, so that what disturbs the machine disturbs all of them, and returns the time
-// of a request in each turn of each runner. Every round begins with another one. What takes longer than a 40th of a
-// turn has turns of one request: in a row, the emulator of Firestore serves them slower.
-func roundRobin(rounds int, d time.Duration, runners []*runner) ([][]float64, error) {
+// turns are what a request took in each turn of a runner, in nanoseconds.
+type turns struct{ ns, cpu []float64 }
+
+// roundRobin lets the runners take turns, so that what disturbs the machine disturbs all of them. Every round begins
+// with another one. What takes longer than a 40th of a turn has turns of one request: in a row, the emulator of
+// Firestore serves them slower.
+func roundRobin(rounds int, d time.Duration, runners []*runner) ([]turns, error) {
 	if took := runners[0].took; took > d/40 {
 		rounds, d = rounds*max(1, int(d/took)), 0
 	}
-	times := make([][]float64, len(runners))
+	all := make([]turns, len(runners))
 	for round := range rounds {
 		for i := range runners {
 			k := (i + round) % len(runners)
-			ns, err := runners[k].slice(d)
+			ns, cpu, err := runners[k].slice(d)
 			if err != nil {
 				return nil, err
 			}
-			times[k] = append(times[k], ns)
+			all[k] = turns{append(all[k].ns, ns), append(all[k].cpu, cpu)}
 		}
 	}
-	return times, nil
+	return all, nil
 }
 
 // middle is the median.
@@ -152,11 +158,12 @@ func ratio(a, b []float64) float64 {
 
 // A row is what one scenario costs.
 type row struct {
-	Scenario string             `json:"scenario"`
-	Libs     map[string]sample  `json:"libs"`
-	Ratios   map[string]float64 `json:"ratios"` // to "hand"
-	Goal     string             `json:"goal,omitempty"`
-	Met      bool               `json:"met"`
+	Scenario  string             `json:"scenario"`
+	Libs      map[string]sample  `json:"libs"`
+	Ratios    map[string]float64 `json:"ratios"`               // to "hand"
+	CPURatios map[string]float64 `json:"cpu_ratios,omitempty"` // the same of the CPU time, where it is known
+	Goal      string             `json:"goal,omitempty"`
+	Met       bool               `json:"met"`
 }
 
 // measure times a scenario with every library that has it.
@@ -181,22 +188,46 @@ func measure(e *env, s scenario, rounds int, d time.Duration) (row, error) {
 		}
 		defer back()
 	}
-	times, err := roundRobin(rounds, d, runners)
+	all, err := roundRobin(rounds, d, runners)
 	if err != nil {
 		return row{}, fmt.Errorf("%s: %w", s.Name, err)
 	}
-	r := row{Scenario: s.Name, Libs: map[string]sample{}, Ratios: map[string]float64{}, Goal: s.goal.String()}
-	hand := times[slices.Index(names, "hand")]
+	r := row{
+		Scenario: s.Name, Libs: map[string]sample{}, Ratios: map[string]float64{}, CPURatios: map[string]float64{},
+		Goal: s.goal.String(),
+	}
+	hand := all[slices.Index(names, "hand")]
 	for i, name := range names {
 		allocs, bytes, err := runners[i].memory()
 		if err != nil {
 			return row{}, fmt.Errorf("%s: %w", s.Name, err)
 		}
-		r.Libs[name] = sample{Ns: middle(times[i]), Allocs: allocs, Bytes: bytes}
-		r.Ratios[name] = ratio(times[i], hand)
+		r.Libs[name] = sample{Ns: middle(all[i].ns), CPU: middle(all[i].cpu), Allocs: allocs, Bytes: bytes}
+		r.Ratios[name] = ratio(all[i].ns, hand.ns)
+		if middle(hand.cpu) > 0 {
+			r.CPURatios[name] = ratio(all[i].cpu, hand.cpu)
+		}
 	}
 	r.Met = s.goal.met(r)
 	return r, nil
+}
+
+// repeat sends n requests of the one scenario to an app of the library, and measures nothing.
+func repeat(e *env, chosen []scenario, lib string, n int) error {
+	all := slices.Concat(libraries, otherWays)
+	i := slices.IndexFunc(all, func(l library) bool { return l.Name == lib })
+	if len(chosen) != 1 || i < 0 {
+		return fmt.Errorf("-n needs a -scenario that matches one of them, not %d, and the name of a -lib", len(chosen))
+	}
+	a := all[i].open(e, chosen[0])
+	if a == nil {
+		return fmt.Errorf("%s has no scenario %s", lib, chosen[0].Name)
+	}
+	x, err := checkedRunner(a, chosen[0], lib)
+	for ; err == nil && n > 0; n-- {
+		err = x.run()
+	}
+	return err
 }
 
 func (g goal) met(r row) bool {

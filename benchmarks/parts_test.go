@@ -4,9 +4,12 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,7 +31,12 @@ func TestParts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all.Request, all.HTTP = append(all.Request, r), append(all.HTTP, l)
+		for name, own := range r.Libs {
+			if runtime.GOOS == "linux" && (own.CPU <= 0 || r.CPURatios[name] <= 0) {
+				t.Errorf("%s: the CPU time of %s is %v ns, %v of that by hand, want more", s.Name, name, own.CPU, r.CPURatios[name])
+			}
+		}
+		all.Request, all.HTTP, all.Busy = append(all.Request, r), append(all.HTTP, l), append(all.Busy, r)
 	}
 	for _, grow := range growths(e, 1, time.Millisecond, 1000) {
 		p, err := grow()
@@ -63,6 +71,70 @@ func TestParts(t *testing.T) {
 		}
 		if !errors.Is(err, io.EOF) || regexp.MustCompile(`NaN|Inf`).Match(b) {
 			t.Errorf("%s: %v\n%s", filepath.Base(chart), err, b)
+		}
+	}
+}
+
+// TestCPUTime sees that only what this process computes counts.
+func TestCPUTime(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the CPU time is known on Linux only")
+	}
+	spend := func(d time.Duration) {
+		for end := cpuTime() + int64(d); cpuTime() < end; {
+		}
+	}
+	wait := func(d time.Duration) { time.Sleep(d) }
+	const turn, each = 50 * time.Millisecond, 5 * time.Millisecond
+	cost := func(f func(time.Duration)) float64 {
+		x := &runner{serve: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			f(each)
+			w.WriteHeader(http.StatusNoContent)
+		}), w: discard{header: make(http.Header)}, server: true}
+		all, err := roundRobin(5, turn, []*runner{x})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return middle(all[0].cpu)
+	}
+	if got := cost(spend); got < 0.9*float64(each) || got > 1.5*float64(each) {
+		t.Errorf("a request that computes for %v of CPU time costs %v", each, time.Duration(got))
+	}
+	if got := cost(wait); got > 0.2*float64(each) {
+		t.Errorf("a request that waits for %v costs %v of CPU time", each, time.Duration(got))
+	}
+}
+
+// TestRepeat sees that n requests more are made, and which of the flags are refused.
+func TestRepeat(t *testing.T) {
+	e := &env{tb: t}
+	named := func(names ...string) (list []scenario) {
+		for _, s := range scenarios {
+			if slices.Contains(names, s.Name) {
+				list = append(list, s)
+			}
+		}
+		return list
+	}
+	made := func(n int) int64 {
+		before := changes.Load()
+		if err := repeat(e, named("change-cookie"), "hand", n); err != nil {
+			t.Fatal(err)
+		}
+		return changes.Load() - before
+	}
+	if few, many := made(10), made(110); many-few != 100 {
+		t.Errorf("100 requests more made %d changes more", many-few)
+	}
+	for _, tt := range []struct {
+		chosen []scenario
+		lib    string
+	}{
+		{named("read-cookie", "change-cookie"), "hand"}, {nil, "hand"},
+		{named("read-cookie"), "nobody"}, {named("read-cookie"), "scs"},
+	} {
+		if err := repeat(e, tt.chosen, tt.lib, 1); err == nil {
+			t.Errorf("repeat(%d scenarios, %s) = nil", len(tt.chosen), tt.lib)
 		}
 	}
 }

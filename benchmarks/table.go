@@ -18,6 +18,7 @@ type results struct {
 	Machine string            `json:"machine"`
 	Runs    map[string]string `json:"runs"` // by part: command and date
 	Request []row             `json:"request"`
+	Busy    []row             `json:"busy"` // the same while no CPU is idle
 	Traffic []traffic         `json:"traffic"`
 	HTTP    []load            `json:"http"`
 	Growth  []plot            `json:"growth"`
@@ -43,7 +44,9 @@ func (all *results) save(dir string) error {
 	rank := func(name string) int {
 		return slices.IndexFunc(scenarios, func(s scenario) bool { return s.Name == name })
 	}
-	slices.SortFunc(all.Request, func(a, b row) int { return rank(a.Scenario) - rank(b.Scenario) })
+	for _, rows := range [][]row{all.Request, all.Busy} {
+		slices.SortFunc(rows, func(a, b row) int { return rank(a.Scenario) - rank(b.Scenario) })
+	}
 	slices.SortFunc(all.Traffic, func(a, b traffic) int { return rank(a.Scenario) - rank(b.Scenario) })
 	slices.SortFunc(all.HTTP, func(a, b load) int { return rank(a.Scenario) - rank(b.Scenario) })
 	b, err := json.MarshalIndent(all, "", "  ")
@@ -101,8 +104,9 @@ func (all *results) markdown() string {
 			fmt.Fprintf(&b, "\n## %s\n\n%s\n\n%s", title, all.Runs[part], t.b.String())
 		}
 	}
-	section("request", "One request, in-process: time, allocations, bytes allocated", all.requestTable())
-	section("request", "Other ways", all.otherTable())
+	section("request", "One request, in-process: time, CPU time, allocations, bytes allocated", requestTable(all.Request))
+	section("request", "Other ways", otherTable(all.Request))
+	section("busy", "The same requests while no CPU is idle", requestTable(all.Busy))
 	section("traffic", "Redis, per request: commands, bytes sent and received", all.trafficTable())
 	section("http", fmt.Sprintf("Loopback HTTP, %d keep-alive connections: requests per second, p50, p99", connections), all.httpTable())
 	for _, p := range all.Growth {
@@ -113,7 +117,11 @@ func (all *results) markdown() string {
 }
 
 func (s sample) String() string {
-	return fmt.Sprintf("%s, %.0f, %s", duration(s.Ns), s.Allocs, size(s.Bytes))
+	cpu := "-"
+	if s.CPU > 0 {
+		cpu = duration(s.CPU)
+	}
+	return fmt.Sprintf("%s, %s, %.0f, %s", duration(s.Ns), cpu, s.Allocs, size(s.Bytes))
 }
 
 // cell is a library's figure, or a dash.
@@ -124,11 +132,12 @@ func cell[T any](m map[string]T, name string, text func(T) string) string {
 	return "-"
 }
 
-func (all *results) requestTable() *table {
+func requestTable(rows []row) *table {
 	t := &table{}
-	for i, r := range all.Request {
+	text := func(ratio float64) string { return fmt.Sprintf("%.2f", ratio) }
+	for i, r := range rows {
 		if i == 0 {
-			t.line("scenario", "hand", "scs", "gorilla", "sessplus", "sessplus / hand", "goal", "met")
+			t.line("scenario", "hand", "scs", "gorilla", "sessplus", "sessplus / hand", "CPU: sessplus / hand", "goal", "met")
 		}
 		cells := []string{r.Scenario}
 		for _, lib := range libraries {
@@ -140,14 +149,14 @@ func (all *results) requestTable() *table {
 		} else if r.Met {
 			met = "yes"
 		}
-		t.line(append(cells, fmt.Sprintf("%.2f", r.Ratios["sessplus"]), r.Goal, met)...)
+		t.line(append(cells, text(r.Ratios["sessplus"]), cell(r.CPURatios, "sessplus", text), r.Goal, met)...)
 	}
 	return t
 }
 
-func (all *results) otherTable() *table {
+func otherTable(rows []row) *table {
 	t := &table{}
-	for _, r := range all.Request {
+	for _, r := range rows {
 		for _, lib := range otherWays {
 			if s, ok := r.Libs[lib.Name]; ok {
 				if t.b.Len() == 0 {

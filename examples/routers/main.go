@@ -46,7 +46,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	log.Print("http://127.0.0.1:8080/pages/home")
+	log.Print("listening on http://127.0.0.1:8080") // connect has no pages to open
 	log.Fatal(http.ListenAndServe("127.0.0.1:8080", router(mgr)))
 }
 
