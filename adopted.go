@@ -155,13 +155,22 @@ func (p *part) adopted() bool {
 func (s *Session) overridden(from *part) (names []string) {
 	names = slices.Clone(from.expelled)
 	known := func(name string) bool { return slices.Contains(names, name) }
-	for _, f := range from.leaving {
-		for _, i := range s.m.adopters(from.index, f.Name) {
+	for _, name := range from.remains() {
+		for _, i := range s.m.adopters(from.index, name) {
 			t := &s.parts[i]
-			if j := t.entries.findTouched(f.Name); j >= 0 && !t.entries.touched[j].moved && (t.sealer == nil || t.entries.touched[j].value == nil) && !known(f.Name) {
-				names = append(names, f.Name)
+			if j := t.entries.findTouched(name); j >= 0 && !t.entries.touched[j].moved && (t.sealer == nil || t.entries.touched[j].value == nil) && !known(name) {
+				names = append(names, name)
 			}
 		}
+	}
+	return names
+}
+
+// remains are the fields of other cookies that the part still has stored.
+func (p *part) remains() []string {
+	names := slices.Clone(p.foreign)
+	for _, f := range p.leaving {
+		names = append(names, f.Name)
 	}
 	return names
 }
@@ -464,11 +473,11 @@ func (s *Session) removalsFrom(from *part, own *save, saves []*save) (list []*re
 			// Until then another process may just be moving it back.
 			same := !e.dirty() && string(e.value) == string(f.Value) && wallNow().Sub(from.rec.Saved) >= EndGrace
 			// The other request does not find the renewed record.
-			conceded := changes(own) && own.creates() && t.moving && e.moved && !slices.Contains(v.moved(), f.Name)
+			conceded := changes(own) && own.creates() && changes(v) && t.moving && e.moved && e.dirty() && !slices.Contains(v.moved(), f.Name)
 			if t.sealer != nil || !t.found || t.epoch > 0 {
 				continue
 			}
-			if same && (changes(v) || changes(own)) || conceded && changes(v) && e.dirty() {
+			if same && (changes(v) || changes(own)) || conceded {
 				r := add(t, f.Name)
 				r.value, r.copied = f.Value, true
 			}
@@ -524,9 +533,9 @@ func (s *Session) disown(p *part) {
 		return
 	}
 	for _, from := range s.sources(p) {
-		for _, f := range from.leaving {
-			if s.m.routes.owns(p.index, f.Name) {
-				from.expelled = append(from.expelled, f.Name)
+		for _, name := range from.remains() {
+			if s.m.routes.owns(p.index, name) {
+				from.expelled = append(from.expelled, name)
 			}
 		}
 	}

@@ -176,6 +176,42 @@ func TestAdoptIntoNewCookie(t *testing.T) {
 	})
 }
 
+// SPEC 12.4: the copy that the former owner keeps stands in the way of nothing, and brings nothing back.
+func TestWhileFormerOwnerKeepsCopy(t *testing.T) {
+	for name, home := range map[string]sessplus.Backend{"memory": sessplus.Memory(), "secure cookie": sessplus.SecureCookie()} {
+		for what, test := range map[string]struct {
+			do   func(s *sessplus.Session)
+			want string
+		}{
+			"Delete":           {func(s *sessplus.Session) { s.Delete("user") }, ""},
+			"Set, then Delete": {func(s *sessplus.Session) { s.Set("user", "bob"); s.Save(); s.Delete("user") }, ""},
+			"Clear":            {func(s *sessplus.Session) { s.Clear() }, ""},
+			"Destroy":          {func(s *sessplus.Session) { s.Destroy("t") }, ""},
+			"Renew":            {func(s *sessplus.Session) { s.Renew("t") }, "ann"},
+			"Renew there":      {func(s *sessplus.Session) { s.Renew("s") }, "ann"},
+			"login":            {func(s *sessplus.Session) { s.Renew(); s.Set("user", "bob") }, "bob"},
+		} {
+			t.Run(name+"/"+what, func(t *testing.T) {
+				before, after := moving(sessplus.Memory(), home)
+				before[0].Adopt = nil
+				old, now := newCrowd(t, newManager(t, nil, before...)), newCrowd(t, newManager(t, nil, after...))
+				w := &wanderer{t, map[string]string{}}
+				w.ask(old, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("theme", "dark") })
+				w.ask(now, func(s *sessplus.Session) { s.Set("cart", "tea") })
+				w.ask(now, test.do)
+				for range 2 { // the second one after another save
+					w.ask(now, func(s *sessplus.Session) {
+						if user := s.GetString("user"); user != test.want {
+							t.Errorf("the user is %q, want %q", user, test.want)
+						}
+						s.Set("cart", "milk")
+					})
+				}
+			})
+		}
+	}
+}
+
 // SPEC 12.4: a request beside one that moves a field finds it, here or there.
 func TestAdoptMissesNoFieldOnItsWay(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
