@@ -48,6 +48,11 @@ func (m *Manager) adopters(from int, field string) (list []int) {
 	return list
 }
 
+// trades reports whether the cookie takes fields over from others, or others from it.
+func (m *Manager) trades(c *cookie) bool {
+	return m.adopting && (len(c.adopts) > 0 || slices.ContainsFunc(m.cookies, func(o *cookie) bool { return slices.Contains(o.adopts, c.index) }))
+}
+
 // sources are the parts whose fields t takes over, as far as they are loaded.
 func (s *Session) sources(t *part) (list []*part) {
 	for _, i := range t.adopts {

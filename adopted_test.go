@@ -187,6 +187,7 @@ func TestWhileFormerOwnerKeepsCopy(t *testing.T) {
 			"Set, then Delete": {func(s *sessplus.Session) { s.Set("user", "bob"); s.Save(); s.Delete("user") }, ""},
 			"Clear":            {func(s *sessplus.Session) { s.Clear() }, ""},
 			"Destroy":          {func(s *sessplus.Session) { s.Destroy("t") }, ""},
+			"Destroy there":    {func(s *sessplus.Session) { s.Destroy("s") }, "ann"},
 			"Renew":            {func(s *sessplus.Session) { s.Renew("t") }, "ann"},
 			"Renew there":      {func(s *sessplus.Session) { s.Renew("s") }, "ann"},
 			"login":            {func(s *sessplus.Session) { s.Renew(); s.Set("user", "bob") }, "bob"},
@@ -210,6 +211,29 @@ func TestWhileFormerOwnerKeepsCopy(t *testing.T) {
 			})
 		}
 	}
+}
+
+// SPEC 12.4: a field that its new owner has not stored yet does not end with its former owner, whether that is loaded
+// or not.
+func TestFormerOwnerIsDestroyed(t *testing.T) {
+	onEveryHome(t, func(t *testing.T, b sessplus.Backend) {
+		for _, lazy := range []bool{false, true} {
+			if lazy && b == sessplus.SecureCookie() {
+				continue // it always is
+			}
+			before, after := moving(b, sessplus.Memory())
+			after[0].Lazy, after[1].Lazy = lazy, lazy
+			old, now := newCrowd(t, newManager(t, nil, before...)), newCrowd(t, newManager(t, nil, after...))
+			w := &wanderer{t, map[string]string{}}
+			w.ask(old, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("theme", "dark") })
+			w.ask(now, func(s *sessplus.Session) { s.Destroy("s") })
+			w.ask(now, func(s *sessplus.Session) {
+				if user, theme := s.GetString("user"), s.GetString("theme"); user != "ann" || theme != "" {
+					t.Errorf("Lazy %t: the user is %q, want %q; the theme is %q, want none", lazy, user, "ann", theme)
+				}
+			})
+		}
+	})
 }
 
 // SPEC 12.4: a request beside one that moves a field finds it, here or there.

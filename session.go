@@ -486,15 +486,18 @@ func (s *Session) each(cookies []string, op string, load bool, f func(p *part)) 
 			s.fail(&Error{Cookie: name, Op: op, Err: errors.New("no config has this cookie")})
 		}
 	}
-	if load {
-		due := slices.Clone(parts)
-		for _, i := range parts {
-			s.withBound(&s.parts[i], func(p *part) { due = append(due, p.index) })
-		}
-		s.useAll(due)
-	} else {
-		s.useAll(append(slices.DeleteFunc(slices.Clone(parts), func(i int) bool { return !s.parts[i].comes() && len(s.parts[i].adopts) == 0 }), s.keepers(parts)...))
+	due := make([]int, 0, len(s.parts))
+	for _, i := range parts {
+		s.withBound(&s.parts[i], func(p *part) {
+			if load || p.comes() || s.m.trades(p.cookie) {
+				due = append(due, p.index)
+			}
+		})
 	}
+	if !load {
+		due = append(due, s.keepers(parts)...)
+	}
+	s.useAll(due)
 	for _, i := range parts {
 		p := &s.parts[i]
 		p.tried, p.used = false, true
