@@ -233,12 +233,26 @@ func (v *save) moved() []string {
 	return v.moves.names
 }
 
-// setsThere are the calls that set fields in their former owners, which come first.
-func (v *save) setsThere() []*call {
-	if v.moves == nil {
-		return nil
+// setFormers sets fields in their former owners first: who sees the new value here does not see the old one there. A
+// save whose fields cannot be set there fails.
+func (s *Session) setFormers(saves []*save) {
+	var calls []*call
+	for _, v := range saves {
+		if v.moves != nil {
+			calls = append(calls, v.there...)
+		}
 	}
-	return v.moves.there
+	s.run(calls)
+	for _, v := range saves {
+		if v.moves == nil {
+			continue
+		}
+		for _, c := range v.there {
+			if c.err != nil && !errors.Is(c.err, ErrNoRecord) && !errors.Is(c.err, ErrConflict) {
+				v.main.err = c.err
+			}
+		}
+	}
 }
 
 // setThere lets the save set a field in its former owner, too, which counts until it is removed there.
@@ -300,7 +314,8 @@ type removal struct {
 	copied         bool        // from has kept it until the browser had the cookie of to
 	deleted        bool        // and whoever moves it meanwhile moves it in vain
 	call           *call
-	yields         bool // the call takes back what to has
+	yields         bool  // the call takes back what to has
+	err            error // of the call, or of loading what from has
 }
 
 // removeMoved takes the fields that were moved or set from their former owners, once they are saved. It looks first
@@ -338,21 +353,22 @@ func (s *Session) removeMoved(saves []*save) []*save {
 	s.run(calls)
 	s.run(last)
 	for _, r := range removals {
-		if r.call == nil || r.yields {
-			continue
+		if r.call != nil {
+			r.err = r.call.err
 		}
-		switch err := r.call.err; {
+		switch err := r.err; {
+		case r.yields || r.call == nil && err == nil:
 		case err == nil && r.call.result.Empty && !s.sent:
 			var v *save
 			v, saves = saveFor(r.from, saves)
 			v.does, v.send, v.drop, v.written = ends, false, true, true
 		case err == nil, errors.Is(err, ErrNoRecord), errors.Is(err, ErrConflict):
-		case r.by != nil || r.copied:
+		case r.by != nil || r.copied || r.value != nil: // it has the same value there
 			s.warn("sessplus: a field was moved to another cookie, and could not be removed from its former one", "cookie", r.from.CookieName, "field", r.name, "error", err)
 		default:
 			var v *save
-			v, saves = saveFor(r.from, saves)
-			v.err = r.from.saveError(err)
+			v, saves = saveFor(r.to, saves)
+			v.err = r.to.saveError(err)
 		}
 	}
 	s.keepCopied(removals)
@@ -402,7 +418,7 @@ func formerOwner(r *removal) (*part, sessionName) { return r.from, r.former }
 func newOwner(r *removal) (*part, sessionName)    { return r.to, r.record }
 
 // eachRecord loads the records that the removals are about, and calls f with the value that each field has there, nil
-// for none. What cannot be loaded is left out.
+// for none. What cannot be loaded is left out, and has an err.
 func (s *Session) eachRecord(removals []*removal, of func(r *removal) (*part, sessionName), f func(r *removal, now []byte)) {
 	loads := make(map[*part]*call)
 	var calls []*call
@@ -414,7 +430,8 @@ func (s *Session) eachRecord(removals []*removal, of func(r *removal) (*part, se
 	}
 	s.run(calls)
 	for _, r := range removals {
-		if p, _ := of(r); loads[p].err == nil {
+		p, _ := of(r)
+		if r.err = loads[p].err; r.err == nil {
 			f(r, loads[p].record.valueOf(r.name))
 		}
 	}
@@ -492,19 +509,24 @@ func (s *Session) removalsFrom(from *part, own *save, saves []*save) (list []*re
 		if slices.ContainsFunc(list, func(r *removal) bool { return r.name == name }) {
 			continue
 		}
-		n := len(list)
+		n, unsaved := len(list), false
 		for _, i := range s.m.adopters(from.index, name) {
 			t := &s.parts[i]
-			if e, known := t.entries.find(name); known && e.value == nil && t.sealer == nil && t.rec != nil {
+			e, known := t.entries.find(name)
+			if known && e.value == nil && t.sealer == nil && t.rec != nil {
 				add(t, name).deleted = true
 			}
+			unsaved = unsaved || e.value != nil && saveOf(t.cookie, saves).failed()
 		}
-		if len(list) == n {
-			add(from, name)
+		if len(list) == n && !unsaved {
+			add(&s.parts[s.m.adopters(from.index, name)[0]], name)
 		}
 	}
 	return list
 }
+
+// failed reports whether there is a save, which has not been made.
+func (v *save) failed() bool { return v != nil && v.err != nil }
 
 // nameOr is the name of the record that a save has written, if it has, else that of the part.
 func (v *save) nameOr(p *part) sessionName {

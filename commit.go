@@ -155,26 +155,26 @@ func (s *Session) passBy() {
 // renewed sessions; then those that end the old records, so that a failure leaves them as they were. With an error
 // nothing is saved, but what was destroyed still ends: a logout does not depend on the rest of the request.
 func (s *Session) carryOut(saves []*save, err error) []*save {
-	var there, calls []*call
-	for _, v := range saves {
-		calls = append(calls, v.deletes...)
-		if err == nil {
-			there = append(there, v.setsThere()...)
-		}
-		if v.take != nil && err == nil { // first: who sees the new record sees that the old one is taken
-			calls = append(calls, v.take)
-		}
-		if v.main != nil && err == nil {
-			calls = append(calls, v.main)
-		}
-	}
 	done := false
 	defer func() {
 		if !done {
 			s.putBack(saves)
 		}
 	}()
-	s.run(there) // first: who sees the new value here does not see the old one there
+	if err == nil {
+		s.setFormers(saves)
+	}
+	var calls []*call
+	for _, v := range saves {
+		calls = append(calls, v.deletes...)
+		if v.main == nil || v.main.err != nil || err != nil {
+			continue
+		}
+		if v.take != nil { // first: who sees the new record sees that the old one is taken
+			calls = append(calls, v.take)
+		}
+		calls = append(calls, v.main)
+	}
 	s.run(calls)
 	for _, v := range saves {
 		s.forsake(v)
