@@ -380,9 +380,10 @@ func (c *cookie) seal(content *sealedContent, values []string) ([]string, error)
 	return chunks, nil
 }
 
-// largest returns the field with the largest value.
+// largest returns the field with the largest value, of those that the program knows.
 func largest(fields []RawField) RawField {
-	return slices.MaxFunc(fields, func(a, b RawField) int { return cmp.Compare(len(a.Value), len(b.Value)) })
+	size := func(f RawField) int { return len(f.Value) * min(len(f.Name), 1) } // the legacy has no name
+	return slices.MaxFunc(fields, func(a, b RawField) int { return cmp.Compare(size(a), size(b)) })
 }
 
 // tooLargeError reports a cookie that is too large, and its largest field.
