@@ -295,7 +295,8 @@ func (v *save) check(made bool) {
 		} else if r.Refilled {
 			v.send = true // the request that took the last field has told the browser to drop the cookie
 		}
-	case v.does == touches: // the request only read, and that succeeded
+	case v.does == touches && !(p.taken() && errors.Is(err, ErrUnavailable)):
+		// The request only read, and that succeeded. But new cookies in place of a former one come together.
 	case errors.Is(err, ErrNoRecord):
 		v.err = p.saveError(ErrSessionGone)
 	case errors.Is(err, ErrRecordExists):

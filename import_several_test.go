@@ -300,3 +300,31 @@ func TestImportFromAnotherCookie(t *testing.T) {
 		}
 	}
 }
+
+// SPEC 12.1: the new cookies come together or not at all, since the first one takes the place of the old one.
+func TestImportMeetsOutage(t *testing.T) {
+	for failing := range 5 {
+		old := newOldStore(oldToken, sessplus.Imported{Fields: map[string]any{"user": "ann", "theme": "dark"}})
+		updates, b := 0, &recorder{Backend: sessplus.Memory()}
+		b.hook = func(_ context.Context, op string) error {
+			if op != "update" {
+				return nil
+			}
+			if updates++; updates == failing {
+				return sessplus.ErrUnavailable
+			}
+			return nil
+		}
+		m := newManager(t, nil, importing(sessplus.Config{CookieName: "s", Backend: b, Fields: sessplus.Include("user")}, old),
+			sessplus.Config{CookieName: "t", Backend: b, Fields: sessplus.Include("theme")})
+		r := pass(m, "s="+oldToken, func(s *sessplus.Session) { s.Get("user") })
+		if cookies := len(r.Cookies()); r.StatusCode == 200 && cookies != 2 || r.StatusCode != 200 && cookies != 0 {
+			t.Errorf("update %d fails: status %d, cookies %q", failing, r.StatusCode, r.Header["Set-Cookie"])
+		}
+		pass(m, "s="+oldToken, func(s *sessplus.Session) {
+			if user, theme := s.GetString("user"), s.GetString("theme"); user != "ann" || theme != "dark" {
+				t.Errorf("update %d has failed: the user is %q, the theme %q, want %q, %q", failing, user, theme, "ann", "dark")
+			}
+		})
+	}
+}
