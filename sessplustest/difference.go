@@ -38,7 +38,8 @@ func (d *difference) time(name string, got, want time.Time, rule string) {
 	if near(got, want) {
 		return
 	}
-	off, side := want.Sub(got).Round(time.Millisecond), "later"
+	const shown = time.Millisecond // a store need not keep more
+	off, side := want.Truncate(shown).Sub(got.Truncate(shown)), "later"
 	if off < 0 {
 		off, side = -off, "earlier"
 	}
