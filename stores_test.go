@@ -53,7 +53,7 @@ func (s *store) noteTrip(cmds ...redis.Cmder) {
 	s.trips = append(s.trips, fmt.Sprint(cmds))
 }
 
-// SPEC 3.5: every test of this file ends with it.
+// everyKeyExpires ends each test on a store in Redis (SPEC 3.5).
 func (s *store) everyKeyExpires(t *testing.T) {
 	ctx := context.Background()
 	for key := range s.text(t) {
