@@ -43,7 +43,7 @@ type RedisClient interface {
 // more. Calls to what AutoPipeline returns, or AsyncAutoPipeline in full duplex, have a goroutine each. See
 // docs/scale.md for when to use which.
 func Redis(client RedisClient) Backend {
-	b := &redisBackend{original: client, calls: make(chan struct{}, maxCalls)}
+	b := &redisBackend{original: client}
 	switch c := client.(type) {
 	case *redis.Client:
 		if c != nil {
@@ -54,19 +54,19 @@ func Redis(client RedisClient) Backend {
 			}
 		}
 	case *redis.ClusterClient:
-		b.cluster, b.elects, b.sharded, b.abandon = c, true, true, true // it waits for a lock of another call
+		b.cluster, b.elects, b.sharded, b.loose = c, true, true, newLooseCalls() // it waits for a lock of another call
 	case *redis.Ring:
 		if c != nil {
 			b.ring = newRedisRing(c)
 		}
-		b.sharded, b.abandon = true, true
+		b.sharded, b.loose = true, newLooseCalls()
 	case *redis.AutoPipeliner:
 		if c != nil {
 			b.pipe, b.elects = newRedisPipe(c), electsBehind(c)
 		}
-		b.sharded, b.abandon = true, true
+		b.sharded, b.loose = true, newLooseCalls()
 	default:
-		b.abandon, b.sharded = true, true
+		b.sharded, b.loose = true, newLooseCalls()
 	}
 	return b
 }
@@ -75,9 +75,7 @@ type redisBackend struct {
 	original RedisClient
 	binding  *redisBinding // of a *redis.Client, or nil
 	shared   atomic.Pointer[sharedDeadline]
-	abandon  bool          // calls may outlive their context, and are then abandoned
-	calls    chan struct{} // holds an element for each of those, at most maxCalls
-	left     atomic.Int64  // how many of them are no longer waited for
+	loose    *looseCalls // calls may outlive their context, and are then abandoned; nil: they do not
 
 	sharded  bool                 // keys may be on different servers
 	cluster  *redis.ClusterClient // or nil
