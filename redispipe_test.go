@@ -1,7 +1,6 @@
 package sessplus_test
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"runtime"
@@ -73,11 +72,11 @@ func testCallsGoTogether(t *testing.T, open func(*testing.T, *redis.Client, redi
 	defer direct.Close()
 	client := open(t, direct, redis.AutoPipelineOptions{})
 	var trips, under atomic.Int64
-	client.AddHook(&tripHook{func(...redis.Cmder) {
+	client.AddHook(tripHook(func(...redis.Cmder) {
 		trips.Add(1)
 		time.Sleep(5 * time.Millisecond) // in which the others come
 		under.Store(max(under.Load(), int64(len(goroutines(t, "(*redisBackend).within")))))
-	}})
+	}))
 	b := sessplus.Redis(client)
 	m := newManager(t, nil, sessplus.Config{CookieName: "a", Backend: b, Fields: sessplus.Include("a")},
 		sessplus.Config{CookieName: "b", Backend: b, Fields: sessplus.Include("b")})
@@ -107,25 +106,6 @@ func testCallsGoTogether(t *testing.T, open func(*testing.T, *redis.Client, redi
 	}
 }
 
-// A tripHook hears of each round trip.
-type tripHook struct{ heard func(cmds ...redis.Cmder) }
-
-func (h *tripHook) DialHook(next redis.DialHook) redis.DialHook { return next }
-
-func (h *tripHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		h.heard(cmd)
-		return next(ctx, cmd)
-	}
-}
-
-func (h *tripHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		h.heard(cmds...)
-		return next(ctx, cmds)
-	}
-}
-
 // SPEC 10.4, SPEC 10.5: in a crowd, too, an entry of the index goes before its record in one round trip.
 func TestIndexInACrowd(t *testing.T) {
 	t.Parallel()
@@ -133,7 +113,7 @@ func TestIndexInACrowd(t *testing.T) {
 	defer direct.Close()
 	client := pipelines["in a crowd"](t, direct, redis.AutoPipelineOptions{})
 	var crowded, pairs atomic.Int64
-	client.AddHook(&tripHook{func(cmds ...redis.Cmder) {
+	client.AddHook(tripHook(func(cmds ...redis.Cmder) {
 		time.Sleep(5 * time.Millisecond) // in which the others come
 		entry := slices.IndexFunc(cmds, func(cmd redis.Cmder) bool { return strings.Contains(fmt.Sprint(cmd.Args()...), "session@") })
 		switch {
@@ -144,7 +124,7 @@ func TestIndexInACrowd(t *testing.T) {
 		case entry >= 0 && len(cmds) > 1:
 			t.Errorf("an entry is number %d of %d commands, want the first of two", entry, len(cmds))
 		}
-	}})
+	}))
 	c := newCrowd(t, newManager(t, nil, indexed(sessplus.Redis(client))))
 	var wg sync.WaitGroup
 	for i := range 32 {
