@@ -112,7 +112,7 @@ var burstRounds = flag.Int("burst.rounds", 0, "how many logins in the midst of a
 // SPEC 3.11: a browser sends six requests at once, one of them is the login.
 func TestBurstAroundALoginLogsNobodyOut(t *testing.T) {
 	t.Parallel()
-	rounds := map[string]int{"memory": 40, "redis": 40, "firestore": 8}
+	rounds := map[string]int{"memory": 40, "redis": 40, "autopipeline": 40, "firestore": 8}
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
 		n := *burstRounds

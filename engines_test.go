@@ -187,6 +187,11 @@ func (l *load) recovers(t *testing.T, killed *servers.RedisServer) {
 		}
 		return true
 	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if failed := l.status[http.StatusServiceUnavailable]; failed > 10*len(l.visitors) {
+		t.Errorf("%d answers were 503, want that most requests wait for the next master", failed)
+	}
 	t.Logf("after a master died the first good answer came after %v, and every visitor had one after %v", l.first, time.Since(start))
 }
 
@@ -218,15 +223,37 @@ func everyKeyExpires(t *testing.T, c *redis.Client) {
 	}
 }
 
+// onBothFaces runs the test with a client of several servers as it is, and with one that sends commands together.
+func onBothFaces(t *testing.T, test func(t *testing.T, face func(redis.UniversalClient) sessplus.Backend)) {
+	t.Run("plain", func(t *testing.T) {
+		t.Parallel()
+		test(t, func(c redis.UniversalClient) sessplus.Backend { return sessplus.Redis(c) })
+	})
+	t.Run("autopipeline", func(t *testing.T) {
+		t.Parallel()
+		test(t, func(c redis.UniversalClient) sessplus.Backend {
+			if cluster, ok := c.(*redis.ClusterClient); ok {
+				o := *cluster.Options()
+				o.ClusterStateReloadInterval = time.Second // it cannot be told to look for a new master
+				c = closed(t, redis.NewClusterClient(&o))
+			}
+			return sessplus.Redis(autoPipeline(t, c))
+		})
+	})
+}
+
 // On a Redis Cluster requests succeed or are answered 503 while a master dies and its replica takes over, and while a
 // slot moves (SPEC 4.6, SPEC 6.7).
 func TestRedisCluster(t *testing.T) {
 	t.Parallel()
 	slow(t)
+	onBothFaces(t, testRedisCluster)
+}
+
+func testRedisCluster(t *testing.T, face func(redis.UniversalClient) sessplus.Backend) {
 	cluster := servers.NewRedisCluster(t)
 	client := cluster.Client(t)
-	b := sessplus.Redis(client)
-	l := newLoad(t, b, 64)
+	l := newLoad(t, face(client), 64)
 	l.logOut(t, 4)
 	l.begin(t)
 	time.Sleep(3 * time.Second)
@@ -264,8 +291,12 @@ func anyKey(c *redis.Client) (string, error) {
 func TestRedisSentinel(t *testing.T) {
 	t.Parallel()
 	slow(t)
+	onBothFaces(t, testRedisSentinel)
+}
+
+func testRedisSentinel(t *testing.T, face func(redis.UniversalClient) sessplus.Backend) {
 	set := servers.NewSentinelSet(t)
-	l := newLoad(t, sessplus.Redis(set.Client(t)), 64)
+	l := newLoad(t, face(set.Client(t)), 64)
 	l.logOut(t, 4)
 	l.begin(t)
 	time.Sleep(3 * time.Second)

@@ -75,7 +75,18 @@ var backends = []struct {
 }{
 	{"memory", func(*testing.T) sessplus.Backend { return sessplus.Memory() }},
 	{"redis", func(t *testing.T) sessplus.Backend { return sessplus.Redis(servers.Redis(t)) }},
+	{"autopipeline", func(t *testing.T) sessplus.Backend { return sessplus.Redis(autoPipeline(t, servers.Redis(t))) }},
 	{"firestore", func(t *testing.T) sessplus.Backend { return sessplus.Firestore(servers.Firestore(t), "sessions") }},
+}
+
+// autoPipeline gives the client that sends the commands of all callers together. It closes with c.
+func autoPipeline(t testing.TB, c redis.UniversalClient) redis.UniversalClient {
+	t.Helper()
+	p, err := c.AsyncAutoPipeline()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 // onEveryBackend runs the test on each backend that keeps records.
@@ -159,6 +170,13 @@ type faulty struct {
 func behindProxy(t *testing.T, test func(t *testing.T, f faulty)) {
 	t.Run("redis", func(t *testing.T) {
 		f, _ := redisBehindProxy(t)
+		test(t, f)
+	})
+	t.Run("autopipeline", func(t *testing.T) {
+		f, _ := redisBehindProxy(t)
+		through := redis.NewClient(&redis.Options{Addr: f.proxy.addr()})
+		t.Cleanup(func() { through.Close() })
+		f.backend = sessplus.Redis(autoPipeline(t, through))
 		test(t, f)
 	})
 	t.Run("firestore", func(t *testing.T) {

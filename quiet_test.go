@@ -64,7 +64,8 @@ func TestRepliesOfRedisPrintNoValues(t *testing.T) {
 	t.Parallel()
 	const secret = "secret-value"
 	clients := map[string]func(t *testing.T) redis.UniversalClient{
-		"client": func(t *testing.T) redis.UniversalClient { return servers.Redis(t) },
+		"client":       func(t *testing.T) redis.UniversalClient { return servers.Redis(t) },
+		"autopipeline": func(t *testing.T) redis.UniversalClient { return autoPipeline(t, servers.Redis(t)) },
 		"ring": func(t *testing.T) redis.UniversalClient {
 			return redis.NewRing(&redis.RingOptions{Addrs: map[string]string{"one": servers.Redis(t).Options().Addr}})
 		},

@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,6 +35,13 @@ type RedisClient interface {
 // [Options.Timeout] holds even if the server accepts connections and never answers. Set ContextTimeoutEnabled on a
 // ClusterClient or a Ring: without it, each such call leaves a goroutine behind until the client's ReadTimeout, and
 // from a thousand of them on the backend is unavailable.
+//
+// A Client whose options have AutoPipelineOptions sends the commands of concurrent requests together while there are
+// eight or more, on one connection and for a fraction of the work; go-redis calls that experimental. What
+// [redis.Client.AsyncAutoPipeline] returns always does so, also for a Cluster. Hooks then see commands of several
+// requests at once, and no context of any. A change that has waited for longer than Options.Timeout is not sent any
+// more. Calls to what AutoPipeline returns, or in full duplex, have a goroutine each. See docs/scale.md for when to
+// use which.
 func Redis(client RedisClient) Backend {
 	b := &redisBackend{original: client, calls: make(chan struct{}, maxCalls)}
 	switch c := client.(type) {
@@ -41,12 +49,21 @@ func Redis(client RedisClient) Backend {
 		if c != nil {
 			b.elects = redisElects(c)
 			b.binding = redisBindingOf(c)
+			if c.Options().AutoPipelineOptions != nil {
+				b.crowded = sync.OnceValue(func() *redisPipe { return pipeOf(c) })
+				b.sharded = true
+			}
 		}
 	case *redis.ClusterClient:
 		b.cluster, b.elects, b.sharded, b.abandon = c, true, true, true // it waits for a lock of another call
 	case *redis.Ring:
 		if c != nil {
 			b.ring = newRedisRing(c)
+		}
+		b.sharded, b.abandon = true, true
+	case *redis.AutoPipeliner:
+		if c != nil {
+			b.pipe, b.elects = newRedisPipe(c), electsBehind(c)
 		}
 		b.sharded, b.abandon = true, true
 	default:
@@ -63,9 +80,12 @@ type redisBackend struct {
 	calls    chan struct{} // holds an element for each of those, at most maxCalls
 	left     atomic.Int64  // how many of them are no longer waited for
 
-	sharded  bool                 // keys may be on different servers
+	sharded  bool                 // keys may be on different servers, or commands of a request not go together
 	cluster  *redis.ClusterClient // or nil
 	ring     *redisRing           // or nil
+	pipe     *redisPipe           // or nil
+	crowded  func() *redisPipe    // for calls in a crowd, or nil
+	underWay atomic.Int64         // how many calls are, if there may be a crowd
 	elects   bool                 // when a master dies, another takes its place
 	answered atomic.Bool          // a server has answered something
 }

@@ -267,12 +267,29 @@ func (b *redisBackend) makePlain(ctx context.Context, calls []*call) {
 	for i, c := range calls {
 		cmds[i] = c.redisCommand(ctx)
 	}
-	if !b.abandon {
-		b.exchange(ctx, calls, cmds, nil)
+	pipe := b.pipe
+	if b.crowded != nil {
+		if b.underWay.Add(1) >= crowd {
+			pipe = b.crowded()
+		}
+		defer b.underWay.Add(-1)
+	}
+	if pipe == nil && !b.abandon {
+		b.exchange(ctx, nil, calls, cmds, nil)
 	} else {
+		var err error
 		last := new(atomic.Pointer[error])
-		if err := b.within(ctx, func() { b.exchange(ctx, calls, cmds, last) }); err != nil { // cmds are still in use
-			if before := last.Load(); before != nil && err != errManyLeft {
+		if pipe != nil {
+			err = b.exchange(ctx, pipe, calls, cmds, last)
+		} else {
+			err = b.within(ctx, func() { b.exchange(ctx, nil, calls, cmds, last) })
+		}
+		if err != nil { // cmds are still in use
+			before := last.Load()
+			if before == nil && b.binding != nil {
+				before = b.binding.refused.Load()
+			}
+			if before != nil && err != errManyLeft {
 				err = redisError(*before, nil, nil)
 			}
 			for _, c := range calls {
@@ -293,12 +310,18 @@ func (b *redisBackend) makePlain(ctx context.Context, calls []*call) {
 }
 
 // exchange lets each of the commands, which are those of the calls, get its reply or error. Where it goes on because
-// of an error, it keeps that in last, which may be nil.
-func (b *redisBackend) exchange(ctx context.Context, calls []*call, cmds []redis.Cmder, last *atomic.Pointer[error]) {
+// of an error, it keeps that in last, which may be nil. Its own error is that of submit.
+func (b *redisBackend) exchange(ctx context.Context, pipe *redisPipe, calls []*call, cmds []redis.Cmder,
+	last *atomic.Pointer[error]) error {
 	var before error // what failed, before time ran out
-	b.send(ctx, cmds)
+	if err := b.send(ctx, pipe, cmds); err != nil {
+		return err
+	}
 	for attempt := 0; ; attempt++ {
-		b.send(ctx, replace(cmds, func(i int) redis.Cmder { return calls[i].redisEval(ctx, cmds[i].Err()) }))
+		again := replace(cmds, func(i int) redis.Cmder { return calls[i].redisEval(ctx, cmds[i].Err()) })
+		if err := b.send(ctx, pipe, again); err != nil {
+			return err
+		}
 		failed := slices.IndexFunc(cmds, b.failedOver)
 		if failed < 0 {
 			break
@@ -313,15 +336,18 @@ func (b *redisBackend) exchange(ctx context.Context, calls []*call, cmds []redis
 		}
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-time.After(10 * time.Millisecond << min(attempt, 4)):
 		}
-		b.send(ctx, replace(cmds, func(i int) redis.Cmder {
+		again = replace(cmds, func(i int) redis.Cmder {
 			if !b.failedOver(cmds[i]) {
 				return nil
 			}
 			return calls[i].redisCommand(ctx)
-		}))
+		})
+		if err := b.send(ctx, pipe, again); err != nil {
+			return err
+		}
 	}
 	for _, cmd := range cmds {
 		if !outOfTime(cmd.Err()) {
@@ -336,6 +362,7 @@ func (b *redisBackend) exchange(ctx context.Context, calls []*call, cmds []redis
 			cmd.SetErr(before)
 		}
 	}
+	return nil
 }
 
 // replace replaces commands by those that again returns, unless that is nil. It returns the new ones.
@@ -393,18 +420,19 @@ func hungUp(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
 
-// send lets each of the commands get its reply or error.
-func (b *redisBackend) send(ctx context.Context, cmds []redis.Cmder) {
-	var err error
-	switch len(cmds) {
-	case 0:
-		return
-	case 1:
-		err = b.original.Process(ctx, cmds[0])
+// send lets each of the commands get its reply or error. Its own error is that of submit.
+func (b *redisBackend) send(ctx context.Context, pipe *redisPipe, cmds []redis.Cmder) (err error) {
+	switch {
+	case len(cmds) == 0:
+		return nil
+	case pipe != nil:
+		return b.submit(ctx, pipe, cmds)
+	case len(cmds) == 1:
+		err = b.original.Process(ctx, b.outgoing(ctx, cmds[0]))
 	default:
 		pipe := b.original.Pipeline()
 		for _, cmd := range cmds {
-			pipe.Process(ctx, cmd)
+			pipe.Process(ctx, b.outgoing(ctx, cmd))
 		}
 		_, err = pipe.Exec(ctx)
 	}
@@ -414,25 +442,35 @@ func (b *redisBackend) send(ctx context.Context, cmds []redis.Cmder) {
 			cmd.SetErr(err)
 		}
 	}
+	return nil
 }
 
 // maxCalls is how many calls may be under way on a client that does not cancel them, including abandoned ones.
 const maxCalls = 1000
 
-// within calls f in a goroutine of its own, so that it can be left to itself when ctx is done. There are at most
-// maxCalls of them: more wait for their turn, or fail at once when nobody waits for any of those.
-func (b *redisBackend) within(ctx context.Context, f func()) error {
+// enter takes one of the places of maxCalls. It waits for its turn, or fails at once when nobody waits for any of those
+// that have one.
+func (b *redisBackend) enter(ctx context.Context) error {
 	select {
 	case b.calls <- struct{}{}:
+		return nil
 	default:
-		if b.left.Load() >= maxCalls {
-			return errManyLeft
-		}
-		select {
-		case b.calls <- struct{}{}:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	}
+	if b.left.Load() >= maxCalls {
+		return errManyLeft
+	}
+	select {
+	case b.calls <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// within calls f in a goroutine of its own, so that it can be left to itself when ctx is done.
+func (b *redisBackend) within(ctx context.Context, f func()) error {
+	if err := b.enter(ctx); err != nil {
+		return err
 	}
 	done, alone := make(chan func()), make(chan struct{})
 	go func() {
@@ -492,9 +530,7 @@ func (r *redisRing) whole(before int) bool {
 
 // isClosed reports whether the client is closed. It sends nothing.
 func isClosed(c *redis.Client) bool {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	return errors.Is(c.Process(ctx, redis.NewStatusCmd(ctx, "ping")), redis.ErrClosed)
+	return errors.Is(c.Process(over, redis.NewStatusCmd(over, "ping")), redis.ErrClosed)
 }
 
 // dependsOnShards reports whether the answer could differ if the record were on a missing shard.

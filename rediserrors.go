@@ -81,6 +81,7 @@ func redisError(err error, cmd redis.Cmder, s *redisScript) error {
 // redisKnown are the errors of go-redis and package context that hold no values, and say enough.
 var redisKnown = []error{
 	context.Canceled, redis.ErrClosed, redis.ErrPoolTimeout, redis.ErrPoolExhausted,
+	redis.ErrAutoPipelineQueueFull, redis.ErrAutoPipelineTimeout,
 	errors.New("redis: all ring shards are down"), errors.New("redis: cluster has no nodes"),
 	errors.New("redis: all sentinels specified in configuration are unreachable"),
 }

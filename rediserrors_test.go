@@ -266,6 +266,7 @@ func TestErrorsNameTheAddress(t *testing.T) {
 	for name, client := range map[string]redis.UniversalClient{
 		"client":                      redis.NewClient(&redis.Options{Addr: addr}),
 		"client with context timeout": redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true}),
+		"autopipeline":                autoPipeline(t, closed(t, redis.NewClient(&redis.Options{Addr: addr}))),
 		"cluster":                     redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{addr}}),
 	} {
 		t.Run(name, func(t *testing.T) {

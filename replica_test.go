@@ -295,3 +295,39 @@ func TestLoadsDoNotComeFromTheCacheOfTheClient(t *testing.T) {
 		}
 	}
 }
+
+// SPEC 6.10, SPEC 10.2: why not. The cache of the client is told what has changed by the connection that has read it.
+// While that hangs, a session that has ended elsewhere lives on in the cache; a load ends with an outage.
+func TestCacheOfTheClientKeepsWhatHasEnded(t *testing.T) {
+	t.Parallel()
+	server := servers.NewRedis(t)
+	p := newProxy(t, server.Addr)
+	client := redis.NewClient(&redis.Options{Addr: p.addr(), Protocol: 3, ClientSideCacheConfig: &redis.ClientSideCacheConfig{}})
+	direct := closed(t, server.Client())
+	c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: time.Second}, indexed(closing(t, client))))
+	elsewhere := newManager(t, nil, indexed(sessplus.Redis(direct)))
+	visitor := c.logIn("ann")
+	key := direct.Keys(t.Context(), "session:session:*").Val()[0]
+	cached := func() bool { return client.HGetAll(t.Context(), key).Val()["user_id"] == `"ann"` }
+	if !cached() || !cached() || c.user(visitor) != "ann" {
+		t.Fatal("there is no session to begin with")
+	}
+	p.set(proxyHang)
+	if n, err := elsewhere.RevokeAll(t.Context(), "session", "ann"); n != 1 || err != nil {
+		t.Fatalf("RevokeAll() = %d, %v, want 1, nil", n, err)
+	}
+	time.Sleep(100 * time.Millisecond) // an invalidation that arrives does so in a few milliseconds
+	if !cached() {
+		t.Error("the cache of the client has heard of it by another way: see whether loads may come from it")
+	}
+	if r := c.askWith(visitor, func(s *sessplus.Session) {}); r.StatusCode != 503 {
+		t.Errorf("status = %d, want 503", r.StatusCode)
+	}
+	p.cut()
+	p.set(proxyServe)
+	c.eventually(visitor, func(s *sessplus.Session) {
+		if got := s.Get("user_id"); got != nil {
+			t.Errorf("user_id = %v after the end, want none", got)
+		}
+	})
+}

@@ -37,6 +37,26 @@ var hangingServers = []struct {
 		s := servers.NewRedis(t)
 		return closing(t, struct{ redis.UniversalClient }{s.Client()}), s.Process
 	}, true},
+	{"autopipeline", func(t *testing.T) (sessplus.Backend, *servers.Process) {
+		s := servers.NewRedis(t)
+		return sessplus.Redis(autoPipeline(t, closed(t, s.Client()))), s.Process
+	}, false},
+	{"autopipeline in a crowd", func(t *testing.T) (sessplus.Backend, *servers.Process) {
+		s := servers.NewRedis(t)
+		return closing(t, redis.NewClient(&redis.Options{Addr: s.Addr, AutoPipelineOptions: &redis.AutoPipelineOptions{}})), s.Process
+	}, true},
+	{"autopipeline that waits", func(t *testing.T) (sessplus.Backend, *servers.Process) {
+		s := servers.NewRedis(t)
+		p, err := closed(t, s.Client()).AutoPipeline()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sessplus.Redis(p), s.Process
+	}, true},
+	{"autopipeline of a cluster", func(t *testing.T) (sessplus.Backend, *servers.Process) {
+		s := newCluster(t)
+		return sessplus.Redis(autoPipeline(t, closed(t, redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{s.Addr}})))), s.Process
+	}, false},
 	{"cluster", func(t *testing.T) (sessplus.Backend, *servers.Process) {
 		s := newCluster(t)
 		return closing(t, redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{s.Addr}})), s.Process
@@ -61,8 +81,13 @@ var hangingServers = []struct {
 }
 
 func closing(t *testing.T, c redis.UniversalClient) sessplus.Backend {
+	return sessplus.Redis(closed(t, c))
+}
+
+// closed gives the client, and closes it when the test has ended.
+func closed(t *testing.T, c redis.UniversalClient) redis.UniversalClient {
 	t.Cleanup(func() { c.Close() })
-	return sessplus.Redis(c)
+	return c
 }
 
 // newCluster starts a Redis Cluster of one node.
@@ -296,11 +321,16 @@ func TestTimeouts(t *testing.T) {
 		return []redis.ClusterSlot{{Start: 0, End: 16383, Nodes: []redis.ClusterNode{{Addr: addr}}}}, nil
 	}
 	for _, bounded := range []bool{false, true} {
+		piped := autoPipeline(t, closed(t, redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: bounded})))
+		pipedCluster := autoPipeline(t, closed(t, redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{addr}, ContextTimeoutEnabled: bounded})))
 		for name, client := range map[string]redis.UniversalClient{
-			"client":  redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: bounded}),
-			"caching": redis.NewClient(&redis.Options{Addr: addr, Protocol: 3, ClientSideCacheConfig: &redis.ClientSideCacheConfig{}, ContextTimeoutEnabled: bounded}),
-			"small":   redis.NewClient(&redis.Options{Addr: addr, PoolSize: 1, ContextTimeoutEnabled: bounded}),
-			"cluster": redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{addr}, ContextTimeoutEnabled: bounded}),
+			"autopipeline":              piped,
+			"autopipeline in a crowd":   redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: bounded, AutoPipelineOptions: &redis.AutoPipelineOptions{}}),
+			"autopipeline of a cluster": pipedCluster,
+			"client":                    redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: bounded}),
+			"caching":                   redis.NewClient(&redis.Options{Addr: addr, Protocol: 3, ClientSideCacheConfig: &redis.ClientSideCacheConfig{}, ContextTimeoutEnabled: bounded}),
+			"small":                     redis.NewClient(&redis.Options{Addr: addr, PoolSize: 1, ContextTimeoutEnabled: bounded}),
+			"cluster":                   redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{addr}, ContextTimeoutEnabled: bounded}),
 			"cluster with slots": redis.NewClusterClient(&redis.ClusterOptions{
 				Addrs: []string{addr}, ClusterSlots: slots, ContextTimeoutEnabled: bounded}),
 			"cluster with slots and replicas": redis.NewClusterClient(&redis.ClusterOptions{

@@ -165,9 +165,13 @@ func TestAnswersOfAFailoverAreRetried(t *testing.T) {
 func TestRestartOfAClusterIsNotNoticed(t *testing.T) {
 	t.Parallel()
 	slow(t)
+	onBothFaces(t, testRestartOfACluster)
+}
+
+func testRestartOfACluster(t *testing.T, face func(redis.UniversalClient) sessplus.Backend) {
 	server := newCluster(t)
 	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{server.Addr}, ContextTimeoutEnabled: true})
-	c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 30 * time.Second}, sessplus.Config{CookieName: "s", Backend: closing(t, client)}))
+	c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 30 * time.Second}, sessplus.Config{CookieName: "s", Backend: face(closed(t, client))}))
 	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 	server.Kill()
 	answer := make(chan *reply)

@@ -27,7 +27,7 @@ func increment(n int) int { return n + 1 }
 func TestConcurrentUpdatesAddUp(t *testing.T) {
 	t.Parallel()
 	sizes := map[string]struct{ clients, each int }{
-		"memory": {40, 25}, "redis": {40, 25}, "firestore": {20, 10},
+		"memory": {40, 25}, "redis": {40, 25}, "autopipeline": {40, 25}, "firestore": {20, 10},
 	}
 	for _, backend := range backends {
 		t.Run(backend.name, func(t *testing.T) {

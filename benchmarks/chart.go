@@ -167,7 +167,11 @@ func (p plot) table() *table {
 	for _, l := range p.Lines {
 		cells := []string{l.Name}
 		for _, y := range l.Y {
-			cells = append(cells, fmt.Sprintf("%.4g", y))
+			format := "%.4g"
+			if y >= 10_000 {
+				format = "%.0f" // without an exponent
+			}
+			cells = append(cells, fmt.Sprintf(format, y))
 		}
 		t.line(cells...)
 	}

@@ -305,22 +305,49 @@ func plainMap() (create, read http.Handler) {
 func growConcurrency(e *env, rounds int, d time.Duration) (plot, error) {
 	xs := []int{1, 4, 16, 64, 256, 512}
 	p := plot{Name: "concurrency", Title: "Concurrent requests", X: labels(xs, ""), Y: "µs of the whole machine per request"}
-	scenarios := []scenario{{Name: "Redis", place: inRedis, do: read}, {Name: "secure cookie", place: inCookie, do: read}, {Name: "memory", place: inMemory, do: read}}
+	var entrants []entrant
+	for _, s := range []scenario{{Name: "Redis", place: inRedis, do: read}, {Name: "secure cookie", place: inCookie, do: read}, {Name: "memory", place: inMemory, do: read}} {
+		for _, lib := range []library{{"hand", openHand}, {"sessplus", openSessplus}} {
+			entrants = append(entrants, entrant{s.Name + ", " + lib.Name, s, lib.open})
+		}
+	}
+	return race(e, p, xs, rounds, d, entrants, func(ns float64) float64 { return ns / 1e3 })
+}
+
+// measureThroughput says how many requests on Redis are served with so many at once, and one client for all of them.
+// The last two send their commands together, from a number of them on, or always.
+func measureThroughput(e *env, s scenario, rounds int, d time.Duration) (plot, error) {
+	xs := []int{1, 8, 64, 256, 1024}
+	p := plot{Name: s.Name, Title: "Concurrent requests, " + s.What, X: labels(xs, ""), Y: "requests per second"}
+	return race(e, p, xs, rounds, d, []entrant{
+		{"hand", s, openHand}, {"scs", s, openSCS}, {"sessplus", s, openSessplus},
+		{"sessplus, AutoPipelineOptions", s, openSessplusCrowded},
+		{"sessplus, AsyncAutoPipeline", s, openSessplusPipeline},
+	}, func(ns float64) float64 { return 1e9 / ns })
+}
+
+// An entrant is a line of a plot whose requests run at once.
+type entrant struct {
+	name string
+	s    scenario
+	open func(e *env, s scenario) *app
+}
+
+// race times the entrants for each number of concurrent requests, in turns. y makes its result of the nanoseconds per
+// request.
+func race(e *env, p plot, xs []int, rounds int, d time.Duration, entrants []entrant, y func(ns float64) float64) (plot, error) {
+	p.Lines = make([]series, len(entrants))
 	for _, n := range xs {
-		var names []string
-		var teams [][]*runner
-		for _, s := range scenarios {
-			for _, lib := range []library{{"hand", openHand}, {"sessplus", openSessplus}} {
-				a := lib.open(e, s)
-				team := make([]*runner, n)
-				for i := range team {
-					x, err := newRunner(a, s)
-					if err != nil {
-						return p, err
-					}
-					team[i] = x
+		teams := make([][]*runner, len(entrants))
+		for i, entrant := range entrants {
+			a := entrant.open(e, entrant.s)
+			teams[i] = make([]*runner, n)
+			for k := range teams[i] {
+				x, err := newRunner(a, entrant.s)
+				if err != nil {
+					return p, err
 				}
-				names, teams = append(names, s.Name+", "+lib.Name), append(teams, team)
+				teams[i][k] = x
 			}
 		}
 		costs := make([][]float64, len(teams))
@@ -333,11 +360,9 @@ func growConcurrency(e *env, rounds int, d time.Duration) (plot, error) {
 				costs[i] = append(costs[i], cost)
 			}
 		}
-		for i, name := range names {
-			if len(p.Lines) == i {
-				p.Lines = append(p.Lines, series{Name: name})
-			}
-			p.Lines[i].Y = append(p.Lines[i].Y, middle(costs[i])/1e3)
+		for i, entrant := range entrants {
+			p.Lines[i].Name = entrant.name
+			p.Lines[i].Y = append(p.Lines[i].Y, y(middle(costs[i])))
 		}
 	}
 	return p, nil

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-var parts = []string{"request", "traffic", "http", "growth", "size"}
+var parts = []string{"request", "traffic", "http", "throughput", "growth", "size"}
 
 func main() {
 	part := flag.String("part", strings.Join(parts, ","), "what to measure, separated by commas")
@@ -96,6 +96,15 @@ func main() {
 					l, err := measureHTTP(e, s, (*rounds+9)/10, 50**benchtime)
 					e.must(err)
 					all.HTTP = put(all.HTTP, l, func(l load) string { return l.Scenario })
+				}
+			}
+		case "throughput":
+			for _, s := range chosen {
+				if s.Name == "read-redis" || s.Name == "change-redis" {
+					progress("throughput: " + s.Name)
+					p, err := measureThroughput(e, s, *rounds, *benchtime)
+					e.must(err)
+					all.Throughput = put(all.Throughput, p, func(p plot) string { return p.Name })
 				}
 			}
 		case "growth":

@@ -31,6 +31,13 @@ func TestParts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if s.place == inRedis {
+			p, err := measureThroughput(e, s, 1, time.Millisecond)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all.Throughput = append(all.Throughput, p)
+		}
 		for name, own := range r.Libs {
 			if runtime.GOOS == "linux" && (own.CPU <= 0 || r.CPURatios[name] <= 0) {
 				t.Errorf("%s: the CPU time of %s is %v ns, %v of that by hand, want more", s.Name, name, own.CPU, r.CPURatios[name])
@@ -57,8 +64,8 @@ func TestParts(t *testing.T) {
 		t.Errorf("results that were saved and loaded give\n%s\nwant\n%s", got, want)
 	}
 	charts, _ := filepath.Glob(filepath.Join(dir, "*.svg"))
-	if len(charts) != 8 {
-		t.Errorf("there are %d charts, want 8: %q", len(charts), charts)
+	if len(charts) != 9 {
+		t.Errorf("there are %d charts, want 9: %q", len(charts), charts)
 	}
 	for _, chart := range charts {
 		b, err := os.ReadFile(chart)

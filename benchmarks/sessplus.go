@@ -3,11 +3,27 @@ package main
 import (
 	"net/http"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/sessplus/sessplus"
 )
 
 func openSessplus(e *env, s scenario) *app {
 	return sessplusIn(newManager(e, sessplusConfigs(e, s)...), s)
+}
+
+// openSessplusPipeline is openSessplus inRedis, with a client that sends the commands of concurrent requests together.
+func openSessplusPipeline(e *env, s scenario) *app {
+	client, err := e.redis().AsyncAutoPipeline()
+	e.must(err)
+	return sessplusIn(newManager(e, sessplus.Config{CookieName: "session", Backend: sessplus.Redis(client)}), s)
+}
+
+// openSessplusCrowded is the same, for a client that does so while there are several.
+func openSessplusCrowded(e *env, s scenario) *app {
+	o := *e.redis().Options()
+	client := redis.NewClient(&redis.Options{Addr: o.Addr, AutoPipelineOptions: &redis.AutoPipelineOptions{}})
+	e.tb.Cleanup(func() { client.Close() })
+	return sessplusIn(newManager(e, sessplus.Config{CookieName: "session", Backend: sessplus.Redis(client)}), s)
 }
 
 // sessplusIn is the app of a scenario with that manager.

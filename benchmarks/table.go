@@ -15,14 +15,15 @@ import (
 
 // Results are what the parts have measured last.
 type results struct {
-	Machine string            `json:"machine"`
-	Runs    map[string]string `json:"runs"` // by part: command and date
-	Request []row             `json:"request"`
-	Busy    []row             `json:"busy"` // the same while no CPU is idle
-	Traffic []traffic         `json:"traffic"`
-	HTTP    []load            `json:"http"`
-	Growth  []plot            `json:"growth"`
-	Size    []program         `json:"size"`
+	Machine    string            `json:"machine"`
+	Runs       map[string]string `json:"runs"` // by part: command and date
+	Request    []row             `json:"request"`
+	Busy       []row             `json:"busy"` // the same while no CPU is idle
+	Traffic    []traffic         `json:"traffic"`
+	HTTP       []load            `json:"http"`
+	Throughput []plot            `json:"throughput"`
+	Growth     []plot            `json:"growth"`
+	Size       []program         `json:"size"`
 }
 
 // loadResults reads what earlier runs have left, so that parts can be measured one by one.
@@ -56,6 +57,9 @@ func (all *results) save(dir string) error {
 	files := map[string]string{"results.json": string(b) + "\n", "results.md": all.markdown()}
 	if len(all.Request) > 0 {
 		files["requests.svg"] = bars(all.Request)
+	}
+	for _, p := range all.Throughput {
+		files["throughput-"+p.Name+".svg"] = p.svg()
 	}
 	for _, p := range all.Growth {
 		files["growth-"+p.Name+".svg"] = p.svg()
@@ -109,6 +113,9 @@ func (all *results) markdown() string {
 	section("busy", "The same requests while no CPU is idle", requestTable(all.Busy))
 	section("traffic", "Redis, per request: commands, bytes sent and received", all.trafficTable())
 	section("http", fmt.Sprintf("Loopback HTTP, %d keep-alive connections: requests per second, p50, p99", connections), all.httpTable())
+	for _, p := range all.Throughput {
+		section("throughput", p.Title+": "+p.Y, p.table())
+	}
 	for _, p := range all.Growth {
 		section("growth", p.Title+": "+p.Y, p.table())
 	}

@@ -1,0 +1,147 @@
+//go:build !noredis
+
+package sessplus
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// A redisPipe is an AutoPipeliner that takes commands and lets its caller wait for them, with a context.
+type redisPipe struct {
+	*redis.AutoPipeliner
+	mu   sync.Mutex
+	left [][]redis.AutoFuture // what nobody waits for any more, and may not have ended yet
+}
+
+// newRedisPipe returns nil if the client itself waits. In full duplex it may do so before it takes a command.
+func newRedisPipe(p *redis.AutoPipeliner) *redisPipe {
+	if p.IsBlocking() || p.Config().FullDuplex {
+		return nil
+	}
+	return &redisPipe{AutoPipeliner: p}
+}
+
+// crowd is from how many calls at once a client with AutoPipelineOptions sends them together. Fewer would only pay for
+// the goroutines that they go through.
+const crowd = 8
+
+// pipeOf starts that, or returns nil if the client is closed or the options are wrong.
+func pipeOf(c *redis.Client) *redisPipe {
+	p, err := c.AsyncAutoPipeline()
+	if err != nil {
+		return nil
+	}
+	return newRedisPipe(p)
+}
+
+// electsBehind reports whether another server takes the place of the client's when that dies. An AutoPipeliner does not
+// tell whose it is, but a transaction on no key does, and sends nothing; on a cluster there is none.
+func electsBehind(p *redis.AutoPipeliner) (elects bool) {
+	err := p.Watch(context.Background(), func(tx *redis.Tx) error {
+		elects = strings.HasPrefix(tx.String(), "Redis<FailoverClient ")
+		return nil
+	})
+	return elects || err != nil
+}
+
+// submit is send for a redisPipe. A non-nil error says why nobody waits for the commands any more; they are then still
+// in use.
+func (b *redisBackend) submit(ctx context.Context, pipe *redisPipe, cmds []redis.Cmder) error {
+	b.sweep(pipe, nil)
+	if err := b.enter(ctx); err != nil {
+		return err
+	}
+	futures := make([]redis.AutoFuture, len(cmds))
+	for i, cmd := range cmds {
+		futures[i] = pipe.Submit(ctx, timely(ctx, cmd))
+	}
+	for _, f := range futures {
+		if f.WaitContext(ctx) != nil && ctx.Err() != nil {
+			b.sweep(pipe, futures)
+			return ctx.Err()
+		}
+	}
+	<-b.calls
+	return nil
+}
+
+// sweep gives up the places of calls that have ended, of those that were left to themselves. These are more of them, or
+// nil. So no goroutine has to wait for any.
+func (b *redisBackend) sweep(pipe *redisPipe, more []redis.AutoFuture) {
+	if more == nil && b.left.Load() == 0 {
+		return
+	}
+	pipe.mu.Lock()
+	defer pipe.mu.Unlock()
+	before := len(pipe.left)
+	if more != nil {
+		pipe.left = append(pipe.left, more)
+	}
+	pipe.left = slices.DeleteFunc(pipe.left, func(futures []redis.AutoFuture) bool {
+		underWay := func(f redis.AutoFuture) bool { return f.WaitContext(over) == over.Err() }
+		if slices.ContainsFunc(futures, underWay) {
+			return false
+		}
+		<-b.calls
+		return true
+	})
+	b.left.Add(int64(len(pipe.left) - before))
+}
+
+// over is a context that has ended.
+var over = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// outgoing is the command as the client is to have it.
+func (b *redisBackend) outgoing(ctx context.Context, cmd redis.Cmder) redis.Cmder {
+	if b.abandon {
+		return timely(ctx, cmd)
+	}
+	return cmd
+}
+
+// timely makes of a command that changes something one that is sent in time or not at all. A client that does not mind
+// its context, and queues commands or tries again, may come to them when the request has long been answered, and others
+// have changed the same.
+func timely(ctx context.Context, cmd redis.Cmder) redis.Cmder {
+	switch cmd := cmd.(type) {
+	case quietCmd:
+		return timelyCmd{cmd, ctx, false}
+	case onceCmd:
+		return timelyCmd{cmd.quietCmd, ctx, true}
+	}
+	return cmd
+}
+
+type timelyCmd struct {
+	quietCmd
+	ctx  context.Context
+	once bool
+}
+
+func (c timelyCmd) NoRetry() bool { return c.once }
+
+func (c timelyCmd) Clone() redis.Cmder {
+	c.quietCmd = c.quietCmd.Clone().(quietCmd)
+	return c
+}
+
+// Args are those of a script that no server knows once the time is over. A command cannot be taken back from those that
+// are sent with it.
+func (c timelyCmd) Args() []any {
+	args := c.quietCmd.Args()
+	if c.ctx.Err() != nil {
+		return []any{"evalsha", noScript, 1, args[3]}
+	}
+	return args
+}
+
+var noScript = strings.Repeat("0", 40)
