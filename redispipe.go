@@ -30,9 +30,12 @@ func newRedisPipe(p *redis.AutoPipeliner) *redisPipe {
 // the goroutines that they go through.
 const crowd = 8
 
-// pipeOf starts that, or returns nil if the client is closed or the options are wrong.
-func pipeOf(c *redis.Client) *redisPipe {
-	p, err := c.AsyncAutoPipeline()
+// pipe starts that, or returns nil if the client is closed or the options are wrong. It is the clone's: what the program
+// gets from the client it may close, and its commands go before those of sessions.
+func (b *redisBinding) pipe() *redisPipe {
+	o := *b.clone.Options().AutoPipelineOptions
+	o.MaxQueuedCommands = 0 // maxCalls is the limit
+	p, err := b.clone.AsyncAutoPipelineWithOptions(&o)
 	if err != nil {
 		return nil
 	}

@@ -287,6 +287,53 @@ func TestPipelineAfterAScriptFlush(t *testing.T) {
 	})
 }
 
+// rush lets many requests of one visitor load its session at the same time, and counts the answers by their status.
+func (c *crowd) rush(cookies map[string]string) map[int]int {
+	c.Helper()
+	const requests = 50
+	answers := make(chan int)
+	for range requests {
+		go func() {
+			answers <- c.askWith(c.withCookies(cookies), func(s *sessplus.Session) { s.Fields() }).StatusCode
+		}()
+	}
+	count := make(map[int]int)
+	for range requests {
+		count[<-answers]++
+	}
+	return count
+}
+
+// slowTrips makes a crowd of requests that come at the same time.
+func slowTrips(c *redis.Client) *redis.Client {
+	c.AddHook(&tripHook{func(int) { time.Sleep(5 * time.Millisecond) }})
+	return c
+}
+
+// SPEC 6.1: what the program does with an AutoPipeliner of its own, from the same client, is no outage.
+func TestCrowdBesideAnAutoPipelinerOfTheProgram(t *testing.T) {
+	t.Parallel()
+	client := slowTrips(redis.NewClient(&redis.Options{
+		Addr:                servers.NewRedis(t).Addr,
+		AutoPipelineOptions: &redis.AutoPipelineOptions{MaxQueuedCommands: 4},
+	}))
+	defer client.Close()
+	c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: sessplus.Redis(client)}))
+	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+	for _, when := range []string{"before", "after"} {
+		if count := c.rush(c.jar(c.client)); count[http.StatusOK] != 50 {
+			t.Errorf("%s the program has closed its AutoPipeliner, statuses = %v, want 50 of 200", when, count)
+		}
+		own, err := client.AsyncAutoPipeline()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := own.Close(); err != nil {
+			t.Errorf("Close() = %v", err)
+		}
+	}
+}
+
 // SPEC 5.6, SPEC 6.9: a hook of the program that panics or exits costs the requests whose commands it has seen.
 func TestPipelineWhoseHookFails(t *testing.T) {
 	t.Parallel()
