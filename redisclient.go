@@ -272,7 +272,7 @@ func (b *redisBackend) makePlain(ctx context.Context, calls []*call) {
 	pipe := b.pipe
 	if b.crowded != nil {
 		if b.underWay.Add(1) >= crowd {
-			pipe = b.crowded()
+			pipe = b.crowdPipe()
 		}
 		defer b.underWay.Add(-1)
 	}

@@ -42,6 +42,19 @@ func (b *redisBinding) pipe() *redisPipe {
 	return newRedisPipe(p)
 }
 
+// crowdPipe returns what sends a call in a crowd, or nil if it goes alone: because that is not to be had, or because
+// calls were left to themselves there. What holds those up would hold up this one, too.
+func (b *redisBackend) crowdPipe() *redisPipe {
+	pipe := b.crowded()
+	if pipe == nil {
+		return nil
+	}
+	if b.sweep(pipe, nil); b.left.Load() > 0 {
+		return nil
+	}
+	return pipe
+}
+
 // electsBehind reports whether another server takes the place of the client's when that dies. An AutoPipeliner does not
 // tell whose it is, but a transaction on no key does, and sends nothing; on a cluster there is none.
 func electsBehind(p *redis.AutoPipeliner) (elects bool) {

@@ -334,6 +334,28 @@ func TestCrowdBesideAnAutoPipelinerOfTheProgram(t *testing.T) {
 	}
 }
 
+// SPEC 6.1, SPEC 6.3: a connection that has died silently holds up the calls that were sent on it, and no later ones.
+func TestCrowdLeavesADeadConnection(t *testing.T) {
+	t.Parallel()
+	const timeout = 500 * time.Millisecond
+	p := newProxy(t, servers.NewRedis(t).Addr)
+	client := slowTrips(redis.NewClient(&redis.Options{
+		Addr: p.addr(), ReadTimeout: 3 * timeout, AutoPipelineOptions: &redis.AutoPipelineOptions{},
+	}))
+	defer client.Close()
+	c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: timeout}, sessplus.Config{CookieName: "s", Backend: sessplus.Redis(client)}))
+	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+	cookies := c.jar(c.client)
+	c.rush(cookies)
+	p.lose()
+	if count := c.rush(cookies); count[http.StatusServiceUnavailable] == 0 {
+		t.Errorf("statuses = %v while the connections are dead, want some 503", count)
+	}
+	if count := c.rush(cookies); count[http.StatusOK] != 50 {
+		t.Errorf("statuses = %v after the Timeout, want 50 of 200", count)
+	}
+}
+
 // SPEC 5.6, SPEC 6.9: a hook of the program that panics or exits costs the requests whose commands it has seen.
 func TestPipelineWhoseHookFails(t *testing.T) {
 	t.Parallel()
