@@ -4,6 +4,7 @@ package sessplus
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -99,7 +100,7 @@ func (b *redisBackend) sweep(pipe *redisPipe, more []redis.AutoFuture) {
 		pipe.left = append(pipe.left, more)
 	}
 	pipe.left = slices.DeleteFunc(pipe.left, func(futures []redis.AutoFuture) bool {
-		underWay := func(f redis.AutoFuture) bool { return f.WaitContext(over) == over.Err() }
+		underWay := func(f redis.AutoFuture) bool { return f.WaitContext(over) == errOver }
 		if slices.ContainsFunc(futures, underWay) {
 			return false
 		}
@@ -109,12 +110,18 @@ func (b *redisBackend) sweep(pipe *redisPipe, more []redis.AutoFuture) {
 	b.left.Add(int64(len(pipe.left) - before))
 }
 
-// over is a context that has ended.
+// over is a context that has ended, with an error that no command ends with.
 var over = func() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	return ctx
+	return overContext{ctx}
 }()
+
+type overContext struct{ context.Context }
+
+func (overContext) Err() error { return errOver }
+
+var errOver = errors.New("over")
 
 // outgoing is the command as the client is to have it.
 func (b *redisBackend) outgoing(ctx context.Context, cmd redis.Cmder) redis.Cmder {

@@ -2,7 +2,9 @@ package sessplus_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"runtime"
 	"strings"
@@ -439,6 +441,43 @@ func TestPipelineKeepsFewCalls(t *testing.T) {
 		h.ServeHTTP(&discard{header: make(http.Header)}, req.Clone(t.Context()))
 	}
 	c.mustAsk(c.client, wantUser(t, "ann"))
+}
+
+// SPEC 6.3: calls that were left to themselves give up their places however they end, also with a cancellation that is
+// not theirs, as of a dialer of the program.
+func TestPipelineWhoseCallsAreCanceled(t *testing.T) {
+	t.Parallel()
+	addr := servers.NewRedis(t).Addr
+	var dials atomic.Bool
+	dial := func(context.Context, string, string) (net.Conn, error) {
+		if dials.Load() {
+			return net.Dial("tcp", addr)
+		}
+		time.Sleep(30 * time.Millisecond)
+		return nil, context.Canceled
+	}
+	client := redis.NewClient(&redis.Options{Dialer: dial, DialerRetries: 1, MaxRetries: -1})
+	defer client.Close()
+	const timeout = 20 * time.Millisecond
+	b := sessplus.Redis(pipelines["deferred"](t, client, redis.AutoPipelineOptions{}))
+	load := func(within time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), within)
+		defer cancel()
+		_, err := b.Load(ctx, "key")
+		return err
+	}
+	for range 3 {
+		var wg sync.WaitGroup
+		for range 400 {
+			wg.Go(func() { load(timeout) })
+		}
+		wg.Wait()
+		time.Sleep(10 * timeout)
+	}
+	dials.Store(true)
+	if err := load(5 * time.Second); !errors.Is(err, sessplus.ErrNoRecord) {
+		t.Errorf("Load() = %v once the dialer connects, want %v", err, sessplus.ErrNoRecord)
+	}
 }
 
 // A history of concurrent requests, now through one connection, now through many (SPEC 4.1, SPEC 4.2, SPEC 4.4,
