@@ -50,7 +50,7 @@ func Redis(client RedisClient) Backend {
 			b.elects = redisElects(c)
 			b.binding = redisBindingOf(c)
 			if c.Options().AutoPipelineOptions != nil {
-				b.crowded = sync.OnceValue(b.binding.pipe)
+				b.crowded = sync.OnceValue(func() *redisPipe { return b.binding.pipe(c) })
 				b.sharded = true
 			}
 		}

@@ -30,7 +30,6 @@ type redisBinding struct {
 	process  redis.ProcessHook         // of the clone
 	pipeline redis.ProcessPipelineHook // of the clone
 	refused  atomic.Pointer[error]     // why the last attempt to connect failed, or nil
-	clone    *redis.Client             // which runs the hooks of the program, too
 
 	dial  func(context.Context) (net.Conn, error)
 	asked atomic.Int64 // the second in which hasManyClients last asked
@@ -82,7 +81,6 @@ func (b *redisBinding) attach(c *redis.Client) {
 			}
 		}
 		clone.AddHook(handshake{b})
-		b.clone = clone
 		c.AddHook(detour{b})
 	})
 }

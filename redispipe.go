@@ -31,16 +31,47 @@ func newRedisPipe(p *redis.AutoPipeliner) *redisPipe {
 // the goroutines that they go through.
 const crowd = 8
 
-// pipe starts that, or returns nil if the client is closed or the options are wrong. It is the clone's: what the program
-// gets from the client it may close, and its commands go before those of sessions.
-func (b *redisBinding) pipe() *redisPipe {
-	o := *b.clone.Options().AutoPipelineOptions
+// pipe starts that, or returns nil if the client is closed or the options are wrong. It is that of another clone: what
+// the program gets from the client it may close, and its commands go before those of sessions.
+func (b *redisBinding) pipe(c *redis.Client) *redisPipe {
+	o := *c.Options().AutoPipelineOptions
 	o.MaxQueuedCommands = 0 // maxCalls is the limit
-	p, err := b.clone.AsyncAutoPipelineWithOptions(&o)
+	clone := c.WithTimeout(c.Options().ReadTimeout)
+	clone.AddHook(crossing{b, c})
+	p, err := clone.AsyncAutoPipelineWithOptions(&o)
 	if err != nil {
 		return nil
 	}
 	return newRedisPipe(p)
+}
+
+// A crossing is the only hook of that clone, which has none of the program's. It sends everything through the client,
+// as what goes alone: with its hooks, to connections that the detour checks.
+type crossing struct {
+	b *redisBinding
+	c *redis.Client
+}
+
+func (x crossing) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (x crossing) ProcessHook(redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		return x.c.Process(&redisContext{ctx, ctx, x.b}, cmd)
+	}
+}
+
+func (x crossing) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		pipe := x.c.Pipeline()
+		for _, cmd := range cmds {
+			pipe.Process(ctx, cmd)
+		}
+		_, err := pipe.Exec(&redisContext{ctx, ctx, x.b})
+		if slices.ContainsFunc(cmds, func(cmd redis.Cmder) bool { return cmd.Err() != nil }) {
+			return nil // go-redis would make it the error of the others, too
+		}
+		return err
+	}
 }
 
 // crowdPipe returns what sends a call in a crowd, or nil if it goes alone: because that is not to be had, or because
