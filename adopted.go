@@ -7,7 +7,13 @@ import (
 
 // How a field moves to another cookie when a deployment changes the configs (Config.Adopt). What the former owner has
 // stored is read from there. The next commit that saves something of either cookie writes it to the new owner, and then
-// removes it from the former one, if it is still the same there.
+// removes it from the former one, if it is still the same there. If the new cookie did not come with the request, the
+// former owner keeps the field for a minute, because the response with the cookie may not arrive.
+//
+// A move is not a change of the field, and gives way to changes by other requests. It applies only if the new owner
+// still has what was seen there (Change.Match), and is undone if the former owner has lost the field meanwhile. A
+// request that sets a field first sets it in the former owner, too, whose value counts, and removes it there in the
+// end. One that deletes a field removes it there, and then once more from the new owner.
 //
 // Processes of before and after the deployment may run side by side, each with an Adopt for the other's cookie. So what
 // the former owner has is the newer value: whoever moves a field removes it there, and whoever sets one removes it as
@@ -66,6 +72,31 @@ func (s *Session) sourcesFirst(parts []*part) (sources, others []*part) {
 		}
 	}
 	return sources, others
+}
+
+// lookAgain loads former owners once more whose fields have other values in their new cookies: who has set them removes
+// them there in a moment. It releases s.mu meanwhile.
+func (s *Session) lookAgain() {
+	var calls []*call
+	for i := range s.parts {
+		from := &s.parts[i]
+		differs := func(f RawField) bool {
+			return slices.ContainsFunc(s.m.adopters(i, f.Name), func(j int) bool {
+				e, _ := s.parts[j].entries.find(f.Name)
+				return e.saved != nil && !e.dirty() && string(e.saved) != string(f.Value)
+			})
+		}
+		if from.sealer == nil && slices.ContainsFunc(from.leaving, differs) {
+			calls = append(calls, &call{part: from, op: opLoad, sessionName: from.name, asked: from.name.key})
+		}
+	}
+	s.unlocked(func() { s.run(calls) })
+	for _, c := range calls {
+		if p := c.part; c.err == nil && p.rec != nil && p.name.key == c.asked {
+			p.moved(c)
+			p.take(s.m, c.record)
+		}
+	}
 }
 
 // adoptFields gives the parts what others have stored for them.
@@ -160,42 +191,138 @@ func (s *Session) joinMoves() {
 	}
 }
 
+// moves are what a save does about moved fields.
+type moves struct {
+	names []string // of those in save.changed that are only moved here from their former owner
+	there []*call  // set fields that the program has set in their former owners, too
+}
+
+// planMoves finds the fields that this commit moves to the part.
+func (p *part) planMoves() *moves {
+	if len(p.adopts) == 0 {
+		return nil
+	}
+	m := new(moves)
+	for _, e := range p.entries.touched {
+		if p.moving && e.moved && e.dirty() {
+			m.names = append(m.names, e.name)
+		}
+	}
+	return m
+}
+
+// moved names the fields that the save only moves.
+func (v *save) moved() []string {
+	if v.moves == nil {
+		return nil
+	}
+	return v.moves.names
+}
+
+// setsThere are the calls that set fields in their former owners, which come first.
+func (v *save) setsThere() []*call {
+	if v.moves == nil {
+		return nil
+	}
+	return v.moves.there
+}
+
+// setThere lets the save set a field in its former owner, too, which counts until it is removed there.
+func (s *Session) setThere(v *save) {
+	if v.moves == nil || v.main == nil || v.err != nil {
+		return
+	}
+	for _, from := range s.sources(v.part) {
+		for _, f := range v.changed {
+			known := from.formerly(f.Name)
+			if from.sealer == nil && known != nil && f.Value != nil && !slices.Contains(v.moved(), f.Name) {
+				c := from.removing(from.name, RawField{f.Name, known})
+				c.change.Delete, c.change.Set = nil, []RawField{f}
+				v.there = append(v.there, c)
+			}
+		}
+	}
+}
+
+// concede makes again the changes whose condition was not met: without the fields that were to be moved, because
+// another request has moved or set them, and without the Owner for a record from before there was an index, which
+// another request has set.
+func (s *Session) concede(saves []*save) {
+	var calls []*call
+	for _, v := range saves {
+		if v.main != nil && errors.Is(v.main.err, ErrConflict) {
+			c := v.main.change
+			c.Set, c.Owner, c.Match = without(c.Set, v.moved()...), nil, nil
+			v.leave(v.moved()...)
+			v.part.fileChange(c) // the value has been looked at
+			calls = append(calls, v.main)
+		}
+	}
+	s.run(calls)
+}
+
+// leave takes fields that were to be moved from the save.
+func (v *save) leave(names ...string) {
+	if v.moves != nil {
+		v.changed = without(v.changed, names...)
+		v.names = slices.DeleteFunc(slices.Clone(v.names), func(name string) bool { return slices.Contains(names, name) })
+	}
+}
+
+// without are the fields that have none of the names.
+func without(fields []RawField, names ...string) []RawField {
+	return slices.DeleteFunc(slices.Clone(fields), func(f RawField) bool { return slices.Contains(names, f.Name) })
+}
+
 // A removal takes a field from its former owner, as far as that still has what is known of it.
 type removal struct {
-	from, to *part
-	record   sessionName // of to
-	name     string      // of the field
-	moved    bool        // to has what from had; else the program has set or deleted it
-	value    []byte      // what to has now, nil for none
-	known    []byte      // what from had, or to had before
-	call     *call
-	yields   bool // the call takes back what to has
+	from, to       *part
+	former, record sessionName // of their records
+	name           string      // of the field
+	value          []byte      // what to has now, nil for none
+	known          []byte      // what from had, or to had before
+	had            []byte      // what to had before
+	by             *save       // has moved it; nil: the program has set or deleted it, or it is a copy
+	copied         bool        // from has kept it until the browser had the cookie of to
+	deleted        bool        // and whoever moves it meanwhile moves it in vain
+	call           *call
+	yields         bool // the call takes back what to has
 }
 
 // removeMoved takes the fields that were moved or set from their former owners, once they are saved. It looks first
 // what those have now. What is not known there was set meanwhile by a process from before, or after: then the cookie
-// counts whose name is the greater one, for both.
+// counts whose name is the greater one, for both. A moved field that is no longer there has been deleted: another move
+// or Set would have kept this request from moving it.
 func (s *Session) removeMoved(saves []*save) []*save {
 	if !s.m.adopting {
 		return saves
 	}
 	removals := s.removals(saves)
-	s.eachRecord(removals, func(r *removal) *part { return r.from }, func(r *removal, now []byte) {
+	s.eachRecord(removals, formerOwner, func(r *removal, now []byte) {
+		moved := r.by != nil || r.copied
 		switch {
+		case now == nil && r.by != nil:
+			r.takeBack()
 		case now == nil:
-		case r.value == nil, string(now) == string(r.known), !r.moved && r.to.CookieName > r.from.CookieName:
-			r.call = r.from.removing(r.from.name, RawField{r.name, now})
+		case r.value == nil, string(now) == string(r.known), string(now) == string(r.value), !moved && r.to.CookieName > r.from.CookieName:
+			if r.by == nil || r.by.does != creates { // else it stays until the browser has the new cookie
+				r.call = r.from.removing(r.former, RawField{r.name, now})
+			}
 		default:
-			r.call, r.yields = r.to.removing(r.record, RawField{r.name, r.value}), true
+			r.takeBack()
 		}
 	})
-	var calls []*call
+	var calls, last []*call
 	for _, r := range removals {
 		if r.call != nil {
 			calls = append(calls, r.call)
 		}
+		if r.deleted {
+			last = append(last, r.to.removing(r.record, RawField{r.name, r.known}))
+		}
 	}
 	s.run(calls)
+	s.run(last)
 	for _, r := range removals {
 		if r.call == nil || r.yields {
 			continue
@@ -206,7 +333,7 @@ func (s *Session) removeMoved(saves []*save) []*save {
 			v, saves = saveFor(r.from, saves)
 			v.does, v.send, v.drop, v.written = ends, false, true, true
 		case err == nil, errors.Is(err, ErrNoRecord), errors.Is(err, ErrConflict):
-		case r.moved:
+		case r.by != nil || r.copied:
 			s.warn("sessplus: a field was moved to another cookie, and could not be removed from its former one", "cookie", r.from.CookieName, "field", r.name, "error", err)
 		default:
 			var v *save
@@ -214,22 +341,39 @@ func (s *Session) removeMoved(saves []*save) []*save {
 			v.err = r.from.saveError(err)
 		}
 	}
-	s.keepMoved(removals)
+	s.keepCopied(removals)
 	return saves
 }
 
-// keepMoved makes sure that a field which was moved is still where it has been moved to: another process may have moved
-// it back at the same time, and each has removed the other's.
-func (s *Session) keepMoved(removals []removal) {
-	moved := slices.DeleteFunc(slices.Clone(removals), func(r removal) bool { return !r.moved || r.yields || r.call == nil || r.call.err != nil })
-	var lost []removal
-	s.eachRecord(moved, func(r *removal) *part { return r.to }, func(r *removal, now []byte) {
+// takeBack undoes what the new owner has got. A record that was created only for moved fields ends, because another
+// request may have created one.
+func (r *removal) takeBack() {
+	r.call, r.yields = r.to.removing(r.record, RawField{r.name, r.value}), true
+	switch v := r.by; {
+	case v == nil:
+	case v.does == creates && len(v.moved()) == len(v.changed):
+		r.call = r.to.endCall(r.record.key)
+		v.written, v.send = false, false
+	default:
+		if r.had != nil {
+			r.call.change.Delete, r.call.change.Set = nil, []RawField{{r.name, r.had}}
+		}
+		v.leave(r.name)
+	}
+}
+
+// keepCopied makes sure that the new owner still has a field whose copy was removed: another process may have moved it
+// back at the same time, and each has removed the other's.
+func (s *Session) keepCopied(removals []*removal) {
+	copies := slices.DeleteFunc(removals, func(r *removal) bool { return !r.copied || r.yields || r.call == nil || r.call.err != nil })
+	var lost []*removal
+	s.eachRecord(copies, newOwner, func(r *removal, now []byte) {
 		if now == nil {
-			lost = append(lost, *r)
+			lost = append(lost, r)
 		}
 	})
 	var calls []*call
-	s.eachRecord(lost, func(r *removal) *part { return r.from }, func(r *removal, now []byte) {
+	s.eachRecord(lost, formerOwner, func(r *removal, now []byte) {
 		if now == nil { // nor has it been set there
 			c := r.to.removing(r.record, RawField{r.name, nil})
 			c.change.Delete, c.change.Set = nil, []RawField{{r.name, r.value}}
@@ -239,31 +383,31 @@ func (s *Session) keepMoved(removals []removal) {
 	s.run(calls)
 }
 
-// eachRecord loads the records of the parts that the removals are about, and calls f with the value that each field has
-// there, nil for none. What cannot be loaded is left out.
-func (s *Session) eachRecord(removals []removal, of func(r *removal) *part, f func(r *removal, now []byte)) {
+// formerOwner and newOwner are the records that a removal is about.
+func formerOwner(r *removal) (*part, sessionName) { return r.from, r.former }
+func newOwner(r *removal) (*part, sessionName)    { return r.to, r.record }
+
+// eachRecord loads the records that the removals are about, and calls f with the value that each field has there, nil
+// for none. What cannot be loaded is left out.
+func (s *Session) eachRecord(removals []*removal, of func(r *removal) (*part, sessionName), f func(r *removal, now []byte)) {
 	loads := make(map[*part]*call)
 	var calls []*call
-	for i := range removals {
-		if p := of(&removals[i]); loads[p] == nil {
-			name := p.name
-			if p == removals[i].to && p != removals[i].from {
-				name = removals[i].record
-			}
+	for _, r := range removals {
+		if p, name := of(r); loads[p] == nil {
 			loads[p] = &call{part: p, op: opLoad, sessionName: name}
 			calls = append(calls, loads[p])
 		}
 	}
 	s.run(calls)
-	for i := range removals {
-		if c := loads[of(&removals[i])]; c.err == nil {
-			f(&removals[i], c.record.valueOf(removals[i].name))
+	for _, r := range removals {
+		if p, _ := of(r); loads[p].err == nil {
+			f(r, loads[p].record.valueOf(r.name))
 		}
 	}
 }
 
 // removals finds what removeMoved has to do.
-func (s *Session) removals(saves []*save) (list []removal) {
+func (s *Session) removals(saves []*save) (list []*removal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range s.parts {
@@ -271,45 +415,99 @@ func (s *Session) removals(saves []*save) (list []removal) {
 		if from.sealer != nil || from.rec == nil || from.epoch > 0 || from.gone {
 			continue
 		}
-		if v := saveOf(from.cookie, saves); v != nil && (v.err != nil || v.creates() || v.does == ends) {
+		v := saveOf(from.cookie, saves)
+		if v != nil && (v.err != nil || v.lost || v.does == ends) {
 			continue
 		}
-		had := func(name string) []byte {
-			for _, f := range from.leaving {
-				if f.Name == name {
-					return f.Value
-				}
-			}
-			return nil
-		}
-		for _, v := range saves {
-			t := v.part
-			if !v.written || v.err != nil || t.sealer != nil || !slices.Contains(t.adopts, i) {
-				continue
-			}
-			for _, f := range v.changed {
-				if s.m.routes.owns(i, f.Name) {
-					continue
-				}
-				e, _ := t.entries.find(f.Name)
-				r := removal{from: from, to: t, record: v.record(), name: f.Name, moved: e.moved, value: f.Value, known: had(f.Name)}
-				if r.known == nil {
-					r.known = e.saved
-				}
-				list = append(list, r)
-			}
-		}
-		for _, name := range s.overridden(from) {
-			if !slices.ContainsFunc(list, func(r removal) bool { return r.from == from && r.name == name }) {
-				list = append(list, removal{from: from, to: from, name: name})
-			}
-		}
+		list = append(list, s.removalsFrom(from, v, saves)...)
 		gone := func(f RawField) bool {
-			return slices.ContainsFunc(list, func(r removal) bool { return r.from == from && r.name == f.Name })
+			return slices.ContainsFunc(list, func(r *removal) bool { return r.from == from && r.name == f.Name })
 		}
 		from.leaving, from.expelled = slices.DeleteFunc(slices.Clone(from.leaving), gone), nil
 	}
 	return list
+}
+
+// removalsFrom finds what is to go from one former owner, which may have a save.
+func (s *Session) removalsFrom(from *part, own *save, saves []*save) (list []*removal) {
+	add := func(to *part, name string) *removal {
+		r := &removal{from: from, to: to, former: own.nameOr(from), name: name, known: from.formerly(name)}
+		r.record = saveOf(to.cookie, saves).nameOr(to)
+		list = append(list, r)
+		return r
+	}
+	changes := func(v *save) bool { return v != nil && v.written && v.err == nil && !v.does.reads() }
+	for _, v := range saves {
+		t := v.part
+		if !changes(v) || t.sealer != nil || !slices.Contains(t.adopts, from.index) {
+			continue
+		}
+		for _, f := range v.changed {
+			if s.m.routes.owns(from.index, f.Name) {
+				continue
+			}
+			r := add(t, f.Name)
+			r.value, r.deleted = f.Value, f.Value == nil && r.known != nil
+			if r.known == nil {
+				r.known = t.stored(f.Name)
+			}
+			if slices.Contains(v.moved(), f.Name) {
+				r.by, r.had = v, t.stored(f.Name)
+			}
+		}
+	}
+	for _, f := range from.leaving {
+		for _, i := range s.m.adopters(from.index, f.Name) {
+			t := &s.parts[i]
+			v := saveOf(t.cookie, saves)
+			e, _ := t.entries.find(f.Name)
+			// Until then another process may just be moving it back.
+			same := !e.dirty() && string(e.value) == string(f.Value) && wallNow().Sub(from.rec.Saved) >= EndGrace
+			// The other request does not find the renewed record.
+			conceded := changes(own) && own.creates() && t.moving && e.moved && !slices.Contains(v.moved(), f.Name)
+			if t.sealer != nil || !t.found || t.epoch > 0 {
+				continue
+			}
+			if same && (changes(v) || changes(own)) || conceded && changes(v) && e.dirty() {
+				r := add(t, f.Name)
+				r.value, r.copied = f.Value, true
+			}
+		}
+	}
+	for _, name := range s.overridden(from) {
+		if slices.ContainsFunc(list, func(r *removal) bool { return r.name == name }) {
+			continue
+		}
+		n := len(list)
+		for _, i := range s.m.adopters(from.index, name) {
+			t := &s.parts[i]
+			if e, known := t.entries.find(name); known && e.value == nil && t.sealer == nil && t.rec != nil {
+				add(t, name).deleted = true
+			}
+		}
+		if len(list) == n {
+			add(from, name)
+		}
+	}
+	return list
+}
+
+// nameOr is the name of the record that a save has written, if it has, else that of the part.
+func (v *save) nameOr(p *part) sessionName {
+	if v != nil && v.main != nil && v.main.op != opEnd {
+		return v.main.sessionName
+	}
+	return p.name
+}
+
+// formerly is the value of a field that another cookie is to take over, nil for none.
+func (p *part) formerly(name string) []byte {
+	for _, f := range p.leaving {
+		if f.Name == name {
+			return f.Value
+		}
+	}
+	return nil
 }
 
 // removing is a call that removes a field which has that value, and moves no end.
@@ -317,14 +515,6 @@ func (p *part) removing(name sessionName, field RawField) *call {
 	now := wallNow()
 	return &call{part: p, op: opUpdate, sessionName: name, patient: true,
 		change: &Change{Delete: []string{field.Name}, Match: []RawField{field}, Now: now, Expires: now}}
-}
-
-// record is the name of the record that a save has written.
-func (v *save) record() sessionName {
-	if v.main != nil && v.main.op != opEnd {
-		return v.main.sessionName
-	}
-	return v.part.name
 }
 
 // disown lets a part that is destroyed leave to others what they have taken over from it, and nothing of its own

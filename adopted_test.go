@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sessplus/sessplus"
@@ -115,7 +116,7 @@ func TestAdoptRemovesThere(t *testing.T) {
 		before[0].Adopt = nil
 		old, now := newCrowd(t, newManager(t, nil, before...)), newCrowd(t, newManager(t, nil, after...))
 		w := &wanderer{t, map[string]string{}}
-		w.ask(old, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("theme", "dark") })
+		w.ask(old, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("theme", "dark"); s.Set("cart", "tea") })
 		user := func(c *crowd, want string) {
 			t.Helper()
 			w.ask(c, func(s *sessplus.Session) {
@@ -131,12 +132,47 @@ func TestAdoptRemovesThere(t *testing.T) {
 		user(old, "")
 		// The record that lost its last field has ended, and so has its cookie.
 		w = &wanderer{t, map[string]string{}}
-		w.ask(old, func(s *sessplus.Session) { s.Set("user", "ann") })
-		r := w.ask(now, func(s *sessplus.Session) { s.Set("cart", "tea") })
-		if len(r.setCookies("t")) != 1 || len(r.setCookies("s")) != 1 || w.jar["s"] != "" {
+		w.ask(old, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("cart", "tea") })
+		r := w.ask(now, func(s *sessplus.Session) { s.Set("cart", "milk") })
+		if len(r.setCookies("t")) != 0 || len(r.setCookies("s")) != 1 || w.jar["s"] != "" {
 			t.Errorf("the cookies are %q", r.Header["Set-Cookie"])
 		}
 		user(now, "ann")
+	})
+}
+
+// SPEC 12.4: what moves to a new cookie is kept for requests without it, of which another may be the one whose answer
+// arrives.
+func TestAdoptIntoNewCookie(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := sessplus.Memory()
+		before, after := moving(b, b)
+		before[0].Adopt = nil
+		old, now := newManager(t, nil, before...), newManager(t, nil, after...)
+		has := func(m *sessplus.Manager, cookies, want string) {
+			t.Helper()
+			pass(m, cookies, func(s *sessplus.Session) {
+				if user := s.GetString("user"); user != want {
+					t.Errorf("the user is %q, want %q", user, want)
+				}
+			})
+		}
+		s := cookiesOf(pass(old, "", func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("theme", "dark") }))
+		lost := pass(now, s, func(s *sessplus.Session) { s.Set("theme", "light") })
+		if len(lost.setCookies("t")) != 1 {
+			t.Errorf("the cookies are %q", lost.Header["Set-Cookie"])
+		}
+		has(now, s, "ann")
+		both := s + "; " + cookiesOf(pass(now, s, func(s *sessplus.Session) { s.Set("theme", "blue") }))
+		if !strings.Contains(both, "t=") {
+			t.Errorf("the cookies are %q", both)
+		}
+		time.Sleep(time.Minute)
+		if r := pass(now, both, func(s *sessplus.Session) { s.Set("cart", "tea") }); r.StatusCode != 200 {
+			t.Errorf("status %d: %q", r.StatusCode, r.body)
+		}
+		has(old, s, "")
+		has(now, both, "ann")
 	})
 }
 

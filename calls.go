@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -289,5 +290,67 @@ func (s *Session) askAgain() {
 	defer s.mu.Unlock()
 	for i := range s.parts {
 		s.parts[i].hung = false
+	}
+	s.spent = 0
+}
+
+// looseCalls are those of other code that may outlive their context, and are then abandoned.
+type looseCalls struct {
+	places chan struct{} // holds an element for each of them
+	left   atomic.Int64  // how many of them are no longer waited for
+}
+
+// maxCalls is how many loose calls may be under way at once, including abandoned ones.
+const maxCalls = 1000
+
+var errManyLeft = errors.New("too many calls to it have not ended yet")
+
+func newLooseCalls() *looseCalls { return &looseCalls{places: make(chan struct{}, maxCalls)} }
+
+// enter takes one of the places. It waits for its turn, or fails at once when nobody waits for any of those that have
+// one.
+func (l *looseCalls) enter(ctx context.Context) error {
+	select {
+	case l.places <- struct{}{}:
+		return nil
+	default:
+	}
+	if l.left.Load() >= maxCalls {
+		return errManyLeft
+	}
+	select {
+	case l.places <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// within calls f in a goroutine of its own, so that it can be left to itself when ctx is done.
+func (l *looseCalls) within(ctx context.Context, f func()) error {
+	if err := l.enter(ctx); err != nil {
+		return err
+	}
+	done, alone := make(chan func()), make(chan struct{})
+	go func() {
+		defer func() { <-l.places }()
+		endOf(f, func(end func()) {
+			select {
+			case done <- end:
+			case <-alone: // nobody is left to panic in
+				l.left.Add(-1)
+			}
+		})
+	}()
+	select {
+	case end := <-done:
+		if end != nil {
+			end()
+		}
+		return nil
+	case <-ctx.Done():
+		l.left.Add(1)
+		close(alone)
+		return ctx.Err()
 	}
 }

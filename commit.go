@@ -155,9 +155,12 @@ func (s *Session) passBy() {
 // renewed sessions; then those that end the old records, so that a failure leaves them as they were. With an error
 // nothing is saved, but what was destroyed still ends: a logout does not depend on the rest of the request.
 func (s *Session) carryOut(saves []*save, err error) []*save {
-	var calls []*call
+	var there, calls []*call
 	for _, v := range saves {
 		calls = append(calls, v.deletes...)
+		if err == nil {
+			there = append(there, v.setsThere()...)
+		}
 		if v.take != nil && err == nil { // first: who sees the new record sees that the old one is taken
 			calls = append(calls, v.take)
 		}
@@ -171,11 +174,12 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 			s.putBack(saves)
 		}
 	}()
+	s.run(there) // first: who sees the new value here does not see the old one there
 	s.run(calls)
 	for _, v := range saves {
 		s.forsake(v)
 	}
-	s.unfile(saves)
+	s.concede(saves)
 	s.redraw(saves)
 	for _, v := range saves {
 		v.check(err == nil)
@@ -476,8 +480,8 @@ func (v *save) saved(now time.Time) {
 		if v.main.moved {
 			p.rename(v.main.sessionName, now)
 		}
-		if !v.does.reads() {
-			p.foreign = nil
+		if !v.does.reads() || len(v.main.change.Delete) > 0 {
+			p.foreign, p.sheds = nil, false
 		}
 	default:
 		p.name, p.rec, p.foreign, p.gone, p.doubt = v.main.sessionName, v.main.record, nil, false, false

@@ -466,10 +466,14 @@ func TestDestroyBesideASave(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, line := range (&reply{res, ""}).setCookies("sid") {
+			lines := (&reply{res, ""}).setCookies("sid")
+			for _, line := range lines {
 				if k, err := http.ParseSetCookie(line); err != nil || k.MaxAge >= 0 {
 					t.Errorf("MaxAge=%v existing=%t: a destroyed session sets a cookie of %d bytes with Max-Age %d", age, existing, len(k.Value), k.MaxAge)
 				}
+			}
+			if existing && len(lines) == 0 {
+				t.Errorf("MaxAge=%v: the browser keeps the cookie of a destroyed session", age)
 			}
 			s.with(func(s *sessplus.Session) {
 				if s.Has("n") {

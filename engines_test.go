@@ -187,11 +187,6 @@ func (l *load) recovers(t *testing.T, killed *servers.RedisServer) {
 		}
 		return true
 	})
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if failed := l.status[http.StatusServiceUnavailable]; failed > 10*len(l.visitors) {
-		t.Errorf("%d answers were 503, want that most requests wait for the next master", failed)
-	}
 	t.Logf("after a master died the first good answer came after %v, and every visitor had one after %v", l.first, time.Since(start))
 }
 

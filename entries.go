@@ -20,8 +20,14 @@ func (e *entry) dirty() bool {
 	return e.again || (e.value == nil) != (e.saved == nil) || string(e.value) != string(e.saved)
 }
 
-// set gives the field a value, or removes it for nil.
-func (e *entry) set(value []byte) { e.value, e.again, e.moved = value, e.doubt, false }
+// sets reports whether the program has set or deleted the field.
+func (e *entry) sets() bool { return e.dirty() && !e.moved }
+
+// set gives the field a value, or removes it for nil. The value that it has in its former owner is no change.
+func (e *entry) set(value []byte) {
+	e.moved = e.moved && value != nil && string(value) == string(e.value)
+	e.value, e.again = value, e.doubt
+}
 
 // keeps notes what the store has.
 func (e *entry) keeps(value []byte) { e.saved, e.doubt, e.again, e.moved = value, false, false, false }

@@ -21,6 +21,11 @@ import (
 // of the new config. The old record ends as if the program had called [Session.Destroy]. A secure cookie with BoundTo
 // cannot be imported, nor can a session that is bound to a device, since nothing proves its key here: its visitor must
 // log in again.
+//
+// Import and Adopt of c are ignored. If the configs change twice, the newest config lists both earlier ones in its
+// Import, but it knows only what it has imported itself. A session of the first config that the second one has
+// imported, and that has ended there, begins again with its first cookie if that is a secure cookie. Leave the first
+// config out if that matters.
 func Former(c Config) Importer { return FormerOf(c, nil) }
 
 // FormerOf is [Former] for a config whose Manager had other Options: Keys, Codec or SingleCookie. The rest of o is
@@ -84,44 +89,52 @@ func (f *former) chunks() int {
 
 // Import implements [Importer].
 func (f *former) Import(ctx context.Context, _, value string) (*Imported, error) {
-	return f.find(ctx, []candidate{{value, 0}})
+	found, _, err := f.find(ctx, []candidate{{value, 0}})
+	return found, err
 }
 
-// find imports the session of the cookie and its chunks.
-func (f *former) find(ctx context.Context, texts []candidate) (*Imported, error) {
+// find imports the session of the cookie and its chunks. same is what identifies it, even if it is not found: a session
+// that was rotated a moment ago has two ids, and must become one.
+func (f *former) find(ctx context.Context, texts []candidate) (found *Imported, same stray, err error) {
 	if f.err != nil {
-		return nil, f.err
+		return nil, same, f.err
 	}
 	s := f.m.beside(ctx)
 	p := &s.parts[0]
 	if f.m.single != nil {
-		text, ok := packedText(texts[0].text, p.CookieName, time.Now())
+		own, ok := packedText(texts[0].text, p.CookieName, time.Now())
 		if !ok {
-			return nil, &formerError{errMalformed}
+			return nil, same, &formerError{errMalformed}
 		}
-		texts = []candidate{{text, 0}}
+		texts = []candidate{{own, 0}}
 	}
-	found := &Imported{}
+	found = &Imported{}
 	now := time.Now()
 	if p.sealer != nil {
 		r, _, err := p.cookie.unseal(texts[0].text, texts, nil, now)
 		if err != nil {
-			return nil, &formerError{err}
+			return nil, same, &formerError{err}
 		}
 		p.rec, found.Expires = r, r.Expires
 	} else {
 		id, _, err := p.parseID(texts[0].text)
 		if err != nil {
-			return nil, &formerError{err}
+			return nil, same, &formerError{err}
 		}
 		c := &call{part: p, op: opLoad, sessionName: p.nameOf(id)}
 		s.run([]*call{c})
+		if same.id = c.id; c.moved {
+			same.value = p.cookieText(c.sessionName)
+			if f.m.single != nil {
+				same.value = packedName.Replace(p.CookieName) + ":" + same.value
+			}
+		}
 		switch {
 		case errors.Is(c.err, ErrNoRecord), c.err == nil && (!p.alive(c.record, now) || c.record.DeviceKey != ""):
 			// Nothing here proves the key of a bound session.
-			return nil, &formerError{errors.New("there is no such session")}
+			return nil, same, &formerError{errors.New("there is no such session")}
 		case c.err != nil:
-			return nil, c.err
+			return nil, same, c.err
 		}
 		p.rec = c.record
 		if life := p.lifetime(p.rec.Permanent); life > 0 {
@@ -147,7 +160,7 @@ func (f *former) find(ctx context.Context, texts []candidate) (*Imported, error)
 			found.Fields[field.Name] = f.value(field.Value)
 		}
 	}
-	return found, nil
+	return found, same, nil
 }
 
 // encodedValue is the value of a field, encoded as it will be stored.

@@ -103,6 +103,80 @@ func TestFormer(t *testing.T) {
 	})
 }
 
+// SPEC 12.2: both names of a session that was rotated just before the configs changed stand for one session.
+func TestFormerRotated(t *testing.T) {
+	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		for i, order := range [][]int{{0, 1, 0, 1}, {1, 0, 1, 0}} {
+			for k, secure := range []bool{false, true, false} {
+				before := sessplus.Config{CookieName: "old", Backend: b, RotateEvery: time.Millisecond, KeyPrefix: fmt.Sprintf("a%d%d:", i, k), SignID: k == 2}
+				after := sessplus.Config{CookieName: "s", Backend: b, KeyPrefix: fmt.Sprintf("b%d%d:", i, k)}
+				if secure {
+					after = sessplus.Config{CookieName: "s"}
+				}
+				after.Import = []sessplus.Importer{sessplus.Former(before)}
+				old, now := newManager(t, nil, before), newManager(t, nil, after)
+				var names [2]string
+				names[0] = cookiesOf(pass(old, "", func(s *sessplus.Session) { s.Set("user", "ann") }))
+				time.Sleep(5 * time.Millisecond)
+				if names[1] = cookiesOf(pass(old, names[0], func(s *sessplus.Session) { s.Get("user") })); names[1] == "" || names[1] == names[0] {
+					t.Errorf("the session was not rotated: %q", names)
+				}
+				ids := make(map[string]bool)
+				var cookies string
+				for _, n := range order {
+					r := pass(now, names[n], func(s *sessplus.Session) {
+						if user := s.GetString("user"); user != "ann" {
+							t.Errorf("%v: the user is %q", order, user)
+						}
+						ids[s.ID("s")] = true
+					})
+					cookies = cookiesOf(r)
+				}
+				if len(ids) != 1 {
+					t.Errorf("%v: there are %d sessions", order, len(ids))
+				}
+				pass(now, cookies, func(s *sessplus.Session) { s.Destroy() })
+				for n, name := range names {
+					pass(now, name, func(s *sessplus.Session) {
+						if s.Has("user") {
+							t.Errorf("%v: after the logout name %d is good again", order, n)
+						}
+					})
+				}
+			}
+		}
+	})
+}
+
+// SPEC 12.2: more cookies came under the former name than are tried, so that the session may be one that was not.
+func TestFormerAmongTooMany(t *testing.T) {
+	b := sessplus.Memory()
+	before := sessplus.Config{CookieName: "old", Backend: b}
+	for _, strays := range []int{15, 16, 30} {
+		var j journal
+		after := importing(sessplus.Config{CookieName: "s", Backend: b}, sessplus.Former(before))
+		old, now := newManager(t, nil, before), newManager(t, j.options(0), after)
+		good := cookiesOf(pass(old, "", func(s *sessplus.Session) { s.Set("user", "ann") }))
+		var cookies string
+		for i := range strays {
+			cookies += fmt.Sprintf("old=stray%d; ", i)
+		}
+		r := pass(now, cookies+good, func(s *sessplus.Session) {
+			if found := s.Has("user"); found != (strays < 16) {
+				t.Errorf("behind %d strays the session is found: %t", strays, found)
+			}
+			s.Set("theme", "dark")
+		})
+		want := 200
+		if strays >= 16 {
+			want = 409
+		}
+		if r.StatusCode != want || (len(r.setCookies("s")) > 0) != (want == 200) || strings.Contains(j.text(), "too many cookies") != (want == 409) {
+			t.Errorf("behind %d strays: status %d, want %d; cookies %q; the log says %s", strays, r.StatusCode, want, r.Header["Set-Cookie"], j.text())
+		}
+	}
+}
+
 // SPEC 12.1: New says what is wrong with a former config.
 func TestFormerWithMistakes(t *testing.T) {
 	for _, test := range []struct {

@@ -410,7 +410,8 @@ func (s *sharedSession) explain(field, value string, start, end time.Duration) e
 // from outside (SPEC 3.12, SPEC 4.1, SPEC 4.2, SPEC 4.4, SPEC 4.5, SPEC 5.6, SPEC 10.2, SPEC 10.3).
 func TestHistory(t *testing.T) {
 	t.Parallel()
-	sizes := map[string]int{"memory": 150, "redis": 100, "autopipeline": 100, "firestore": 15} // operations of each client
+	// How many operations each client makes.
+	sizes := map[string]int{"memory": 150, "redis": 100, "autopipeline": 100, "firestore": 15}
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		seed := *historySeed
 		if seed == 0 {

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sessplus/sessplus"
@@ -51,6 +53,43 @@ func TestImportIntoSeveralCookies(t *testing.T) {
 			}
 		}
 	})
+}
+
+// SPEC 12.2: what a secure cookie has got of the session waits for requests with the old cookie for a minute, and goes
+// at once with the secure cookie.
+func TestImportBringsNothingBack(t *testing.T) {
+	for name, leave := range map[string]func(s *sessplus.Session){
+		"Destroy": func(s *sessplus.Session) { s.Destroy("t") },
+		"in time": func(s *sessplus.Session) { s.Get("user") },
+	} {
+		for _, lazy := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, lazy), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					old := newOldStore(oldToken, sessplus.Imported{Fields: map[string]any{"user": "ann", "theme": "dark"}})
+					m := newManager(t, nil,
+						importing(sessplus.Config{CookieName: "s", Backend: sessplus.Memory(), Fields: sessplus.Include("user"), Lazy: lazy}, old),
+						sessplus.Config{CookieName: "t", Fields: sessplus.Include("theme")})
+					replay := func(want string) {
+						t.Helper()
+						pass(m, "s="+oldToken, func(s *sessplus.Session) {
+							if user, theme := s.GetString("user"), s.GetString("theme"); user != "ann" || theme != want {
+								t.Errorf("the old cookie brings %q, %q, want %q, %q", user, theme, "ann", want)
+							}
+						})
+					}
+					cookies := cookiesOf(pass(m, "s="+oldToken, func(s *sessplus.Session) { s.Get("user") }))
+					pass(m, cookies, func(s *sessplus.Session) { s.Get("user") })
+					replay("dark")
+					if name == "in time" {
+						time.Sleep(time.Minute)
+						replay("dark")
+					}
+					pass(m, cookies, leave)
+					replay("")
+				})
+			})
+		}
+	}
 }
 
 // SPEC 12.1: an importer that fails is a backend that is down.
@@ -98,6 +137,87 @@ type hungImporter struct{}
 func (hungImporter) Import(ctx context.Context, _, _ string) (*sessplus.Imported, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()
+}
+
+// A deafImporter does not mind the end of its context. It waits for as long as it is told, or until it is released.
+type deafImporter struct {
+	pause    time.Duration
+	released chan struct{}
+	asked    atomic.Int64
+}
+
+func (d *deafImporter) wait() {
+	select {
+	case <-d.released:
+	case <-time.After(d.pause):
+	}
+}
+
+func (d *deafImporter) Import(context.Context, string, string) (*sessplus.Imported, error) {
+	d.asked.Add(1)
+	d.wait()
+	return nil, fmt.Errorf("old: there is no such session: %w", sessplus.ErrNoRecord)
+}
+
+// SPEC 12.1, SPEC 6.3, SPEC 6.8: all foreign cookies of a request together are asked about within one Timeout, and an
+// importer that does not mind its context is left to itself.
+func TestDeafImporter(t *testing.T) {
+	const timeout = 200 * time.Millisecond
+	for _, pause := range []time.Duration{timeout * 3 / 5, time.Hour} {
+		for _, b := range []sessplus.Backend{sessplus.Memory(), sessplus.SecureCookie()} {
+			d := &deafImporter{pause: pause, released: make(chan struct{})}
+			var configs []sessplus.Config
+			for _, name := range []string{"s", "t", "u"} {
+				configs = append(configs, importing(sessplus.Config{CookieName: name, Backend: b, Fields: sessplus.Include(name)}, d))
+			}
+			m := newManager(t, &sessplus.Options{Timeout: timeout}, configs...)
+			start := time.Now()
+			r := pass(m, "s=a; s=b; s=c; t=a; t=b; u=a; u=b", func(s *sessplus.Session) {
+				s.Fields()
+				s.Destroy()
+			})
+			if took := time.Since(start); r.StatusCode != 503 || took > timeout*9/5 {
+				t.Errorf("status %d after %v, want 503 after %v", r.StatusCode, took, timeout)
+			}
+			close(d.released)
+		}
+	}
+	settle(t)
+}
+
+// SPEC 12.1, SPEC 6.3: nor may removing a session from where it was hold the request.
+func TestDeafForget(t *testing.T) {
+	const timeout = 200 * time.Millisecond
+	d := &deafImporter{pause: time.Hour, released: make(chan struct{})}
+	old := importerFunc(func(context.Context, string, string) (*sessplus.Imported, error) {
+		return &sessplus.Imported{
+			Fields: map[string]any{"user": "ann"},
+			Forget: func(context.Context) error { d.wait(); return nil },
+		}, nil
+	})
+	var j journal
+	m := newManager(t, j.options(timeout), importing(sessplus.Config{CookieName: "s", Backend: sessplus.Memory()}, old))
+	start := time.Now()
+	r := pass(m, "s="+oldToken, func(s *sessplus.Session) {
+		if user := s.GetString("user"); user != "ann" {
+			t.Errorf("the user is %q", user)
+		}
+	})
+	if took := time.Since(start); r.StatusCode != 200 || took > timeout*9/5 {
+		t.Errorf("status %d after %v, want 200 after %v", r.StatusCode, took, timeout)
+	}
+	if !strings.Contains(j.text(), "could not be removed where it was before") {
+		t.Errorf("the log says %s", j.text())
+	}
+	close(d.released)
+	settle(t)
+}
+
+// An importerFunc is an importer.
+type importerFunc func(ctx context.Context, cookie, value string) (*sessplus.Imported, error)
+
+func (f importerFunc) Import(ctx context.Context, cookie, value string) (*sessplus.Imported, error) {
+	return f(ctx, cookie, value)
 }
 
 // SPEC 12.1, SPEC 6.3: within the Timeout.

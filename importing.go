@@ -1,6 +1,7 @@
 package sessplus
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -30,7 +32,8 @@ import (
 // A stray is a value that came under the name of a cookie but names no session of ours.
 type stray struct {
 	cookie, value string
-	why           error // why it cannot be one of ours; nil: it might be
+	id            string // of the session of this library that it names, which may have other values; "": unknown
+	why           error  // why it cannot be one of ours; nil: it might be
 }
 
 // arrivals is what a request has of old sessions, for one cookie.
@@ -49,6 +52,7 @@ type arrivals struct {
 type imports struct {
 	sources []source
 	keys    [][]byte // for deriving ids, newest first
+	loose   *looseCalls
 }
 
 // A source is an importer, and the cookie that it reads.
@@ -61,7 +65,7 @@ func newImports(c *Config, keys []KeyPair) *imports {
 	if len(c.Import) == 0 {
 		return nil
 	}
-	m := &imports{keys: deriveKeys(keys, "import")}
+	m := &imports{keys: deriveKeys(keys, "import"), loose: newLooseCalls()}
 	for _, i := range c.Import {
 		m.sources = append(m.sources, source{i, readsCookie(i, c.CookieName)})
 	}
@@ -94,7 +98,7 @@ func (m *imports) names(c *cookie, purpose string, v *stray) []sessionName {
 		for _, text := range []string{purpose, c.CookieName, v.cookie} { // none of them has a NUL
 			io.WriteString(h, text+"\x00")
 		}
-		io.WriteString(h, v.value)
+		io.WriteString(h, cmp.Or(v.id, v.value))
 		list[i] = c.nameOf(encodeID([idBytes]byte(h.Sum(nil))))
 	}
 	return list
@@ -142,10 +146,14 @@ func (p *part) stray(cookie, value string, why error) bool {
 	}
 	p.meet()
 	same := func(v stray) bool { return v.cookie == cookie && v.value == value }
-	if len(p.strays) >= 2*maxCandidates || slices.ContainsFunc(p.strays, same) {
+	if slices.ContainsFunc(p.strays, same) {
 		return false
 	}
-	p.strays = append(p.strays, stray{cookie, value, why})
+	if len(p.strays) >= 2*maxCandidates {
+		p.crowded = true
+		return false
+	}
+	p.strays = append(p.strays, stray{cookie: cookie, value: value, why: why})
 	return true
 }
 
@@ -286,49 +294,81 @@ func (s *Session) importFor(p *part, v *stray) bool {
 	switch {
 	case found.Forget == nil:
 	case p.sealer != nil && (p.sealer.encrypts || !p.ScriptReadable):
-		p.rec.legacy.old = stray{v.cookie, v.value, errMalformed}
+		p.rec.legacy.old = stray{cookie: v.cookie, value: v.value, why: errMalformed}
 	default:
-		ctx, cancel := s.bounded()
-		defer cancel()
-		if err := found.Forget(ctx); err != nil {
+		if err := s.letForget(p, found); err != nil {
 			s.notForgotten(p, err)
 		}
 	}
 	return true
 }
 
+// letForget lets an importer remove a session from where it was.
+func (s *Session) letForget(p *part, found *Imported) error {
+	var failed error
+	if err := s.outside(p, func(ctx context.Context) { failed = found.Forget(ctx) }); err != nil {
+		return err
+	}
+	return failed
+}
+
 func (s *Session) notForgotten(p *part, err error) {
 	s.warn("sessplus: a session was taken over, but could not be removed where it was before", "cookie", p.CookieName, "error", err)
 }
 
-// bounded is the context of a call that outlives the request, but not the Timeout.
-func (s *Session) bounded() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(s.ctx), s.m.timeout)
+// outside calls f, which calls an importer. All calls of importers by a request share one Timeout. What has not
+// returned by then is abandoned.
+func (s *Session) outside(p *part, f func(ctx context.Context)) error {
+	s.mu.Lock()
+	left := s.m.timeout - time.Duration(s.spent)*time.Microsecond
+	s.mu.Unlock()
+	if left <= 0 {
+		return context.DeadlineExceeded
+	}
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), left)
+	defer cancel()
+	err := p.imports.loose.within(ctx, func() { f(ctx) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.spent += uint32(min(time.Since(start).Microseconds(), math.MaxUint32-int64(s.spent)))
+	return err
 }
 
 // ask asks the importers in turn. The call has the time that it took, for events.
 func (s *Session) ask(p *part, v *stray) (found *Imported, made *call, err error) {
-	ctx, cancel := s.bounded()
-	defer cancel()
 	start := time.Now()
 	err = ErrNoRecord
 	for _, i := range p.imports.sources {
-		if i.cookie != v.cookie {
-			continue
-		}
-		if f, ok := i.Importer.(*former); ok {
-			found, err = f.find(ctx, append([]candidate{{v.value, 0}}, p.chunks...))
-		} else {
-			found, err = i.Import(ctx, v.cookie, v.value)
-		}
-		if err == nil && found == nil {
-			err = errors.New("the importer returned neither a session nor an error")
-		}
-		if !errors.Is(err, ErrNoRecord) {
-			break
+		if i.cookie == v.cookie && errors.Is(err, ErrNoRecord) {
+			found, err = s.askOne(p, i, v)
 		}
 	}
 	return found, &call{part: p, began: start.UnixNano(), took: time.Since(start)}, err
+}
+
+// askOne asks one importer. It completes v: with the id of the session, and with its newest value.
+func (s *Session) askOne(p *part, i source, v *stray) (*Imported, error) {
+	var found *Imported
+	var same stray
+	var failed error
+	cookie, value := v.cookie, v.value
+	texts := append([]candidate{{value, 0}}, p.chunks...)
+	err := s.outside(p, func(ctx context.Context) {
+		if f, ok := i.Importer.(*former); ok {
+			found, same, failed = f.find(ctx, texts)
+		} else {
+			found, failed = i.Import(ctx, cookie, value)
+		}
+	})
+	if err != nil { // it may not have returned yet
+		return nil, err
+	}
+	v.id, v.value = cmp.Or(same.id, v.id), cmp.Or(same.value, v.value)
+	if failed == nil && found == nil {
+		return nil, errors.New("the importer returned neither a session nor an error")
+	}
+	return found, failed
 }
 
 // importFailed notes that it is unknown what a stray stands for. That logs nobody out.
@@ -583,6 +623,34 @@ func (p *part) waits(now time.Time) bool {
 	return p.rec.imported() && now.Sub(p.rec.Rotated) < EndGrace
 }
 
+// keepers are the cookies whose records may have fields of an old session that belong to the given secure cookies.
+func (s *Session) keepers(of []int) (list []int) {
+	if !slices.ContainsFunc(of, func(i int) bool { return s.parts[i].sealer != nil }) {
+		return nil
+	}
+	for i := range s.parts {
+		if p := &s.parts[i]; p.imports != nil && p.sealer == nil {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
+// shed lets the records of other cookies lose the fields of the secure cookie p, which is destroyed.
+func (s *Session) shed(p *part) {
+	owned := func(name string) bool { return s.m.routes.owns(p.index, name) }
+	for _, i := range s.keepers([]int{p.index}) {
+		from := &s.parts[i]
+		from.sheds = from.rec != nil && from.rec.imported() && slices.ContainsFunc(from.foreign, owned)
+	}
+}
+
+// shedsLate reports whether the browser has had the cookies of an imported session for so long that no request waits
+// for the fields of secure cookies in its record any more.
+func (p *part) shedsLate() bool {
+	return len(p.foreign) > 0 && p.rec.imported() && !p.was() && !p.waits(wallNow())
+}
+
 // abandon notes that the old sessions whose cookies the request has brought must end.
 func (p *part) abandon() {
 	if p.imports == nil {
@@ -621,20 +689,35 @@ func (s *Session) forsake(v *save) {
 	}
 }
 
-func (s *Session) forsakeOne(p *part, v *stray) error {
-	if p.sealer == nil {
-		var ends []*call
-		for _, name := range p.imports.names(p.cookie, forSession, v) {
-			ends = append(ends, p.endCall(name.key))
-		}
-		s.run(ends)
-		for _, c := range ends {
-			if c.err != nil && !errors.Is(c.err, ErrNoRecord) {
-				return c.err
-			}
+// endMade ends the record that was made of what v stands for.
+func (s *Session) endMade(p *part, v *stray) error {
+	if p.sealer != nil {
+		return nil
+	}
+	var ends []*call
+	for _, name := range p.imports.names(p.cookie, forSession, v) {
+		ends = append(ends, p.endCall(name.key))
+	}
+	s.run(ends)
+	for _, c := range ends {
+		if c.err != nil && !errors.Is(c.err, ErrNoRecord) {
+			return c.err
 		}
 	}
+	return nil
+}
+
+func (s *Session) forsakeOne(p *part, v *stray) error {
+	if err := s.endMade(p, v); err != nil {
+		return err
+	}
+	before := cmp.Or(v.id, v.value)
 	found, _, err := s.ask(p, v)
+	if v.id != "" && v.id != before {
+		if err := s.endMade(p, v); err != nil {
+			return err
+		}
+	}
 	switch {
 	case errors.Is(err, ErrNoRecord):
 		return nil
@@ -649,9 +732,7 @@ func (s *Session) forsakeOne(p *part, v *stray) error {
 	if found.Forget == nil {
 		return nil
 	}
-	ctx, cancel := s.bounded()
-	defer cancel()
-	return found.Forget(ctx)
+	return s.letForget(p, found)
 }
 
 // origin is what a record says about its origin: the binding of its session, the tail of its first key and, if it was
@@ -735,7 +816,7 @@ func (r *Record) inherit() {
 		l.at = time.UnixMilli(at)
 	}
 	if len(words) == 4 {
-		l.old = stray{words[2], words[3], errMalformed}
+		l.old = stray{cookie: words[2], value: words[3], why: errMalformed}
 	}
 	r.end(l)
 }

@@ -524,24 +524,11 @@ func (s *Session) file(v *save) {
 		v.main.record.Owner, v.main.record.Device = owner, device(s.agent)
 	case v.main.change != nil:
 		if owner != p.rec.Owner && !e.dirty() { // unless another request changes the field meanwhile
-			v.main.change.Owner, v.main.change.Match = &owner, []RawField{{p.IndexBy, e.saved}}
+			v.main.change.Owner, v.main.change.Match = &owner, append(v.main.change.Match, RawField{p.IndexBy, e.saved})
 		} else {
 			p.fileChange(v.main.change)
 		}
 	}
-}
-
-// unfile repeats, without the Owner, changes that were to give an older record the Owner for a field which another
-// request has meanwhile changed: that request has set the Owner.
-func (s *Session) unfile(saves []*save) {
-	var calls []*call
-	for _, v := range saves {
-		if v.main != nil && errors.Is(v.main.err, ErrConflict) {
-			v.main.change.Owner, v.main.change.Match = nil, nil
-			calls = append(calls, v.main)
-		}
-	}
-	s.run(calls)
 }
 
 // fileChange lets a change that sets or removes the IndexBy field set the Owner, in the same atomic step.

@@ -154,7 +154,7 @@ func TestSingleCookieOptional(t *testing.T) {
 	t.Parallel()
 	f, _ := redisBehindProxy(t)
 	for _, lazy := range []bool{false, true} {
-		m := newManager(t, &sessplus.Options{SingleCookie: "__session", Timeout: time.Second},
+		m := newManager(t, &sessplus.Options{SingleCookie: "__session", Timeout: 2 * time.Second},
 			sessplus.Config{CookieName: fmt.Sprint("s", lazy), Backend: f.backend, Fields: sessplus.Include("user", "n"), IndexBy: "user", RotateEvery: 30 * time.Millisecond, Optional: true, Lazy: lazy, MaxAge: time.Hour},
 			sessplus.Config{CookieName: "m", Backend: sessplus.Memory(), Fields: sessplus.Include("m"), RotateEvery: 30 * time.Millisecond},
 			sessplus.Config{CookieName: "c", Fields: sessplus.Include("token")},

@@ -175,7 +175,10 @@ func (s *Session) load(parts []*part) {
 	}
 	s.spread(false, now)
 	s.spread(true, now)
-	s.adoptFields()
+	if s.m.adopting {
+		s.lookAgain()
+		s.adoptFields()
+	}
 	for _, p := range parts {
 		if p.crowded && p.rec == nil && p.err == nil {
 			p.gone, p.replaced = true, true // one that was not tried may be the session: do not overwrite it
@@ -315,7 +318,7 @@ func (p *part) take(m *Manager, r *Record) {
 		}
 	}
 	for _, e := range mine {
-		if e.dirty() {
+		if e.dirty() && !e.moved { // adoptFields moves it again
 			p.entries.at(e.name).value = e.value
 		}
 	}
@@ -428,6 +431,7 @@ func (s *Session) Reload() error {
 			}
 		}
 	}
+	s.adoptFields()
 	return errors.Join(errs...)
 }
 

@@ -11,8 +11,14 @@ import (
 type save struct {
 	part  *part
 	epoch int32 // part.epoch at the time of the plan
-	err   error // why it was not saved
-	late  error // ErrHeadersSent, for the part of it that would need a Set-Cookie
+
+	does   deed
+	renews bool // the program asked for it
+	named  bool // the session names a user by IndexBy, and did not before
+	send   bool // set the cookie, to the id or to values
+
+	err  error // why it was not saved
+	late error // ErrHeadersSent, for the part of it that would need a Set-Cookie
 
 	deletes []*call // end the records of destroyed sessions
 	main    *call   // creates or updates the record
@@ -21,12 +27,9 @@ type save struct {
 	finish  *call   // ends the old record, once all else is saved
 	rotated *call   // creates the record again under a new id, because of its age
 
-	does    deed
-	renews  bool       // the program asked for it
-	named   bool       // the session names a user by IndexBy, and did not before
-	send    bool       // set the cookie, to the id or to values
-	drop    bool       // make the browser drop the cookie, unless it is set
+	*moves             // of fields to this part, or nil
 	changed []RawField // the fields that this save writes to the store; nil values are deleted
+	drop    bool       // make the browser drop the cookie, unless it is set
 	written bool       // everything was saved
 	undead  bool       // a record that should have ended may still exist
 
@@ -130,6 +133,7 @@ func (s *Session) planRecords(due []*part, now time.Time) (saves []*save) {
 		if p.sealer == nil && (p.unsaved() || p.touchDue(now) || p.rotationDue(now)) {
 			if v := p.planRecord(now, s.sent); v != nil {
 				s.file(v)
+				s.setThere(v)
 				saves = v.join(saves)
 			}
 		}
@@ -174,7 +178,7 @@ func (s *Session) writes() bool {
 // unsaved reports whether there may be something to save other than a touch.
 func (p *part) unsaved() bool {
 	if p.renew || p.due == tellDrop || p.resends() || p.err != nil || p.trial != noTrial || p.reflags() || p.misfiled() ||
-		p.forsakes() || len(p.ended)+len(p.expelled) > 0 {
+		p.forsakes() || len(p.ended)+len(p.expelled) > 0 || p.sheds || p.shedsLate() {
 		return true
 	}
 	for i := range p.entries.touched {
@@ -227,6 +231,7 @@ func (c *cookie) saveError(err error) error {
 func (p *part) planRecord(now time.Time, late bool) *save {
 	v := &save{part: p, epoch: p.epoch, drop: p.due == tellDrop}
 	v.changed = p.changes(v.change[:0])
+	v.moves = p.planMoves()
 	if p.rec == nil {
 		v.does = creates
 	}
@@ -292,9 +297,9 @@ func (v *save) planMain(filled bool, now time.Time, late bool) {
 	switch {
 	case p.rec == nil || p.renew && filled:
 		v.planCreate(now)
-	case len(v.changed) > 0 || p.reflags():
+	case len(v.changed) > 0 || p.reflags() || p.sheds:
 		v.planUpdate(now)
-	case filled:
+	case filled || p.shedsLate():
 		v.planTouch(now, p.resends() && !late)
 	}
 }
@@ -316,7 +321,7 @@ func (v *save) planCreate(now time.Time) {
 	p := v.part
 	fields := v.changed
 	if p.rec != nil {
-		fields = p.appendFields(make([]RawField, 0, len(p.entries.stored)+len(fields)))
+		fields = append(p.appendFields(make([]RawField, 0, len(p.entries.stored)+len(fields))), p.leaving...)
 	}
 	name := p.nameOf(newID())
 	v.send = true
@@ -341,6 +346,9 @@ func (v *save) planCreate(now time.Time) {
 func (v *save) planUpdate(now time.Time) {
 	p := v.part
 	c := &Change{Now: now, Seen: p.rec, Set: v.changed}
+	for _, name := range v.moved() {
+		c.Match = append(c.Match, RawField{name, p.stored(name)})
+	}
 	c.Expires, _, c.Exact = p.moves(p.rec, now, p.permanent)
 	if p.quiet && len(p.rec.Fields) > 0 && p.permanent == p.rec.Permanent {
 		c.Expires = p.rec.Expires
@@ -354,7 +362,7 @@ func (v *save) planUpdate(now time.Time) {
 			}
 		}
 	}
-	if !p.waits(now) {
+	if p.sheds || !p.waits(now) {
 		c.Delete = append(c.Delete, p.foreign...)
 	}
 	v.send = p.due == tellSet || p.maxAge(p.permanent) > 0
@@ -376,10 +384,13 @@ func (v *save) planUpdate(now time.Time) {
 func (v *save) planTouch(now time.Time, verify bool) {
 	p := v.part
 	expire := p.trial == tryExpiry
-	if !verify && !expire && !p.touchDue(now) && !p.misfiled() {
+	c := &Change{Now: now, Seen: p.rec}
+	if p.shedsLate() {
+		c.Delete = p.foreign
+	}
+	if !verify && !expire && !p.touchDue(now) && !p.misfiled() && len(c.Delete) == 0 {
 		return
 	}
-	c := &Change{Now: now, Seen: p.rec}
 	c.Expires, _, c.Exact = p.moves(p.rec, now, p.permanent)
 	switch {
 	case expire:

@@ -10,7 +10,6 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -40,34 +39,33 @@ type RedisClient interface {
 // eight or more, on one connection and for a fraction of the work; go-redis calls that experimental. What
 // [redis.Client.AsyncAutoPipeline] returns always does so, also for a Cluster. Hooks then see commands of several
 // requests at once, and no context of any. A change that has waited for longer than Options.Timeout is not sent any
-// more. Calls to what AutoPipeline returns, or in full duplex, have a goroutine each. See docs/scale.md for when to
-// use which.
+// more. Calls to what AutoPipeline returns, or AsyncAutoPipeline in full duplex, have a goroutine each. See
+// docs/scale.md for when to use which.
 func Redis(client RedisClient) Backend {
-	b := &redisBackend{original: client, calls: make(chan struct{}, maxCalls)}
+	b := &redisBackend{original: client}
 	switch c := client.(type) {
 	case *redis.Client:
 		if c != nil {
 			b.elects = redisElects(c)
 			b.binding = redisBindingOf(c)
-			if c.Options().AutoPipelineOptions != nil {
-				b.crowded = sync.OnceValue(func() *redisPipe { return b.binding.pipe(c) })
-				b.sharded = true
+			if o := c.Options().AutoPipelineOptions; o != nil && !o.FullDuplex {
+				b.crowded = func() *redisPipe { return b.binding.crowdPipe(c) }
 			}
 		}
 	case *redis.ClusterClient:
-		b.cluster, b.elects, b.sharded, b.abandon = c, true, true, true // it waits for a lock of another call
+		b.cluster, b.elects, b.sharded, b.loose = c, true, true, newLooseCalls() // it waits for a lock of another call
 	case *redis.Ring:
 		if c != nil {
 			b.ring = newRedisRing(c)
 		}
-		b.sharded, b.abandon = true, true
+		b.sharded, b.loose = true, newLooseCalls()
 	case *redis.AutoPipeliner:
 		if c != nil {
 			b.pipe, b.elects = newRedisPipe(c), electsBehind(c)
 		}
-		b.sharded, b.abandon = true, true
+		b.sharded, b.loose = true, newLooseCalls()
 	default:
-		b.abandon, b.sharded = true, true
+		b.sharded, b.loose = true, newLooseCalls()
 	}
 	return b
 }
@@ -76,11 +74,9 @@ type redisBackend struct {
 	original RedisClient
 	binding  *redisBinding // of a *redis.Client, or nil
 	shared   atomic.Pointer[sharedDeadline]
-	abandon  bool          // calls may outlive their context, and are then abandoned
-	calls    chan struct{} // holds an element for each of those, at most maxCalls
-	left     atomic.Int64  // how many of them are no longer waited for
+	loose    *looseCalls // calls may outlive their context, and are then abandoned; nil: they do not
 
-	sharded  bool                 // keys may be on different servers, or commands of a request not go together
+	sharded  bool                 // keys may be on different servers
 	cluster  *redis.ClusterClient // or nil
 	ring     *redisRing           // or nil
 	pipe     *redisPipe           // or nil

@@ -31,7 +31,10 @@ type redisBinding struct {
 	pipeline redis.ProcessPipelineHook // of the clone
 	refused  atomic.Pointer[error]     // why the last attempt to connect failed, or nil
 
-	dial  func(context.Context) (net.Conn, error)
+	dial      func(context.Context) (net.Conn, error)
+	startPipe sync.Once
+	pipe      *redisPipe // for calls in a crowd, or nil
+
 	asked atomic.Int64 // the second in which hasManyClients last asked
 	full  atomic.Bool  // what the answer was
 }
@@ -269,12 +272,14 @@ func (b *redisBackend) makePlain(ctx context.Context, calls []*call) {
 	}
 	pipe := b.pipe
 	if b.crowded != nil {
-		if b.underWay.Add(1) >= crowd {
-			pipe = b.crowdPipe()
+		// An entry of the index has to go in one pipeline with its record.
+		indexes := func(c *call) bool { return c.op == opIndex }
+		if b.underWay.Add(1) >= crowd && !slices.ContainsFunc(calls, indexes) {
+			pipe = b.crowded()
 		}
 		defer b.underWay.Add(-1)
 	}
-	if pipe == nil && !b.abandon {
+	if pipe == nil && b.loose == nil {
 		b.exchange(ctx, nil, calls, cmds, nil)
 	} else {
 		var err error
@@ -282,7 +287,7 @@ func (b *redisBackend) makePlain(ctx context.Context, calls []*call) {
 		if pipe != nil {
 			err = b.exchange(ctx, pipe, calls, cmds, last)
 		} else {
-			err = b.within(ctx, func() { b.exchange(ctx, nil, calls, cmds, last) })
+			err = b.loose.within(ctx, func() { b.exchange(ctx, nil, calls, cmds, last) })
 		}
 		if err != nil { // cmds are still in use
 			before := last.Load()
@@ -378,9 +383,9 @@ func replace(cmds []redis.Cmder, again func(i int) redis.Cmder) []redis.Cmder {
 }
 
 // failedOver reports whether the command may succeed once a server is back, or another has taken its place. go-redis
-// retries, too, but for less than a second, and keeps sending pipelines to a dead master of a cluster for up to ten.
-// Where no replica will take over, a server that refuses connections is down, and so is one that has never answered.
-// All calls may be made twice, except a compare-and-set that was sent.
+// retries, too, but for less than a second, and keeps sending pipelines to a dead master of a cluster for up to a
+// minute. Where no replica will take over, a server that refuses connections is down, and so is one that has never
+// answered. All calls may be made twice, except a compare-and-set that was sent.
 func (b *redisBackend) failedOver(cmd redis.Cmder) bool {
 	err := cmd.Err()
 	if err == nil {
@@ -426,7 +431,7 @@ func (b *redisBackend) send(ctx context.Context, pipe *redisPipe, cmds []redis.C
 	case len(cmds) == 0:
 		return nil
 	case pipe != nil:
-		return b.submit(ctx, pipe, cmds)
+		return pipe.submit(ctx, cmds)
 	case len(cmds) == 1:
 		err = b.original.Process(ctx, b.outgoing(ctx, cmds[0]))
 	default:
@@ -443,57 +448,6 @@ func (b *redisBackend) send(ctx context.Context, pipe *redisPipe, cmds []redis.C
 		}
 	}
 	return nil
-}
-
-// maxCalls is how many calls may be under way on a client that does not cancel them, including abandoned ones.
-const maxCalls = 1000
-
-// enter takes one of the places of maxCalls. It waits for its turn, or fails at once when nobody waits for any of those
-// that have one.
-func (b *redisBackend) enter(ctx context.Context) error {
-	select {
-	case b.calls <- struct{}{}:
-		return nil
-	default:
-	}
-	if b.left.Load() >= maxCalls {
-		return errManyLeft
-	}
-	select {
-	case b.calls <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// within calls f in a goroutine of its own, so that it can be left to itself when ctx is done.
-func (b *redisBackend) within(ctx context.Context, f func()) error {
-	if err := b.enter(ctx); err != nil {
-		return err
-	}
-	done, alone := make(chan func()), make(chan struct{})
-	go func() {
-		defer func() { <-b.calls }()
-		endOf(f, func(end func()) {
-			select {
-			case done <- end:
-			case <-alone: // nobody is left to panic in
-				b.left.Add(-1)
-			}
-		})
-	}()
-	select {
-	case end := <-done:
-		if end != nil {
-			end()
-		}
-		return nil
-	case <-ctx.Done():
-		b.left.Add(1)
-		close(alone)
-		return ctx.Err()
-	}
 }
 
 // A redisRing is a [redis.Ring] that may lack a shard. go-redis moves the keys of a dead shard to the others, which do

@@ -37,7 +37,6 @@ var (
 	errReplica      = errors.New("redis: the client goes to a replica, which is behind (FailoverOptions.ReplicaOnly)")
 	errShardMissing = errors.New("redis: a shard of the Ring is down, and it may be the one that has the record")
 	errKeyTaken     = fmt.Errorf("%w: its key holds something else", ErrNoRecord)
-	errManyLeft     = errors.New("too many calls to it have not ended yet")
 )
 
 // redisError keeps what may be logged of an error. A reply of Redis may quote the command with its values, an error of

@@ -15,8 +15,9 @@ import (
 // A redisPipe is an AutoPipeliner that takes commands and lets its caller wait for them, with a context.
 type redisPipe struct {
 	*redis.AutoPipeliner
-	mu   sync.Mutex
-	left [][]redis.AutoFuture // what nobody waits for any more, and may not have ended yet
+	loose *looseCalls
+	mu    sync.Mutex
+	left  [][]redis.AutoFuture // what nobody waits for any more, and may not have ended yet
 }
 
 // newRedisPipe returns nil if the client itself waits. In full duplex it may do so before it takes a command.
@@ -24,16 +25,29 @@ func newRedisPipe(p *redis.AutoPipeliner) *redisPipe {
 	if p.IsBlocking() || p.Config().FullDuplex {
 		return nil
 	}
-	return &redisPipe{AutoPipeliner: p}
+	return &redisPipe{AutoPipeliner: p, loose: newLooseCalls()}
 }
 
 // crowd is from how many calls at once a client with AutoPipelineOptions sends them together. Fewer would only pay for
 // the goroutines that they go through.
 const crowd = 8
 
-// pipe starts that, or returns nil if the client is closed or the options are wrong. It is that of another clone: what
-// the program gets from the client it may close, and its commands go before those of sessions.
-func (b *redisBinding) pipe(c *redis.Client) *redisPipe {
+// crowdPipe returns what sends a call in a crowd, or nil if it goes alone: because the client is closed or its options
+// are wrong, or because calls were left to themselves there. What holds those up would hold up this one, too.
+func (b *redisBinding) crowdPipe(c *redis.Client) *redisPipe {
+	b.startPipe.Do(func() { b.pipe = newCrowdPipe(b, c) })
+	if b.pipe == nil {
+		return nil
+	}
+	if b.pipe.sweep(nil); b.pipe.loose.left.Load() > 0 {
+		return nil
+	}
+	return b.pipe
+}
+
+// newCrowdPipe makes it of another clone: the AutoPipeliner of the client may be closed by the program, whose commands
+// would also go before those of sessions.
+func newCrowdPipe(b *redisBinding, c *redis.Client) *redisPipe {
 	o := *c.Options().AutoPipelineOptions
 	o.MaxQueuedCommands = 0 // maxCalls is the limit
 	clone := c.WithTimeout(c.Options().ReadTimeout)
@@ -74,19 +88,6 @@ func (x crossing) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPi
 	}
 }
 
-// crowdPipe returns what sends a call in a crowd, or nil if it goes alone: because that is not to be had, or because
-// calls were left to themselves there. What holds those up would hold up this one, too.
-func (b *redisBackend) crowdPipe() *redisPipe {
-	pipe := b.crowded()
-	if pipe == nil {
-		return nil
-	}
-	if b.sweep(pipe, nil); b.left.Load() > 0 {
-		return nil
-	}
-	return pipe
-}
-
 // electsBehind reports whether another server takes the place of the client's when that dies. An AutoPipeliner does not
 // tell whose it is, but a transaction on no key does, and sends nothing; on a cluster there is none.
 func electsBehind(p *redis.AutoPipeliner) (elects bool) {
@@ -99,46 +100,46 @@ func electsBehind(p *redis.AutoPipeliner) (elects bool) {
 
 // submit is send for a redisPipe. A non-nil error says why nobody waits for the commands any more; they are then still
 // in use.
-func (b *redisBackend) submit(ctx context.Context, pipe *redisPipe, cmds []redis.Cmder) error {
-	b.sweep(pipe, nil)
-	if err := b.enter(ctx); err != nil {
+func (p *redisPipe) submit(ctx context.Context, cmds []redis.Cmder) error {
+	p.sweep(nil)
+	if err := p.loose.enter(ctx); err != nil {
 		return err
 	}
 	futures := make([]redis.AutoFuture, len(cmds))
 	for i, cmd := range cmds {
-		futures[i] = pipe.Submit(ctx, timely(ctx, cmd))
+		futures[i] = p.Submit(ctx, timely(ctx, cmd))
 	}
 	for _, f := range futures {
 		if f.WaitContext(ctx) != nil && ctx.Err() != nil {
-			b.sweep(pipe, futures)
+			p.sweep(futures)
 			return ctx.Err()
 		}
 	}
-	<-b.calls
+	<-p.loose.places
 	return nil
 }
 
 // sweep gives up the places of calls that have ended, of those that were left to themselves. These are more of them, or
 // nil. So no goroutine has to wait for any.
-func (b *redisBackend) sweep(pipe *redisPipe, more []redis.AutoFuture) {
-	if more == nil && b.left.Load() == 0 {
+func (p *redisPipe) sweep(more []redis.AutoFuture) {
+	if more == nil && p.loose.left.Load() == 0 {
 		return
 	}
-	pipe.mu.Lock()
-	defer pipe.mu.Unlock()
-	before := len(pipe.left)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before := len(p.left)
 	if more != nil {
-		pipe.left = append(pipe.left, more)
+		p.left = append(p.left, more)
 	}
-	pipe.left = slices.DeleteFunc(pipe.left, func(futures []redis.AutoFuture) bool {
+	p.left = slices.DeleteFunc(p.left, func(futures []redis.AutoFuture) bool {
 		underWay := func(f redis.AutoFuture) bool { return f.WaitContext(over) == errOver }
 		if slices.ContainsFunc(futures, underWay) {
 			return false
 		}
-		<-b.calls
+		<-p.loose.places
 		return true
 	})
-	b.left.Add(int64(len(pipe.left) - before))
+	p.loose.left.Add(int64(len(p.left) - before))
 }
 
 // over is a context that has ended, with an error that no command ends with.
@@ -156,7 +157,7 @@ var errOver = errors.New("over")
 
 // outgoing is the command as the client is to have it.
 func (b *redisBackend) outgoing(ctx context.Context, cmd redis.Cmder) redis.Cmder {
-	if b.abandon {
+	if b.loose != nil {
 		return timely(ctx, cmd)
 	}
 	return cmd

@@ -112,6 +112,7 @@ func (s *Session) amend(renewed, saves []*save) {
 	var calls []*call
 	for _, v := range renewed {
 		if v.lost {
+			v.leave(v.moved()...)
 			v.void = !v.sets()
 			s.reseal(v, saves)
 		}
@@ -183,13 +184,21 @@ func (s *Session) missed(v *save) *Change {
 	for _, f := range v.take.record.Fields {
 		last[f.Name] = true
 		e, known := p.entries.find(f.Name)
-		if !known && s.m.routes.owns(p.index, f.Name) || known && !e.dirty() && string(e.saved) != string(f.Value) {
+		if now := p.formerly(f.Name); now != nil {
+			e, known = entry{value: now, saved: now}, true
+		}
+		if !known && s.m.routes.owns(p.index, f.Name) || known && !e.sets() && string(e.saved) != string(f.Value) {
 			c.Set = append(c.Set, f)
 		}
 	}
 	for e := range p.entries.all() {
-		if e.saved != nil && !e.dirty() && !last[e.name] {
+		if e.saved != nil && !e.sets() && !last[e.name] {
 			c.Delete = append(c.Delete, e.name)
+		}
+	}
+	for _, f := range p.leaving {
+		if !last[f.Name] {
+			c.Delete = append(c.Delete, f.Name)
 		}
 	}
 	if permanent := v.take.record.Permanent; permanent != p.rec.Permanent && r.Permanent == p.rec.Permanent {
@@ -198,6 +207,10 @@ func (s *Session) missed(v *save) *Change {
 	if len(c.Set)+len(c.Delete) == 0 && c.Permanent == nil {
 		return nil
 	}
+	for _, f := range c.Set {
+		v.leave(f.Name)
+	}
+	v.leave(c.Delete...)
 	return c
 }
 

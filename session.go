@@ -90,6 +90,7 @@ type session struct {
 	fatal error         // the first programming error, which makes commits fail
 	uses  uint32        // how often it was read or changed
 	saved uint32        // uses when the last commit began
+	spent uint32        // of the Timeout, by importers, in microseconds
 	tls   bool          // the request came over TLS
 	sent  bool          // the headers have been sent
 	open  bool          // shared caches may store the response, and give it to other visitors
@@ -128,6 +129,7 @@ type part struct {
 	crowded bool  // more values came under one name than are tried
 	tried   bool  // a save has failed, and nothing has changed since
 	used    bool  // the program has read or changed it
+	sheds   bool  // its record must lose the fields of an old session that belong to a destroyed secure cookie
 	quiet   bool  // which does not count as a use for the idle timeout
 }
 
@@ -491,7 +493,7 @@ func (s *Session) each(cookies []string, op string, load bool, f func(p *part)) 
 		}
 		s.useAll(due)
 	} else {
-		s.useAll(slices.DeleteFunc(slices.Clone(parts), func(i int) bool { return !s.parts[i].comes() && len(s.parts[i].adopts) == 0 }))
+		s.useAll(append(slices.DeleteFunc(slices.Clone(parts), func(i int) bool { return !s.parts[i].comes() && len(s.parts[i].adopts) == 0 }), s.keepers(parts)...))
 	}
 	for _, i := range parts {
 		p := &s.parts[i]
@@ -550,7 +552,8 @@ func (s *Session) destroy(p *part) {
 	}
 	p.abandon()
 	s.disown(p)
-	p.state, p.content = loaded, content{}
+	s.shed(p)
+	p.state, p.content, p.sheds = loaded, content{}, false
 	if p.due = tellNothing; p.held {
 		p.due = tellDrop
 	}

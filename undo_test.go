@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"testing"
 	"time"
@@ -161,16 +162,32 @@ func TestAnswersOfAFailoverAreRetried(t *testing.T) {
 	}
 }
 
-// SPEC 6.7: a cluster elects another master, so that one which refuses connections is waited for.
+// SPEC 6.7: a cluster elects another master, and so does Sentinel, so that one which refuses connections is waited for.
 func TestRestartOfAClusterIsNotNoticed(t *testing.T) {
 	t.Parallel()
 	slow(t)
-	onBothFaces(t, testRestartOfACluster)
+	onBothFaces(t, func(t *testing.T, face func(redis.UniversalClient) sessplus.Backend) {
+		server := newCluster(t)
+		testRestart(t, server, face, redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{server.Addr}, ContextTimeoutEnabled: true}))
+	})
 }
 
-func testRestartOfACluster(t *testing.T, face func(redis.UniversalClient) sessplus.Backend) {
-	server := newCluster(t)
-	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{server.Addr}, ContextTimeoutEnabled: true})
+// SPEC 6.7
+func TestRestartBehindSentinelIsNotNoticed(t *testing.T) {
+	t.Parallel()
+	slow(t)
+	onBothFaces(t, func(t *testing.T, face func(redis.UniversalClient) sessplus.Backend) {
+		server := servers.NewRedis(t)
+		testRestart(t, server, face, redis.NewClient(&redis.Options{ // as NewFailoverClient makes it
+			Addr: "FailoverClient",
+			Dialer: func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, network, server.Addr)
+			},
+		}))
+	})
+}
+
+func testRestart(t *testing.T, server *servers.RedisServer, face func(redis.UniversalClient) sessplus.Backend, client redis.UniversalClient) {
 	c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 30 * time.Second}, sessplus.Config{CookieName: "s", Backend: face(closed(t, client))}))
 	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 	server.Kill()

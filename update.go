@@ -65,7 +65,7 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 		s.failed(p.cookie, EventSave, made, err)
 		return err
 	}
-	for deadline := time.Now().Add(s.m.timeout); ; {
+	for stored, deadline := t.stored, time.Now().Add(s.m.timeout); ; {
 		data, err := change(known)
 		if err != nil {
 			return err
@@ -82,7 +82,7 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 			return failed(nil, err)
 		}
 		if !t.set {
-			c.change.Match = []RawField{{name, known}}
+			c.change.Match = []RawField{{name, stored}}
 		}
 		s.run([]*call{c})
 		switch {
@@ -114,20 +114,22 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 		case l.err != nil:
 			return failed(nil, l.err) // the load has been reported
 		}
-		seen, known = l.record, l.record.valueOf(name)
+		seen, stored = l.record, l.record.valueOf(name)
+		known = stored
 	}
 }
 
 // A target is the record that an update changes, as this request knows it.
 type target struct {
-	part  *part // nil: there is none, and the update is a plain change
-	epoch int32
-	name  sessionName
-	quiet bool // it does not count as a use for the idle timeout
-	moved bool // name is that of the record's successor
-	rec   *Record
-	known []byte // the field's value there, or the value of this request if there is no record
-	set   bool   // known is what this request has set or deleted and not saved yet: it wins over what is stored
+	part   *part // nil: there is none, and the update is a plain change
+	epoch  int32
+	name   sessionName
+	quiet  bool // it does not count as a use for the idle timeout
+	moved  bool // name is that of the record's successor
+	rec    *Record
+	known  []byte // the field's value there or in its former owner, or that of this request if there is no record
+	stored []byte // its value there
+	set    bool   // known is what this request has set or deleted and not saved yet: it wins over what is stored
 }
 
 // target finds the part that stores the field: the one that Get reads, or otherwise the one that Get will read.
@@ -158,7 +160,7 @@ func (s *Session) target(name string) (target, error) {
 	case p.sealer != nil || p.rec == nil || p.renew: // a login's fields are not stored under the old id
 		return target{known: e.value}, nil
 	}
-	return target{part: p, epoch: p.epoch, name: p.name, rec: p.rec, known: e.value, set: e.dirty(), quiet: p.quiet}, nil
+	return target{part: p, epoch: p.epoch, name: p.name, rec: p.rec, known: e.value, stored: e.saved, set: e.dirty() && !e.moved, quiet: p.quiet}, nil
 }
 
 // updated takes over what an update has saved. It reports whether the browser still has the session's cookie, or gets
