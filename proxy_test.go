@@ -5,6 +5,10 @@ import (
 	"net"
 	"sync"
 	"testing"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/sessplus/sessplus"
+	"github.com/sessplus/sessplus/internal/servers"
 )
 
 // A proxy stands before a server, and can be told to break.
@@ -135,4 +139,44 @@ func (p *proxy) pump(dst, src, pair net.Conn, isUp bool) {
 			return
 		}
 	}
+}
+
+// A faulty backend has a proxy before its server, and a way past it.
+type faulty struct {
+	backend, direct sessplus.Backend
+	proxy           *proxy
+}
+
+// behindProxy runs the test on each backend that has a network.
+func behindProxy(t *testing.T, test func(t *testing.T, f faulty)) {
+	t.Run("redis", func(t *testing.T) {
+		f, _ := redisBehindProxy(t)
+		test(t, f)
+	})
+	t.Run("autopipeline", func(t *testing.T) {
+		f, _ := redisBehindProxy(t)
+		through := redis.NewClient(&redis.Options{Addr: f.proxy.addr()})
+		t.Cleanup(func() { through.Close() })
+		f.backend = sessplus.Redis(autoPipeline(t, through))
+		test(t, f)
+	})
+	t.Run("firestore", func(t *testing.T) {
+		addr := servers.FirestoreAddr(t)
+		p := newProxy(t, addr)
+		project := newProject()
+		test(t, faulty{
+			sessplus.Firestore(servers.FirestoreAt(t, p.addr(), project), "sessions"),
+			sessplus.Firestore(servers.FirestoreAt(t, addr, project), "sessions"), p,
+		})
+	})
+}
+
+func redisBehindProxy(t *testing.T) (f faulty, direct *redis.Client) {
+	t.Helper()
+	s := servers.NewRedis(t)
+	p := newProxy(t, s.Addr)
+	through := redis.NewClient(&redis.Options{Addr: p.addr()})
+	direct = s.Client()
+	t.Cleanup(func() { through.Close(); direct.Close() })
+	return faulty{sessplus.Redis(through), sessplus.Redis(direct), p}, direct
 }

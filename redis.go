@@ -24,7 +24,7 @@ type RedisClient interface {
 }
 
 // Redis returns a backend that stores each record as one hash, with a hash field for each field, and lets Redis expire
-// it. All configs on one client load in one round trip and save in one. It needs Redis 4 or later, or a compatible
+// it. All configs on one client load in one round trip and save in one. It needs Redis 6 or later, or a compatible
 // server, with Lua scripts.
 //
 // Loads go to the master, past replicas and the client's own cache, whatever the options of the client are. A Sentinel

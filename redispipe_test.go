@@ -75,11 +75,11 @@ func testCallsGoTogether(t *testing.T, open func(*testing.T, *redis.Client, redi
 	defer direct.Close()
 	client := open(t, direct, redis.AutoPipelineOptions{})
 	var trips, under atomic.Int64
-	client.AddHook(&tripHook{func(...redis.Cmder) {
+	client.AddHook(tripHook(func(...redis.Cmder) {
 		trips.Add(1)
 		time.Sleep(5 * time.Millisecond) // in which the others come
 		under.Store(max(under.Load(), int64(len(goroutines(t, "(*redisBackend).within")))))
-	}})
+	}))
 	b := sessplus.Redis(client)
 	m := newManager(t, nil, sessplus.Config{CookieName: "a", Backend: b, Fields: sessplus.Include("a")},
 		sessplus.Config{CookieName: "b", Backend: b, Fields: sessplus.Include("b")})
@@ -109,25 +109,6 @@ func testCallsGoTogether(t *testing.T, open func(*testing.T, *redis.Client, redi
 	}
 }
 
-// A tripHook hears of each round trip.
-type tripHook struct{ heard func(cmds ...redis.Cmder) }
-
-func (h *tripHook) DialHook(next redis.DialHook) redis.DialHook { return next }
-
-func (h *tripHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		h.heard(cmd)
-		return next(ctx, cmd)
-	}
-}
-
-func (h *tripHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		h.heard(cmds...)
-		return next(ctx, cmds)
-	}
-}
-
 // SPEC 10.4, SPEC 10.5: in a crowd, too, an entry of the index goes before its record in one round trip.
 func TestIndexInACrowd(t *testing.T) {
 	t.Parallel()
@@ -135,7 +116,7 @@ func TestIndexInACrowd(t *testing.T) {
 	defer direct.Close()
 	client := pipelines["in a crowd"](t, direct, redis.AutoPipelineOptions{})
 	var crowded, pairs atomic.Int64
-	client.AddHook(&tripHook{func(cmds ...redis.Cmder) {
+	client.AddHook(tripHook(func(cmds ...redis.Cmder) {
 		time.Sleep(5 * time.Millisecond) // in which the others come
 		entry := slices.IndexFunc(cmds, func(cmd redis.Cmder) bool { return strings.Contains(fmt.Sprint(cmd.Args()...), "session@") })
 		switch {
@@ -146,7 +127,7 @@ func TestIndexInACrowd(t *testing.T) {
 		case entry >= 0 && len(cmds) > 1:
 			t.Errorf("an entry is number %d of %d commands, want the first of two", entry, len(cmds))
 		}
-	}})
+	}))
 	c := newCrowd(t, newManager(t, nil, indexed(sessplus.Redis(client))))
 	var wg sync.WaitGroup
 	for i := range 32 {
@@ -346,7 +327,7 @@ func (c *crowd) rush(cookies map[string]string) map[int]int {
 
 // slowTrips makes a crowd of requests that come at the same time.
 func slowTrips(c *redis.Client) *redis.Client {
-	c.AddHook(&tripHook{func(...redis.Cmder) { time.Sleep(5 * time.Millisecond) }})
+	c.AddHook(tripHook(func(...redis.Cmder) { time.Sleep(5 * time.Millisecond) }))
 	return c
 }
 
@@ -382,7 +363,7 @@ func TestHooksInACrowd(t *testing.T) {
 	})
 	defer client.Close()
 	var loads, largest atomic.Int64
-	client.AddHook(&tripHook{func(cmds ...redis.Cmder) {
+	client.AddHook(tripHook(func(cmds ...redis.Cmder) {
 		n := int64(0)
 		for _, cmd := range cmds {
 			if cmd.FullName() == "hgetall" {
@@ -392,7 +373,7 @@ func TestHooksInACrowd(t *testing.T) {
 		loads.Add(n)
 		largest.Store(max(largest.Load(), n))
 		time.Sleep(5 * time.Millisecond)
-	}})
+	}))
 	c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: sessplus.Redis(client)}))
 	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 	loads.Store(0)
@@ -411,7 +392,8 @@ func TestCrowdLeavesADeadConnection(t *testing.T) {
 		Addr: p.addr(), ReadTimeout: 4 * timeout, AutoPipelineOptions: &redis.AutoPipelineOptions{},
 	}))
 	defer client.Close()
-	c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: timeout}, sessplus.Config{CookieName: "s", Backend: sessplus.Redis(client)}))
+	c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: timeout},
+		sessplus.Config{CookieName: "s", Backend: sessplus.Redis(client)}))
 	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 	cookies := c.jar(c.client)
 	c.rush(cookies)
@@ -545,9 +527,9 @@ func TestPipelineWhoseCallsAreCanceled(t *testing.T) {
 		time.Sleep(10 * timeout)
 	}
 	dials.Store(true)
-	if err := load(5 * time.Second); !errors.Is(err, sessplus.ErrNoRecord) {
-		t.Errorf("Load() = %v once the dialer connects, want %v", err, sessplus.ErrNoRecord)
-	}
+	servers.WaitFor(t, "a load, once the dialer connects", 5*time.Second, func() bool {
+		return errors.Is(load(time.Second), sessplus.ErrNoRecord)
+	})
 }
 
 // A history of concurrent requests, now through one connection, now through many (SPEC 4.1, SPEC 4.2, SPEC 4.4,
