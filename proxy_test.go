@@ -1,6 +1,7 @@
 package sessplus_test
 
 import (
+	"maps"
 	"net"
 	"sync"
 	"testing"
@@ -19,6 +20,7 @@ type proxy struct {
 	cond  *sync.Cond
 	mode  proxyMode
 	conns map[net.Conn]bool
+	lost  map[net.Conn]bool      // those that pass nothing on any more
 	onUp  func([]byte) proxyMode // called with what clients send, tells the mode from then on; may be nil
 }
 
@@ -37,7 +39,7 @@ func newProxy(t testing.TB, target string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{l: l, target: target, conns: make(map[net.Conn]bool)}
+	p := &proxy{l: l, target: target, conns: make(map[net.Conn]bool), lost: make(map[net.Conn]bool)}
 	p.cond = sync.NewCond(&p.mu)
 	t.Cleanup(func() {
 		l.Close()
@@ -83,6 +85,13 @@ func (p *proxy) cut() {
 	p.cond.Broadcast()
 }
 
+// lose passes nothing more on between those that are connected, and does not tell them.
+func (p *proxy) lose() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	maps.Copy(p.lost, p.conns)
+}
+
 func (p *proxy) serve(down net.Conn) {
 	p.mu.Lock()
 	if p.mode == proxyRefuse {
@@ -118,7 +127,7 @@ func (p *proxy) pump(dst, src, pair net.Conn, isUp bool) {
 		if isUp && p.onUp != nil {
 			p.mode = p.onUp(buf[:n])
 		}
-		for p.conns[pair] && (p.mode == proxyHang || p.mode == proxyMute && !isUp) {
+		for p.conns[pair] && (p.lost[pair] || p.mode == proxyHang || p.mode == proxyMute && !isUp) {
 			p.cond.Wait()
 		}
 		alive := p.conns[pair]

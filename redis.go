@@ -10,7 +10,6 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,7 +49,7 @@ func Redis(client RedisClient) Backend {
 			b.elects = redisElects(c)
 			b.binding = redisBindingOf(c)
 			if o := c.Options().AutoPipelineOptions; o != nil && !o.FullDuplex {
-				b.crowded = sync.OnceValue(func() *redisPipe { return pipeOf(c) })
+				b.crowded = func() *redisPipe { return b.binding.crowdPipe(c) }
 			}
 		}
 	case *redis.ClusterClient:
