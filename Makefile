@@ -15,7 +15,7 @@ test: ## all tests of all modules with -race, against real servers, which are in
 short: ## the root module without its slowest tests; what has no server is skipped
 	go test -short ./...
 
-lint: ## gofmt, go vet, go mod tidy, staticcheck, long comments and the rules for dependencies, in all modules
+lint: ## gofmt, go vet, go mod tidy, staticcheck, long lines and the rules for dependencies, in all modules
 	@set -e; for dir in $(MODULES); do \
 		echo "== lint in $$dir"; \
 		( cd $$dir; \

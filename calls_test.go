@@ -461,8 +461,8 @@ func TestConfigsOnOneRedisClientShareRoundTrips(t *testing.T) {
 	addr, wire := newTripProxy(t, direct.Options().Addr)
 	client := redis.NewClient(&redis.Options{Addr: addr, DB: direct.Options().DB, PoolSize: 1, ContextTimeoutEnabled: true})
 	defer client.Close()
-	hook := &tripCounter{}
-	client.AddHook(hook)
+	var trips atomic.Int64
+	client.AddHook(tripHook(func(...redis.Cmder) { trips.Add(1) }))
 	for _, c := range []struct {
 		name string
 		one  sessplus.Backend
@@ -496,14 +496,14 @@ func TestConfigsOnOneRedisClientShareRoundTrips(t *testing.T) {
 				{"destroy", 1, 1, func(s *sessplus.Session) { s.Destroy() }},
 				{"nothing", 0, 0, func(s *sessplus.Session) { s.Fields() }},
 			} {
-				hook.n.Store(0)
+				trips.Store(0)
 				wire.Store(0)
 				var loads, wireLoads int64
 				s.with(func(sess *sessplus.Session) {
-					loads, wireLoads = hook.n.Load(), wire.Load()
+					loads, wireLoads = trips.Load(), wire.Load()
 					step.f(sess)
 				})
-				if saves := hook.n.Load() - loads; loads != step.load || saves != step.save {
+				if saves := trips.Load() - loads; loads != step.load || saves != step.save {
 					t.Errorf("%s: the client made %d round trips to load and %d to save, want %d and %d", step.name, loads, saves, step.load, step.save)
 				}
 				if saves := wire.Load() - wireLoads; wireLoads != step.load || saves != step.save {

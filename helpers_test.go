@@ -160,47 +160,10 @@ func within(t testing.TB, timeout time.Duration, f func()) {
 	}
 }
 
-// A faulty backend has a proxy before its server, and a way past it.
-type faulty struct {
-	backend, direct sessplus.Backend
-	proxy           *proxy
-}
-
-// behindProxy runs the test on each backend that has a network.
-func behindProxy(t *testing.T, test func(t *testing.T, f faulty)) {
-	t.Run("redis", func(t *testing.T) {
-		f, _ := redisBehindProxy(t)
-		test(t, f)
-	})
-	t.Run("autopipeline", func(t *testing.T) {
-		f, _ := redisBehindProxy(t)
-		through := redis.NewClient(&redis.Options{Addr: f.proxy.addr()})
-		t.Cleanup(func() { through.Close() })
-		f.backend = sessplus.Redis(autoPipeline(t, through))
-		test(t, f)
-	})
-	t.Run("firestore", func(t *testing.T) {
-		addr := servers.FirestoreAddr(t)
-		p := newProxy(t, addr)
-		project := fmt.Sprintf("fault-%d-%d", os.Getpid(), projects.Add(1))
-		test(t, faulty{
-			sessplus.Firestore(servers.FirestoreAt(t, p.addr(), project), "sessions"),
-			sessplus.Firestore(servers.FirestoreAt(t, addr, project), "sessions"), p,
-		})
-	})
-}
-
-func redisBehindProxy(t *testing.T) (f faulty, direct *redis.Client) {
-	t.Helper()
-	s := servers.NewRedis(t)
-	p := newProxy(t, s.Addr)
-	through := redis.NewClient(&redis.Options{Addr: p.addr()})
-	direct = s.Client()
-	t.Cleanup(func() { through.Close(); direct.Close() })
-	return faulty{sessplus.Redis(through), sessplus.Redis(direct), p}, direct
-}
-
 var projects atomic.Int64
+
+// newProject returns the name of a Firestore project that no other test has.
+func newProject() string { return fmt.Sprintf("test-%d-%d", os.Getpid(), projects.Add(1)) }
 
 // writeRaw writes a response to a connection that was taken over, with the headers that the handler had set.
 func writeRaw(w http.ResponseWriter, conn io.WriteCloser, status string) error {

@@ -1,11 +1,13 @@
 package sessplus_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"testing"
 
 	"github.com/sessplus/sessplus"
@@ -30,6 +32,39 @@ func newLateSite(t *testing.T, b sessplus.Backend, logged *errorLog, around func
 		s.Set("sealed", "before")
 	})
 	return s
+}
+
+// SPEC 5.5: after the headers, a save that has failed is not made again when the handler returns, unless something has
+// changed: it would cost the timeout once more.
+func TestLateSaveThatFailedIsNotMadeAgain(t *testing.T) {
+	for changed, tries := range map[bool]int{false: 1, true: 2} {
+		b := &recorder{Backend: sessplus.Memory()}
+		s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b}))
+		s.with(func(s *sessplus.Session) { s.Set("n", 1) })
+		b.setHook(func(_ context.Context, op string) error {
+			if op == "update" {
+				return errors.New("down")
+			}
+			return nil
+		})
+		b.ops() // from before
+		s.visit(func(w http.ResponseWriter, r *http.Request) {
+			sess := sessplus.Get(r)
+			http.NewResponseController(w).Flush()
+			sess.Set("n", 2)
+			if err := sess.Save(); !errors.Is(err, sessplus.ErrUnavailable) {
+				t.Errorf("Save() = %v, want ErrUnavailable", err)
+			}
+			sess.Get("n")
+			if changed {
+				sess.Set("n", 3)
+			}
+		})
+		want := append([]string{"load"}, slices.Repeat([]string{"update"}, tries)...)
+		if got := b.ops(); !slices.Equal(got, want) {
+			t.Errorf("changed=%t: the backend was asked for %v, want %v", changed, got, want)
+		}
+	}
 }
 
 // SPEC 5.5

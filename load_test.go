@@ -171,3 +171,45 @@ func TestPanicDuringLoadEndsTheRequestOnly(t *testing.T) {
 		t.Errorf("the next request: %v, %v, want 200", res, err)
 	}
 }
+
+// SPEC 11.1: Reload leaves what the request has asked for and not saved yet: fields, and the permanence.
+func TestReloadLeavesChanges(t *testing.T) {
+	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory()}))
+	s.with(func(s *sessplus.Session) { s.Set("a", 1) })
+	s.with(func(s *sessplus.Session) {
+		s.Set("a", 2)
+		s.SetPermanent("sid", true)
+		if err := s.Reload(); err != nil {
+			t.Error(err)
+		}
+		if got := s.GetInt("a"); got != 2 || !s.Permanent("sid") {
+			t.Errorf("after Reload a is %d, permanent: %t; want 2, true", got, s.Permanent("sid"))
+		}
+	})
+	s.with(func(s *sessplus.Session) {
+		if got := s.GetInt("a"); got != 2 || !s.Permanent("sid") {
+			t.Errorf("in the next request a is %d, permanent: %t; want 2, true", got, s.Permanent("sid"))
+		}
+	})
+}
+
+// SPEC 6.3: a backend that hangs costs a request the Timeout once. Reload, which the program calls, asks it again.
+func TestReloadAsksAgain(t *testing.T) {
+	b := &recorder{Backend: sessplus.Memory()}
+	s := newSite(t, newManager(t, &sessplus.Options{Timeout: 50 * time.Millisecond},
+		sessplus.Config{CookieName: "sid", Backend: b, Optional: true}))
+	s.with(func(s *sessplus.Session) { s.Set("a", 1) })
+	b.setHook(func(ctx context.Context, _ string) error {
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	s.with(func(s *sessplus.Session) {
+		if s.Has("a") {
+			t.Error("a backend that hangs has answered")
+		}
+		b.setHook(nil)
+		if err := s.Reload(); err != nil || s.GetInt("a") != 1 {
+			t.Errorf("Reload() = %v, and a is %d; want nil, 1", err, s.GetInt("a"))
+		}
+	})
+}

@@ -42,12 +42,9 @@ func (r *memoryRecord) copy() *Record {
 	if r.large != nil {
 		return r.large.clone()
 	}
-	c := new(struct { // in one piece of memory
-		Record
-		room [fewFields]RawField
-	})
-	c.Record = readBlock(r.block, c.room[:0])
-	return &c.Record
+	c := newRecord(fewFields)
+	*c = readBlock(r.block, c.Fields)
+	return c
 }
 
 func (r *memoryRecord) key() string {

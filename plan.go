@@ -495,7 +495,6 @@ func (s *Session) verifyBound(p *part, saves []*save, now time.Time) []*save {
 	v, saves = saveFor(b, saves)
 	v.planTouch(now, true)
 	v.need(true)
-	v.send = v.send && b.maxAge(b.permanent) > 0
 	return saves
 }
 

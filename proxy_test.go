@@ -1,9 +1,14 @@
 package sessplus_test
 
 import (
+	"maps"
 	"net"
 	"sync"
 	"testing"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/sessplus/sessplus"
+	"github.com/sessplus/sessplus/internal/servers"
 )
 
 // A proxy stands before a server, and can be told to break.
@@ -15,6 +20,7 @@ type proxy struct {
 	cond  *sync.Cond
 	mode  proxyMode
 	conns map[net.Conn]bool
+	lost  map[net.Conn]bool      // those that pass nothing on any more
 	onUp  func([]byte) proxyMode // called with what clients send, tells the mode from then on; may be nil
 }
 
@@ -33,7 +39,7 @@ func newProxy(t testing.TB, target string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{l: l, target: target, conns: make(map[net.Conn]bool)}
+	p := &proxy{l: l, target: target, conns: make(map[net.Conn]bool), lost: make(map[net.Conn]bool)}
 	p.cond = sync.NewCond(&p.mu)
 	t.Cleanup(func() {
 		l.Close()
@@ -79,6 +85,13 @@ func (p *proxy) cut() {
 	p.cond.Broadcast()
 }
 
+// lose passes nothing more on between those that are connected, and does not tell them.
+func (p *proxy) lose() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	maps.Copy(p.lost, p.conns)
+}
+
 func (p *proxy) serve(down net.Conn) {
 	p.mu.Lock()
 	if p.mode == proxyRefuse {
@@ -114,7 +127,7 @@ func (p *proxy) pump(dst, src, pair net.Conn, isUp bool) {
 		if isUp && p.onUp != nil {
 			p.mode = p.onUp(buf[:n])
 		}
-		for p.conns[pair] && (p.mode == proxyHang || p.mode == proxyMute && !isUp) {
+		for p.conns[pair] && (p.lost[pair] || p.mode == proxyHang || p.mode == proxyMute && !isUp) {
 			p.cond.Wait()
 		}
 		alive := p.conns[pair]
@@ -126,4 +139,44 @@ func (p *proxy) pump(dst, src, pair net.Conn, isUp bool) {
 			return
 		}
 	}
+}
+
+// A faulty backend has a proxy before its server, and a way past it.
+type faulty struct {
+	backend, direct sessplus.Backend
+	proxy           *proxy
+}
+
+// behindProxy runs the test on each backend that has a network.
+func behindProxy(t *testing.T, test func(t *testing.T, f faulty)) {
+	t.Run("redis", func(t *testing.T) {
+		f, _ := redisBehindProxy(t)
+		test(t, f)
+	})
+	t.Run("autopipeline", func(t *testing.T) {
+		f, _ := redisBehindProxy(t)
+		through := redis.NewClient(&redis.Options{Addr: f.proxy.addr()})
+		t.Cleanup(func() { through.Close() })
+		f.backend = sessplus.Redis(autoPipeline(t, through))
+		test(t, f)
+	})
+	t.Run("firestore", func(t *testing.T) {
+		addr := servers.FirestoreAddr(t)
+		p := newProxy(t, addr)
+		project := newProject()
+		test(t, faulty{
+			sessplus.Firestore(servers.FirestoreAt(t, p.addr(), project), "sessions"),
+			sessplus.Firestore(servers.FirestoreAt(t, addr, project), "sessions"), p,
+		})
+	})
+}
+
+func redisBehindProxy(t *testing.T) (f faulty, direct *redis.Client) {
+	t.Helper()
+	s := servers.NewRedis(t)
+	p := newProxy(t, s.Addr)
+	through := redis.NewClient(&redis.Options{Addr: p.addr()})
+	direct = s.Client()
+	t.Cleanup(func() { through.Close(); direct.Close() })
+	return faulty{sessplus.Redis(through), sessplus.Redis(direct), p}, direct
 }

@@ -10,7 +10,6 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,7 +24,7 @@ type RedisClient interface {
 }
 
 // Redis returns a backend that stores each record as one hash, with a hash field for each field, and lets Redis expire
-// it. All configs on one client load in one round trip and save in one. It needs Redis 4 or later, or a compatible
+// it. All configs on one client load in one round trip and save in one. It needs Redis 6 or later, or a compatible
 // server, with Lua scripts.
 //
 // Loads go to the master, past replicas and the client's own cache, whatever the options of the client are. A Sentinel
@@ -50,7 +49,7 @@ func Redis(client RedisClient) Backend {
 			b.elects = redisElects(c)
 			b.binding = redisBindingOf(c)
 			if o := c.Options().AutoPipelineOptions; o != nil && !o.FullDuplex {
-				b.crowded = sync.OnceValue(func() *redisPipe { return pipeOf(c) })
+				b.crowded = func() *redisPipe { return b.binding.crowdPipe(c) }
 			}
 		}
 	case *redis.ClusterClient:

@@ -31,7 +31,10 @@ type redisBinding struct {
 	pipeline redis.ProcessPipelineHook // of the clone
 	refused  atomic.Pointer[error]     // why the last attempt to connect failed, or nil
 
-	dial  func(context.Context) (net.Conn, error)
+	dial      func(context.Context) (net.Conn, error)
+	startPipe sync.Once
+	pipe      *redisPipe // for calls in a crowd, or nil
+
 	asked atomic.Int64 // the second in which hasManyClients last asked
 	full  atomic.Bool  // what the answer was
 }

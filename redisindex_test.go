@@ -394,11 +394,11 @@ func TestRedisIndexOnEveryClient(t *testing.T) {
 	slow(t)
 	t.Run("cluster", func(t *testing.T) {
 		client := servers.NewRedisCluster(t).Client(t)
-		hook := &tripCounter{}
-		client.AddHook(hook)
+		var trips atomic.Int64
+		client.AddHook(tripHook(func(...redis.Cmder) { trips.Add(1) }))
 		b := sessplus.Redis(client)
 		sessionsOfAUser(t, b)
-		without, with := tripsOf(t, b, "", &hook.n), tripsOf(t, b, "user_id", &hook.n)
+		without, with := tripsOf(t, b, "", &trips), tripsOf(t, b, "user_id", &trips)
 		for _, step := range indexSteps {
 			most := without[step.name]
 			if strings.Contains(step.name, "owner") || step.name == "update" {

@@ -4,6 +4,7 @@ package sessplus
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -31,13 +32,63 @@ func newRedisPipe(p *redis.AutoPipeliner) *redisPipe {
 // the goroutines that they go through.
 const crowd = 8
 
-// pipeOf starts that, or returns nil if the client is closed or the options are wrong.
-func pipeOf(c *redis.Client) *redisPipe {
-	p, err := c.AsyncAutoPipeline()
+// crowdPipe returns what sends a call in a crowd, or nil if it goes alone: because the client is closed or its options
+// are wrong, or because calls were left to themselves there. What holds those up would hold up this one, too.
+func (b *redisBinding) crowdPipe(c *redis.Client) *redisPipe {
+	b.startPipe.Do(func() { b.pipe = newCrowdPipe(b, c) })
+	if b.pipe == nil {
+		return nil
+	}
+	if b.pipe.sweep(nil); b.pipe.loose.left.Load() > 0 {
+		return nil
+	}
+	return b.pipe
+}
+
+// newCrowdPipe makes it of another clone: the AutoPipeliner of the client may be closed by the program, whose commands
+// would also go before those of sessions.
+func newCrowdPipe(b *redisBinding, c *redis.Client) *redisPipe {
+	o := *c.Options().AutoPipelineOptions
+	o.MaxQueuedCommands = 0 // maxCalls is the limit
+	clone := c.WithTimeout(c.Options().ReadTimeout)
+	clone.AddHook(crossing{b, c})
+	p, err := clone.AsyncAutoPipelineWithOptions(&o)
 	if err != nil {
 		return nil
 	}
 	return newRedisPipe(p)
+}
+
+// A crossing is the only hook of that clone, which has none of the program's. It sends everything through the client,
+// as what goes alone: with its hooks, to connections that the detour checks.
+type crossing struct {
+	b *redisBinding
+	c *redis.Client
+}
+
+func (x crossing) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (x crossing) ProcessHook(redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		return x.c.Process(&redisContext{ctx, ctx, x.b}, cmd)
+	}
+}
+
+func (x crossing) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		pipe := x.c.Pipeline()
+		for _, cmd := range cmds {
+			pipe.Process(ctx, cmd)
+		}
+		_, err := pipe.Exec(&redisContext{ctx, ctx, x.b})
+		if err == nil { // asking each of them takes longer than sending it
+			return nil
+		}
+		if slices.ContainsFunc(cmds, func(cmd redis.Cmder) bool { return cmd.Err() != nil }) {
+			return nil // go-redis would make it the error of the others, too
+		}
+		return err
+	}
 }
 
 // electsBehind reports whether another server takes the place of the client's when that dies. An AutoPipeliner does not
@@ -84,7 +135,7 @@ func (p *redisPipe) sweep(more []redis.AutoFuture) {
 		p.left = append(p.left, more)
 	}
 	p.left = slices.DeleteFunc(p.left, func(futures []redis.AutoFuture) bool {
-		underWay := func(f redis.AutoFuture) bool { return f.WaitContext(over) == over.Err() }
+		underWay := func(f redis.AutoFuture) bool { return f.WaitContext(over) == errOver }
 		if slices.ContainsFunc(futures, underWay) {
 			return false
 		}
@@ -94,12 +145,18 @@ func (p *redisPipe) sweep(more []redis.AutoFuture) {
 	p.loose.left.Add(int64(len(p.left) - before))
 }
 
-// over is a context that has ended.
+// over is a context that has ended, with an error that no command ends with.
 var over = func() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	return ctx
+	return overContext{ctx}
 }()
+
+type overContext struct{ context.Context }
+
+func (overContext) Err() error { return errOver }
+
+var errOver = errors.New("over")
 
 // outgoing is the command as the client is to have it.
 func (b *redisBackend) outgoing(ctx context.Context, cmd redis.Cmder) redis.Cmder {

@@ -2,7 +2,9 @@ package sessplus_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"runtime"
 	"slices"
@@ -73,11 +75,11 @@ func testCallsGoTogether(t *testing.T, open func(*testing.T, *redis.Client, redi
 	defer direct.Close()
 	client := open(t, direct, redis.AutoPipelineOptions{})
 	var trips, under atomic.Int64
-	client.AddHook(&tripHook{func(...redis.Cmder) {
+	client.AddHook(tripHook(func(...redis.Cmder) {
 		trips.Add(1)
 		time.Sleep(5 * time.Millisecond) // in which the others come
 		under.Store(max(under.Load(), int64(len(goroutines(t, "(*redisBackend).within")))))
-	}})
+	}))
 	b := sessplus.Redis(client)
 	m := newManager(t, nil, sessplus.Config{CookieName: "a", Backend: b, Fields: sessplus.Include("a")},
 		sessplus.Config{CookieName: "b", Backend: b, Fields: sessplus.Include("b")})
@@ -107,25 +109,6 @@ func testCallsGoTogether(t *testing.T, open func(*testing.T, *redis.Client, redi
 	}
 }
 
-// A tripHook hears of each round trip.
-type tripHook struct{ heard func(cmds ...redis.Cmder) }
-
-func (h *tripHook) DialHook(next redis.DialHook) redis.DialHook { return next }
-
-func (h *tripHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		h.heard(cmd)
-		return next(ctx, cmd)
-	}
-}
-
-func (h *tripHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		h.heard(cmds...)
-		return next(ctx, cmds)
-	}
-}
-
 // SPEC 10.4, SPEC 10.5: in a crowd, too, an entry of the index goes before its record in one round trip.
 func TestIndexInACrowd(t *testing.T) {
 	t.Parallel()
@@ -133,7 +116,7 @@ func TestIndexInACrowd(t *testing.T) {
 	defer direct.Close()
 	client := pipelines["in a crowd"](t, direct, redis.AutoPipelineOptions{})
 	var crowded, pairs atomic.Int64
-	client.AddHook(&tripHook{func(cmds ...redis.Cmder) {
+	client.AddHook(tripHook(func(cmds ...redis.Cmder) {
 		time.Sleep(5 * time.Millisecond) // in which the others come
 		entry := slices.IndexFunc(cmds, func(cmd redis.Cmder) bool { return strings.Contains(fmt.Sprint(cmd.Args()...), "session@") })
 		switch {
@@ -144,7 +127,7 @@ func TestIndexInACrowd(t *testing.T) {
 		case entry >= 0 && len(cmds) > 1:
 			t.Errorf("an entry is number %d of %d commands, want the first of two", entry, len(cmds))
 		}
-	}})
+	}))
 	c := newCrowd(t, newManager(t, nil, indexed(sessplus.Redis(client))))
 	var wg sync.WaitGroup
 	for i := range 32 {
@@ -325,6 +308,108 @@ func TestPipelineAfterAScriptFlush(t *testing.T) {
 	})
 }
 
+// rush lets many requests of one visitor load its session at the same time, and counts the answers by their status.
+func (c *crowd) rush(cookies map[string]string) map[int]int {
+	c.Helper()
+	const requests = 50
+	answers := make(chan int)
+	for range requests {
+		go func() {
+			answers <- c.askWith(c.withCookies(cookies), func(s *sessplus.Session) { s.Fields() }).StatusCode
+		}()
+	}
+	count := make(map[int]int)
+	for range requests {
+		count[<-answers]++
+	}
+	return count
+}
+
+// slowTrips makes a crowd of requests that come at the same time.
+func slowTrips(c *redis.Client) *redis.Client {
+	c.AddHook(tripHook(func(...redis.Cmder) { time.Sleep(5 * time.Millisecond) }))
+	return c
+}
+
+// SPEC 6.1: what the program does with an AutoPipeliner of its own, from the same client, is no outage.
+func TestCrowdBesideAnAutoPipelinerOfTheProgram(t *testing.T) {
+	t.Parallel()
+	client := slowTrips(redis.NewClient(&redis.Options{
+		Addr:                servers.NewRedis(t).Addr,
+		AutoPipelineOptions: &redis.AutoPipelineOptions{MaxQueuedCommands: 4},
+	}))
+	defer client.Close()
+	c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: sessplus.Redis(client)}))
+	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+	for _, when := range []string{"before", "after"} {
+		if count := c.rush(c.jar(c.client)); count[http.StatusOK] != 50 {
+			t.Errorf("%s the program has closed its AutoPipeliner, statuses = %v, want 50 of 200", when, count)
+		}
+		own, err := client.AsyncAutoPipeline()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := own.Close(); err != nil {
+			t.Errorf("Close() = %v", err)
+		}
+	}
+}
+
+// SPEC 5.3: the program's hooks see each command of a crowd once, and those of the program itself as ever.
+func TestHooksInACrowd(t *testing.T) {
+	t.Parallel()
+	client := redis.NewClient(&redis.Options{
+		Addr: servers.NewRedis(t).Addr, AutoPipelineOptions: &redis.AutoPipelineOptions{},
+	})
+	defer client.Close()
+	var loads, largest atomic.Int64
+	client.AddHook(tripHook(func(cmds ...redis.Cmder) {
+		n := int64(0)
+		for _, cmd := range cmds {
+			if cmd.FullName() == "hgetall" {
+				n++
+			}
+		}
+		loads.Add(n)
+		largest.Store(max(largest.Load(), n))
+		time.Sleep(5 * time.Millisecond)
+	}))
+	c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: sessplus.Redis(client)}))
+	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+	loads.Store(0)
+	c.rush(c.jar(c.client))
+	if n, most := loads.Load(), largest.Load(); n != 50 || most < 2 {
+		t.Errorf("a hook has seen %d loads of 50 requests, at most %d together, want 50, and several together", n, most)
+	}
+}
+
+// SPEC 6.1, SPEC 6.3: a connection that has died silently holds up the calls that were sent on it, and no later ones.
+func TestCrowdLeavesADeadConnection(t *testing.T) {
+	t.Parallel()
+	const timeout = time.Second
+	p := newProxy(t, servers.NewRedis(t).Addr)
+	client := slowTrips(redis.NewClient(&redis.Options{
+		Addr: p.addr(), ReadTimeout: 4 * timeout, AutoPipelineOptions: &redis.AutoPipelineOptions{},
+	}))
+	defer client.Close()
+	c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: timeout},
+		sessplus.Config{CookieName: "s", Backend: sessplus.Redis(client)}))
+	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+	cookies := c.jar(c.client)
+	c.rush(cookies)
+	p.lose()
+	if count := c.rush(cookies); count[http.StatusServiceUnavailable] == 0 {
+		t.Errorf("statuses = %v while the connections are dead, want some 503", count)
+	}
+	count := c.rush(cookies)
+	if count[http.StatusOK] < 40 { // a few may still get one of the dead connections, and the machine be busy
+		count = c.rush(cookies)
+	}
+	if count[http.StatusOK] < 40 {
+		t.Errorf("statuses = %v after the Timeout, want 40 of 200 or more", count)
+	}
+}
+
 // SPEC 5.6, SPEC 6.9: a hook of the program that panics or exits costs the requests whose commands it has seen.
 func TestPipelineWhoseHookFails(t *testing.T) {
 	t.Parallel()
@@ -408,6 +493,43 @@ func TestPipelineKeepsFewCalls(t *testing.T) {
 		h.ServeHTTP(&discard{header: make(http.Header)}, req.Clone(t.Context()))
 	}
 	c.mustAsk(c.client, wantUser(t, "ann"))
+}
+
+// SPEC 6.3: calls that were left to themselves give up their places however they end, also with a cancellation that is
+// not theirs, as of a dialer of the program.
+func TestPipelineWhoseCallsAreCanceled(t *testing.T) {
+	t.Parallel()
+	addr := servers.NewRedis(t).Addr
+	var dials atomic.Bool
+	dial := func(context.Context, string, string) (net.Conn, error) {
+		if dials.Load() {
+			return net.Dial("tcp", addr)
+		}
+		time.Sleep(30 * time.Millisecond)
+		return nil, context.Canceled
+	}
+	client := redis.NewClient(&redis.Options{Dialer: dial, DialerRetries: 1, MaxRetries: -1})
+	defer client.Close()
+	const timeout = 20 * time.Millisecond
+	b := sessplus.Redis(pipelines["deferred"](t, client, redis.AutoPipelineOptions{}))
+	load := func(within time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), within)
+		defer cancel()
+		_, err := b.Load(ctx, "key")
+		return err
+	}
+	for range 3 {
+		var wg sync.WaitGroup
+		for range 400 {
+			wg.Go(func() { load(timeout) })
+		}
+		wg.Wait()
+		time.Sleep(10 * timeout)
+	}
+	dials.Store(true)
+	servers.WaitFor(t, "a load, once the dialer connects", 5*time.Second, func() bool {
+		return errors.Is(load(time.Second), sessplus.ErrNoRecord)
+	})
 }
 
 // A history of concurrent requests, now through one connection, now through many (SPEC 4.1, SPEC 4.2, SPEC 4.4,

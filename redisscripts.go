@@ -47,7 +47,7 @@ return 'created'
 // follows is " @" and the owner as the record has it, if any: others may have changed it since the caller saw it.
 
 // redisLive is how the scripts that change a record begin: unless there is one, which nobody has taken, they return the
-// reason.
+// reason. What is still in mark then has lapsed, and goes with the change.
 const redisLive = `
 local key, now = KEYS[1], tonumber(ARGV[1])
 local head = redis.call('HMGET', key, ':expires', ':mark')
@@ -58,13 +58,13 @@ if mark then
   local kind, _, at, rest = string.match(mark, '^(%a) (%S+) (%d+) ?(.*)$')
   if kind == 'e' then return 'ended ' .. rest end
   if kind == 't' and tonumber(at) > now then return 'taken' end
-  redis.call('HDEL', key, ':mark')
 end
 `
 
 // redisSet is redisUpdate for the most common change, which only sets a few fields. KEYS record; ARGV now, expiry, then
 // names and values.
 var redisSet = newRedisScript(redisLive + `
+if mark then redis.call('HDEL', key, ':mark') end
 local empty = redis.call('HLEN', key) == 3
 local moved = empty or tonumber(ARGV[2]) > stored
 if not moved then
@@ -96,7 +96,7 @@ for _ = 1, matches do
   if (value and '=' .. value or '') ~= ARGV[i + 1] then return 'conflict' end
   i = i + 2
 end
-local before = redis.call('HLEN', key) - 3
+local before = redis.call('HLEN', key) - (mark and 4 or 3)
 local movable = before == 0 or flag ~= '' or exact ~= '' or expires > stored or deletes > 0
 local since, was, rest
 if movable or owner ~= '' or bind ~= '' then
@@ -108,6 +108,7 @@ if bind ~= '' then
   if bound and bound ~= bind then return 'conflict' end
   if bound then bind = '' end
 end
+if mark then redis.call('HDEL', key, ':mark') end
 local forced = before == 0 or flag ~= '' or expires > stored or exact ~= '' and exact == text .. ' ' .. was
 if movable then
   if sets > 1 then redis.call('HSET', key, ':expires', text) end

@@ -57,18 +57,6 @@ func (c *sidSite) ok(r *reply) *reply {
 	return r
 }
 
-// fields returns what the next request of the site's browser sees.
-func (c *sidSite) fields() map[string]any {
-	c.Helper()
-	all := make(map[string]any)
-	c.ok(c.with(func(s *sessplus.Session) {
-		for _, name := range s.Fields() {
-			all[name] = s.Get(name)
-		}
-	}))
-	return all
-}
-
 // wantFields fails unless the next request sees exactly these.
 func (c *sidSite) wantFields(want map[string]any) {
 	c.Helper()

@@ -179,15 +179,18 @@ func (s *site) through(configs ...sessplus.Config) *site {
 	return other
 }
 
-// fields returns what the site's browser has there, by the names of its fields.
+// fields returns what the next request of the site's browser sees, by the names of its fields.
 func (s *site) fields() map[string]any {
 	s.Helper()
 	all := make(map[string]any)
-	s.with(func(s *sessplus.Session) {
+	r := s.with(func(s *sessplus.Session) {
 		for _, name := range s.Fields() {
 			all[name] = s.Get(name)
 		}
 	})
+	if r.StatusCode != http.StatusOK {
+		s.Fatalf("status = %d (%s), want 200", r.StatusCode, r.body)
+	}
 	return all
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,30 +29,13 @@ func (s *store) ops() []string {
 	return s.recorder.ops()
 }
 
-// The store is a hook of its Redis client.
-func (s *store) DialHook(next redis.DialHook) redis.DialHook { return next }
-
-func (s *store) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		s.noteTrip(cmd)
-		return next(ctx, cmd)
-	}
-}
-
-func (s *store) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		s.noteTrip(cmds...)
-		return next(ctx, cmds)
-	}
-}
-
 func (s *store) noteTrip(cmds ...redis.Cmder) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.trips = append(s.trips, fmt.Sprint(cmds))
 }
 
-// SPEC 3.5: every test of this file ends with it.
+// everyKeyExpires ends each test on a store in Redis (SPEC 3.5).
 func (s *store) everyKeyExpires(t *testing.T) {
 	ctx := context.Background()
 	for key := range s.text(t) {
@@ -120,7 +102,7 @@ var stores = []struct {
 		s := &store{rdb: plain}
 		hooked := redis.NewClient(&redis.Options{Addr: plain.Options().Addr, DB: plain.Options().DB})
 		t.Cleanup(func() { hooked.Close() })
-		hooked.AddHook(s)
+		hooked.AddHook(tripHook(s.noteTrip))
 		s.Backend = sessplus.Redis(hooked)
 		t.Cleanup(func() { s.everyKeyExpires(t) })
 		return s
@@ -129,42 +111,4 @@ var stores = []struct {
 		client := servers.Firestore(t)
 		return &store{recorder: recorder{Backend: sessplus.Firestore(client, "sessions")}, fs: client}
 	}},
-}
-
-// A commandHook sees each command that is sent alone, and may answer it with an error in place of the server.
-type commandHook func(ctx context.Context, cmd redis.Cmder) error
-
-func (h commandHook) DialHook(next redis.DialHook) redis.DialHook { return next }
-
-func (h commandHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		if err := h(ctx, cmd); err != nil {
-			cmd.SetErr(err)
-			return err
-		}
-		return next(ctx, cmd)
-	}
-}
-
-func (h commandHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return next
-}
-
-// A tripCounter counts the round trips of a go-redis client.
-type tripCounter struct{ n atomic.Int64 }
-
-func (*tripCounter) DialHook(next redis.DialHook) redis.DialHook { return next }
-
-func (h *tripCounter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		h.n.Add(1)
-		return next(ctx, cmd)
-	}
-}
-
-func (h *tripCounter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		h.n.Add(1)
-		return next(ctx, cmds)
-	}
 }

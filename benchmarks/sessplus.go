@@ -20,8 +20,8 @@ func openSessplusPipeline(e *env, s scenario) *app {
 
 // openSessplusCrowded is the same, for a client that does so while there are several.
 func openSessplusCrowded(e *env, s scenario) *app {
-	o := *e.redis().Options()
-	client := redis.NewClient(&redis.Options{Addr: o.Addr, AutoPipelineOptions: &redis.AutoPipelineOptions{}})
+	addr := e.redis().Options().Addr
+	client := redis.NewClient(&redis.Options{Addr: addr, AutoPipelineOptions: &redis.AutoPipelineOptions{}})
 	e.tb.Cleanup(func() { client.Close() })
 	return sessplusIn(newManager(e, sessplus.Config{CookieName: "session", Backend: sessplus.Redis(client)}), s)
 }

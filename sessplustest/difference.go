@@ -38,7 +38,8 @@ func (d *difference) time(name string, got, want time.Time, rule string) {
 	if near(got, want) {
 		return
 	}
-	off, side := want.Sub(got).Round(time.Millisecond), "later"
+	const shown = time.Millisecond // a store need not keep more
+	off, side := want.Truncate(shown).Sub(got.Truncate(shown)), "later"
 	if off < 0 {
 		off, side = -off, "earlier"
 	}
@@ -54,12 +55,13 @@ func (d *difference) fields(got, want []sessplus.RawField) {
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {
 		g, w := valuesOf(got, name), valuesOf(want, name)
-		if g != w {
-			d.add(fmt.Sprintf("field %.40q", name), g, w)
-		}
-		if len(d.lines) == 5 { // which is enough to see what is wrong
+		switch {
+		case g == w:
+		case len(d.lines) == 5: // which is enough to see what is wrong
 			d.lines = append(d.lines, "…")
 			return
+		default:
+			d.add(fmt.Sprintf("field %.40q", name), g, w)
 		}
 	}
 }
@@ -107,10 +109,10 @@ func (d *difference) record(got, want *sessplus.Record, rule string) {
 // same fails the test if the record is not as it should be. The format says where it was seen.
 func (e *env) same(got, want *sessplus.Record, format string, args ...any) {
 	e.Helper()
-	d := difference{by: "want"}
 	if got == nil {
 		e.breach("%s: no record", fmt.Sprintf(format, args...))
 	}
+	d := difference{by: "want"}
 	if d.record(got, want, ""); d.lines != nil {
 		e.breach("%s the %v", fmt.Sprintf(format, args...), &d)
 	}

@@ -16,7 +16,6 @@ import (
 // Ending.Apply, to a record in memory (SPEC 13.2).
 type walk struct {
 	*env
-	rng   *rand.Rand
 	model *sessplus.Record
 	seen  *sessplus.Record // as the backend returned it last
 	now   time.Time
@@ -25,42 +24,40 @@ type walk struct {
 
 // history takes random walks, and compares the backend's record with the model after each step.
 func history(e *env) {
-	seed := uint64(time.Now().UnixNano())
-	rng := rand.New(rand.NewPCG(seed, 0))
 	_, indexes := e.Backend.(sessplus.Indexer)
 	_, keeps := e.Backend.(sessplus.DeviceKeeper)
 	owners := []string{e.key + "@ann", e.key + "@eve"}
 	for round := range 6 {
-		w := &walk{env: e.with(fmt.Sprint(e.key, "h", round)), rng: rng, now: time.Now()}
+		w := &walk{env: e.with(fmt.Sprint(e.key, "h", round)), now: time.Now()}
 		w.model = w.create(record("a", "1"))
 		w.model.Fields = slices.Clone(w.model.Fields)
 		w.seen = w.load()
 		for range 40 {
 			w.now = w.now.Add(time.Millisecond)
-			if rng.IntN(12) == 0 {
+			if rand.IntN(12) == 0 {
 				w.now = w.now.Add(sessplus.TakeGrace)
 			}
-			known := []*sessplus.Record{nil, w.seen}[rng.IntN(2)]
-			if rng.IntN(3) > 0 {
+			known := []*sessplus.Record{nil, w.seen}[rand.IntN(2)]
+			if rand.IntN(3) > 0 {
 				c := w.randomChange()
 				c.Seen = known
-				if indexes && rng.IntN(4) == 0 {
-					c.Owner = &[]string{"", owners[0], owners[1]}[rng.IntN(3)]
+				if indexes && rand.IntN(4) == 0 {
+					c.Owner = &[]string{"", owners[0], owners[1]}[rand.IntN(3)]
 				}
-				if keeps && rng.IntN(8) == 0 {
-					c.DeviceKey = []string{"key.1", "key.2"}[rng.IntN(2)]
+				if keeps && rand.IntN(8) == 0 {
+					c.DeviceKey = []string{"key.1", "key.2"}[rand.IntN(2)]
 				}
 				w.updateBoth(c)
 			} else {
 				step := &sessplus.Ending{
-					Step: sessplus.EndStep(rng.IntN(3)), Token: []string{"t1", "t2"}[rng.IntN(2)], Next: "next of it", Now: w.now, Seen: known,
+					Step: sessplus.EndStep(rand.IntN(3)), Token: []string{"t1", "t2"}[rand.IntN(2)], Next: "next of it", Now: w.now, Seen: known,
 				}
-				if rng.IntN(20) == 0 {
+				if rand.IntN(20) == 0 {
 					step.Step, step.Token = sessplus.StepEnd, ""
 				}
 				w.endBoth(step)
 			}
-			if indexes && rng.IntN(4) == 0 {
+			if indexes && rand.IntN(4) == 0 {
 				w.listed(owners)
 			}
 		}
@@ -70,24 +67,24 @@ func history(e *env) {
 
 // randomChange returns a change that may fit the record.
 func (w *walk) randomChange() *sessplus.Change {
-	c := &sessplus.Change{Now: w.now, Expires: w.now.Add(time.Duration(w.rng.IntN(120)) * time.Minute).Add(time.Hour)}
+	c := &sessplus.Change{Now: w.now, Expires: w.now.Add(time.Duration(rand.IntN(120)) * time.Minute).Add(time.Hour)}
 	for _, name := range []string{"a", ":b", "__c__"} {
-		switch w.rng.IntN(6) {
+		switch rand.IntN(6) {
 		case 0:
-			c.Set = append(c.Set, sessplus.RawField{Name: name, Value: []byte(fmt.Sprint(w.rng.IntN(3)))})
+			c.Set = append(c.Set, sessplus.RawField{Name: name, Value: []byte(fmt.Sprint(rand.IntN(3)))})
 		case 1, 2:
 			c.Delete = append(c.Delete, name)
 		case 3:
-			if w.rng.IntN(3) == 0 {
+			if rand.IntN(3) == 0 {
 				c.Match = append(c.Match, sessplus.RawField{Name: name})
 			} else if i := slices.IndexFunc(w.model.Fields, func(f sessplus.RawField) bool { return f.Name == name }); i >= 0 {
 				c.Match = append(c.Match, w.model.Fields[i])
 			}
 		}
 	}
-	c.Exact = w.rng.IntN(2) == 0
-	if w.rng.IntN(8) == 0 {
-		c.Permanent = new(w.rng.IntN(2) == 0)
+	c.Exact = rand.IntN(2) == 0
+	if rand.IntN(8) == 0 {
+		c.Permanent = new(rand.IntN(2) == 0)
 	}
 	return c
 }

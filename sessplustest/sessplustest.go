@@ -493,7 +493,7 @@ var promises = []promise{
 			e.update(c)
 		}
 	}},
-	{"Lapsed", "A take lapses after TakeGrace. From then on an Update removes it, and another token may take the record.", func(e *env) {
+	{"Lapsed", "A take lapses after TakeGrace. From then on an Update removes it, unless it is refused, and another token may take the record.", func(e *env) {
 		r := e.create(record("a", "1"))
 		e.end(take("mine"))
 		other := take("other")
@@ -501,6 +501,19 @@ var promises = []promise{
 		e.end(other)
 		c := change(r)
 		c.Set, c.Now = fields("b", "2"), other.Now.Add(sessplus.TakeGrace+time.Second)
+		refused := *c
+		refused.Match = fields("a", "2")
+		if _, err := e.Update(e.ctx, e.key, &refused); !errors.Is(err, sessplus.ErrConflict) {
+			e.breach("Update with a Match that does not hold = %v, want ErrConflict", err)
+		}
+		back := take("other")
+		back.Step, back.Now = sessplus.StepRelease, c.Now
+		again := *back
+		again.Step = sessplus.StepEnd
+		if _, err := e.End(e.ctx, e.key, &again); err != nil {
+			e.breach("StepEnd by a take that has lapsed, after an Update was refused = %v", err)
+		}
+		e.end(back)
 		if result := e.update(c); result.Refilled || result.Empty {
 			e.breach("Update = Empty %v, Refilled %v, want false, false", result.Empty, result.Refilled)
 		}

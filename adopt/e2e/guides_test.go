@@ -14,7 +14,8 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// Programs on gin and echo work as docs/from-gorilla.md says, and a handler that fails saves nothing.
+// Programs on gin and echo work as docs/from-gorilla.md and docs/routers.md say, and a handler that fails saves
+// nothing.
 func TestFrameworks(t *testing.T) {
 	const flashes sessplus.Field[[]string] = "_flash"
 	count := func(r *http.Request) string {

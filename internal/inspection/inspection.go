@@ -5,11 +5,11 @@ import "time"
 
 // An Inspector looks at a session.
 type Inspector interface {
-	// Setup tells how the cookies of its manager are configured.
+	// Setup returns how the cookies of its manager are configured.
 	Setup() Setup
 
-	// Look tells what the session is, a Session for each cookie, in the order of the configs. It loads what is Lazy,
-	// and is no use of the session. Values are left out unless values says of a cookie that they are wanted.
+	// Look returns a Session for each cookie, in the order of the configs. It loads what is Lazy, and does not count as
+	// a use of the session. A cookie's values are left out unless values reports true for it.
 	Look(values func(cookie string) bool) []Session
 
 	// Expire makes the next commit end the session of a cookie on the server, as its Lifetime does.
@@ -23,7 +23,7 @@ type Inspector interface {
 type Key struct{ Session any }
 
 // RequestKey finds in the context of an event the *http.Request to whose session it happened. It is nil for an event
-// that happened outside of any request.
+// that happened outside a request.
 type RequestKey struct{}
 
 // A Setup is how the cookies of a manager are configured.
@@ -37,7 +37,7 @@ type Config struct {
 	Cookie      string
 	ServerSide  bool
 	Attributes  string        // of its Set-Cookie lines, as in "Path=/; HttpOnly"
-	MaxAge      time.Duration // for how long the browser keeps it, 0 until it closes
+	MaxAge      time.Duration // how long the browser keeps it; 0: until it closes
 	Chunks      int
 	IdleTimeout time.Duration
 	RotateEvery time.Duration
@@ -49,7 +49,7 @@ type Session struct {
 	Cookie    string
 	Err       error // why it could not be loaded
 	Exists    bool
-	Ended     bool // it was ended a moment ago, and the browser has its cookie yet
+	Ended     bool // it was ended a moment ago, and the browser still has its cookie
 	Permanent bool
 	Bound     bool // to a device's key
 	Handle    string
