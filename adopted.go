@@ -1,14 +1,20 @@
 package sessplus
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"slices"
+	"strconv"
+	"strings"
+	"time"
 )
 
 // How a field moves to another cookie when a deployment changes the configs (Config.Adopt). What the former owner has
 // stored is read from there. The next commit that saves something of either cookie writes it to the new owner, and then
 // removes it from the former one, if it is still the same there. If the new cookie did not come with the request, the
-// former owner keeps the field for a minute, because the response with the cookie may not arrive.
+// former owner keeps a copy for a minute, because the response with the cookie may not arrive.
 //
 // A move is not a change of the field, and gives way to changes by other requests. It applies only if the new owner
 // still has what was seen there (Change.Match), and is undone if the former owner has lost the field meanwhile. A
@@ -327,6 +333,7 @@ func (s *Session) removeMoved(saves []*save) []*save {
 		return saves
 	}
 	removals := s.removals(saves)
+	var notes []*call
 	s.eachRecord(removals, formerOwner, func(r *removal, now []byte) {
 		moved := r.by != nil || r.copied
 		switch {
@@ -334,8 +341,10 @@ func (s *Session) removeMoved(saves []*save) []*save {
 			r.takeBack()
 		case now == nil:
 		case r.value == nil, string(now) == string(r.known), string(now) == string(r.value), !moved && r.to.CookieName > r.from.CookieName:
-			if r.by == nil || r.by.does != creates { // else it stays until the browser has the new cookie
+			if r.by == nil || r.by.does != creates { // else a copy stays until the browser has the new cookie
 				r.call = r.from.removing(r.former, RawField{r.name, now})
+			} else {
+				notes = r.noteCopy(notes, now)
 			}
 		default:
 			r.takeBack()
@@ -350,8 +359,13 @@ func (s *Session) removeMoved(saves []*save) []*save {
 			last = append(last, r.to.removing(r.record, RawField{r.name, r.known}))
 		}
 	}
-	s.run(calls)
+	s.run(append(calls, notes...))
 	s.run(last)
+	for _, c := range notes {
+		if c.err != nil && !errors.Is(c.err, ErrNoRecord) {
+			s.warn("sessplus: it could not be noted that a session keeps a copy of fields that were moved to another cookie", "cookie", c.part.CookieName, "error", c.err)
+		}
+	}
 	for _, r := range removals {
 		if r.call != nil {
 			r.err = r.call.err
@@ -373,6 +387,46 @@ func (s *Session) removeMoved(saves []*save) []*save {
 	}
 	s.keepCopied(removals)
 	return saves
+}
+
+// copiesField is a field in the record of a former owner: for each field of which it keeps a copy, the time of the move
+// in Unix milliseconds, ":", and a hash. A copy counts for as long as an id that was replaced does. After that it would
+// bring back what has been revoked in the new cookie.
+const copiesField = "sessplus copies"
+
+// notesCopies reports whether a field is that one, which no program sees.
+func (m *Manager) notesCopies(field string) bool { return m.adopting && field == copiesField }
+
+// noteCopy adds the field to a call that notes copies of its former owner.
+func (r *removal) noteCopy(notes []*call, value []byte) []*call {
+	i := slices.IndexFunc(notes, func(c *call) bool { return c.part == r.from })
+	if i < 0 {
+		c := r.from.removing(r.former, RawField{})
+		c.change.Delete, c.change.Match = nil, nil
+		c.change.Set = []RawField{{copiesField, slices.Clone(r.from.rec.valueOf(copiesField))}}
+		i, notes = len(notes), append(notes, c)
+	}
+	change := notes[i].change
+	change.Set[0].Value = fmt.Appendf(change.Set[0].Value, "%d:%s ", change.Now.UnixMilli(), hashOf(RawField{r.name, value}))
+	return notes
+}
+
+// staleCopy reports whether the field is a copy that does not count any more.
+func (r *Record) staleCopy(f RawField) bool {
+	notes := string(r.valueOf(copiesField))
+	for note := range strings.FieldsSeq(notes) {
+		at, hash, _ := strings.Cut(note, ":")
+		if milli, err := strconv.ParseInt(at, 10, 64); err == nil && hash == hashOf(f) {
+			return wallNow().Sub(time.UnixMilli(milli)) >= EndGrace
+		}
+	}
+	return false
+}
+
+// hashOf tells a field with its value from others. In the store it reveals nothing that does not lie beside it.
+func hashOf(f RawField) string {
+	sum := sha256.Sum256(append(append([]byte(f.Name), 0), f.Value...))
+	return hex.EncodeToString(sum[:8])
 }
 
 // takeBack undoes what the new owner has got. A record that was created only for moved fields ends, because another
@@ -509,9 +563,10 @@ func (s *Session) removalsFrom(from *part, own *save, saves []*save) (list []*re
 		if slices.ContainsFunc(list, func(r *removal) bool { return r.name == name }) {
 			continue
 		}
-		n, unsaved := len(list), false
+		n, unsaved, to := len(list), false, from
 		for _, i := range s.m.adopters(from.index, name) {
 			t := &s.parts[i]
+			to = t
 			e, known := t.entries.find(name)
 			if known && e.value == nil && t.sealer == nil && t.rec != nil {
 				add(t, name).deleted = true
@@ -519,7 +574,7 @@ func (s *Session) removalsFrom(from *part, own *save, saves []*save) (list []*re
 			unsaved = unsaved || e.value != nil && saveOf(t.cookie, saves).failed()
 		}
 		if len(list) == n && !unsaved {
-			add(&s.parts[s.m.adopters(from.index, name)[0]], name)
+			add(to, name)
 		}
 	}
 	return list

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -211,6 +212,47 @@ func TestWhileFormerOwnerKeepsCopy(t *testing.T) {
 			})
 		}
 	}
+}
+
+// SPEC 10.2, SPEC 12.4: what a former owner keeps for a minute does not bring back what was revoked in the new cookie.
+func TestRevokedBesideCopy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := sessplus.Memory()
+		before, after := moving(b, b)
+		before[0].Adopt = nil
+		for i := range after {
+			if after[i].CookieName == "t" {
+				after[i].IndexBy = "user"
+			}
+		}
+		old, now := newManager(t, nil, before...), newManager(t, nil, after...)
+		s := cookiesOf(pass(old, "", func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("theme", "dark") }))
+		both := s + "; " + cookiesOf(pass(now, s, func(s *sessplus.Session) { s.Set("cart", "tea") }))
+		if n, err := now.RevokeAll(t.Context(), "t", "ann"); n != 1 || err != nil {
+			t.Fatalf("RevokeAll = %d, %v, want 1, nil", n, err)
+		}
+		for _, pause := range []time.Duration{0, 2 * time.Minute, time.Minute} {
+			time.Sleep(pause)
+			pass(now, both, func(s *sessplus.Session) {
+				if user, theme := s.GetString("user"), s.GetString("theme"); user != "" || theme != "dark" {
+					t.Errorf("%v later the user is %q, want none; the theme is %q, want %q", pause, user, theme, "dark")
+				}
+				if fields := s.Fields(); !slices.Equal(fields, []string{"theme"}) {
+					t.Errorf("%v later the fields are %q, want theme alone", pause, fields)
+				}
+			})
+		}
+		pass(now, s, func(s *sessplus.Session) {
+			if user := s.GetString("user"); user != "" {
+				t.Errorf("with the old cookie alone the user is %q, want none", user)
+			}
+		})
+		pass(old, s, func(s *sessplus.Session) {
+			if fields := s.Fields(); !slices.Equal(fields, []string{"theme"}) {
+				t.Errorf("the former owner has %q, want theme alone", fields)
+			}
+		})
+	})
 }
 
 // SPEC 12.4: a field that its new owner has not stored yet does not end with its former owner, whether that is loaded

@@ -82,10 +82,10 @@ type Config struct {
 
 	// Adopt names cookies of this Manager that owned fields of this one before a deployment changed the configs. Their
 	// values of these fields read as if this cookie had stored them; the next save of either cookie moves them to this
-	// one. If this cookie is new, the other one keeps them for a minute more. A named cookie is loaded with this one,
-	// even if it is Lazy. A concurrent request that sets or deletes such a field wins over one that moves it. The
-	// exception is a named secure cookie: a request that brings its content cannot know that a concurrent one has
-	// deleted a field, and may bring it back.
+	// one. If this cookie is new, the other one keeps copies that count for a minute. A named cookie is loaded with
+	// this one, even if it is Lazy. A concurrent request that sets or deletes such a field wins over one that moves
+	// it. The exception is a named secure cookie: a request that brings its content cannot know that a concurrent one
+	// has deleted a field, and may bring it back.
 	//
 	// While processes with the old configs run beside those with the new ones, or if you may have to roll back, each
 	// side needs an Adopt that names the other's cookie: deploy the old configs with it first. During that time, a

@@ -153,7 +153,7 @@ func newLaggingSentinel(t *testing.T) string {
 		return err == nil && m["num-slaves"] == "1" &&
 			strings.Contains(replica.Info(t.Context(), "replication").Val(), "master_link_status:up")
 	})
-	servers.WaitFor(t, "go-redis takes the replica for one", 30*time.Second, func() bool { // before, it goes to the master
+	servers.WaitFor(t, "go-redis takes the replica for one", 30*time.Second, func() bool {
 		c := redis.NewFailoverClient(&redis.FailoverOptions{
 			MasterName: "sessions", SentinelAddrs: []string{addr}, ReplicaOnly: true,
 		})
