@@ -389,13 +389,10 @@ func (s *Session) removeMoved(saves []*save) []*save {
 	return saves
 }
 
-// copiesField is a field in the record of a former owner: for each field of which it keeps a copy, the time of the move
-// in Unix milliseconds, ":", and a hash. A copy counts for as long as an id that was replaced does. After that it would
-// bring back what has been revoked in the new cookie.
+// copiesField is a field in the record of a former owner, which no program sees: for each field of which it keeps a
+// copy, the time of the move in Unix milliseconds, ":", and a hash. A copy counts for as long as an id that was
+// replaced does. After that it would bring back what has been revoked in the new cookie.
 const copiesField = "sessplus copies"
-
-// notesCopies reports whether a field is that one, which no program sees.
-func (m *Manager) notesCopies(field string) bool { return m.adopting && field == copiesField }
 
 // noteCopy adds the field to a call that notes copies of its former owner.
 func (r *removal) noteCopy(notes []*call, value []byte) []*call {
