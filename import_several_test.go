@@ -305,12 +305,13 @@ func TestImportFromAnotherCookie(t *testing.T) {
 func TestImportMeetsOutage(t *testing.T) {
 	for failing := range 5 {
 		old := newOldStore(oldToken, sessplus.Imported{Fields: map[string]any{"user": "ann", "theme": "dark"}})
-		updates, b := 0, &recorder{Backend: sessplus.Memory()}
+		var updates atomic.Int64
+		b := &recorder{Backend: sessplus.Memory()}
 		b.hook = func(_ context.Context, op string) error {
 			if op != "update" {
 				return nil
 			}
-			if updates++; updates == failing {
+			if updates.Add(1) == int64(failing) {
 				return sessplus.ErrUnavailable
 			}
 			return nil
