@@ -250,9 +250,9 @@ func recordText(r *sessplus.Record) string {
 		r.DeviceKey, slices.SortedFunc(slices.Values(r.Fields), byName))
 }
 
-// SPEC 9.1: no new session waits for work that grows with the others. Among many, the longest step is not much more than
-// that of a plain map, nor is the sum. It may be one that helps the garbage collector; work on all records would take a
-// hundred times as long.
+// SPEC 9.1: no new session waits for work that grows with the others. Among many, the longest step is not much more
+// than that of a plain map, nor is the sum. It may be one that helps the garbage collector; work on all records would
+// take a hundred times as long.
 func TestMemoryLongestStep(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector's own work is measured, too: run this without -race")
