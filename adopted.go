@@ -270,9 +270,7 @@ func (s *Session) setThere(v *save) {
 		for _, f := range v.changed {
 			known := from.formerly(f.Name)
 			if from.sealer == nil && known != nil && f.Value != nil && !slices.Contains(v.moved(), f.Name) {
-				c := from.removing(from.name, RawField{f.Name, known})
-				c.change.Delete, c.change.Set = nil, []RawField{f}
-				v.there = append(v.there, c)
+				v.there = append(v.there, from.replacing(from.name, RawField{f.Name, known}, f.Value))
 			}
 		}
 	}
@@ -398,10 +396,8 @@ const copiesField = "sessplus copies"
 func (r *removal) noteCopy(notes []*call, value []byte) []*call {
 	i := slices.IndexFunc(notes, func(c *call) bool { return c.part == r.from })
 	if i < 0 {
-		c := r.from.removing(r.former, RawField{})
-		c.change.Delete, c.change.Match = nil, nil
-		c.change.Set = []RawField{{copiesField, slices.Clone(r.from.rec.valueOf(copiesField))}}
-		i, notes = len(notes), append(notes, c)
+		c := Change{Set: []RawField{{copiesField, slices.Clone(r.from.rec.valueOf(copiesField))}}}
+		i, notes = len(notes), append(notes, r.from.changing(r.former, c))
 	}
 	change := notes[i].change
 	change.Set[0].Value = fmt.Appendf(change.Set[0].Value, "%d:%s ", change.Now.UnixMilli(), hashOf(RawField{r.name, value}))
@@ -429,7 +425,8 @@ func hashOf(f RawField) string {
 // takeBack undoes what the new owner has got. A record that was created only for moved fields ends, because another
 // request may have created one.
 func (r *removal) takeBack() {
-	r.call, r.yields = r.to.removing(r.record, RawField{r.name, r.value}), true
+	now := RawField{r.name, r.value}
+	r.call, r.yields = r.to.removing(r.record, now), true
 	switch v := r.by; {
 	case v == nil:
 	case v.does == creates && len(v.moved()) == len(v.changed):
@@ -437,7 +434,7 @@ func (r *removal) takeBack() {
 		v.written, v.send = false, false
 	default:
 		if r.had != nil {
-			r.call.change.Delete, r.call.change.Set = nil, []RawField{{r.name, r.had}}
+			r.call = r.to.replacing(r.record, now, r.had)
 		}
 		v.leave(r.name)
 	}
@@ -456,9 +453,7 @@ func (s *Session) keepCopied(removals []*removal) {
 	var calls []*call
 	s.eachRecord(lost, formerOwner, func(r *removal, now []byte) {
 		if now == nil { // nor has it been set there
-			c := r.to.removing(r.record, RawField{r.name, nil})
-			c.change.Delete, c.change.Set = nil, []RawField{{r.name, r.value}}
-			calls = append(calls, c)
+			calls = append(calls, r.to.replacing(r.record, RawField{r.name, nil}, r.value))
 		}
 	})
 	s.run(calls)
@@ -598,11 +593,21 @@ func (p *part) formerly(name string) []byte {
 	return nil
 }
 
-// removing is a call that removes a field which has that value, and moves no end.
+// changing is a call that makes a change and moves no end.
+func (p *part) changing(name sessionName, c Change) *call {
+	c.Now = wallNow()
+	c.Expires = c.Now
+	return &call{part: p, op: opUpdate, sessionName: name, patient: true, change: &c}
+}
+
+// removing is one that removes a field which has that value.
 func (p *part) removing(name sessionName, field RawField) *call {
-	now := wallNow()
-	return &call{part: p, op: opUpdate, sessionName: name, patient: true,
-		change: &Change{Delete: []string{field.Name}, Match: []RawField{field}, Now: now, Expires: now}}
+	return p.changing(name, Change{Delete: []string{field.Name}, Match: []RawField{field}})
+}
+
+// replacing is one that gives another value to a field which has that value, nil for none.
+func (p *part) replacing(name sessionName, field RawField, value []byte) *call {
+	return p.changing(name, Change{Set: []RawField{{field.Name, value}}, Match: []RawField{field}})
 }
 
 // disown lets a part that is destroyed leave to others what they have taken over from it, and nothing of its own
