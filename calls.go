@@ -42,6 +42,7 @@ type call struct {
 	patient bool // wait while somebody else has taken the record
 	still   bool // do not follow the record to what it has become
 	moved   bool // it has followed a rotation, and has the new name
+	insists bool // make it although the backend has hung
 	hops    uint8
 }
 
@@ -232,17 +233,21 @@ next:
 
 // runGroup makes the calls to one client.
 func (s *Session) runGroup(calls []*call) {
+	timeout := s.m.timeout
 	if s.isHung(calls[0].part) {
-		for _, c := range calls {
-			c.err = fmt.Errorf("%w: it did not answer this request before", ErrUnavailable)
+		if !slices.ContainsFunc(calls, func(c *call) bool { return c.insists }) {
+			for _, c := range calls {
+				c.err = fmt.Errorf("%w: it did not answer this request before", ErrUnavailable)
+			}
+			return
 		}
-		return
+		timeout /= insistShare
 	}
 	start := time.Now()
 	if batch := calls[0].part.batch; batch != nil {
-		batch.doAll(s.ctx, s.m.timeout, calls)
+		batch.doAll(s.ctx, timeout, calls)
 	} else {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.m.timeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), timeout)
 		defer cancel()
 		calls[0].do(ctx)
 	}
@@ -254,7 +259,7 @@ func (s *Session) runGroup(calls []*call) {
 			errors.Is(err, ErrRecordExists), errors.Is(err, ErrTooLarge):
 		default:
 			c.err = fmt.Errorf("%w: %w", ErrUnavailable, err)
-			if took >= s.m.timeout-s.m.timeout/deadlineShare {
+			if took >= timeout-timeout/deadlineShare {
 				s.setHung(c.part)
 			}
 		}
@@ -266,7 +271,10 @@ func (s *Session) runGroup(calls []*call) {
 const deadlineShare = 64
 
 // After a call has timed out, its backend gets no further calls from the same request, so that a hung server costs the
-// Timeout only once. Save and Reload, which the program calls explicitly, try again.
+// Timeout only once. Save and Reload, which the program calls explicitly, try again. The exception is a call that undoes
+// the end of a record, because otherwise a reply that was lost would cost the visitor the session; it may take this
+// part of the Timeout.
+const insistShare = 4
 
 func (s *Session) isHung(p *part) bool {
 	s.mu.Lock()

@@ -362,7 +362,9 @@ func (s *Session) undo(saves []*save, failed bool) {
 			calls = append(calls, v.part.endCall(v.main.key))
 		}
 		if v.take != nil && !v.lost {
-			calls = append(calls, v.release())
+			release := v.release()
+			release.insists = v.finish != nil
+			calls = append(calls, release)
 		}
 	}
 	s.run(calls)

@@ -21,24 +21,34 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// SPEC 6.8: also the goroutine that removes a renewed session's document is gone when the handler has returned.
+// SPEC 6.2, 6.8: the end of an old record is made and not answered within the Timeout. The renewal is undone, the
+// visitor keeps the session, and no goroutine is left.
 func TestFirestoreThatHangsAtTheEndOfARenewal(t *testing.T) {
 	addr := servers.FirestoreAddr(t)
 	fake := newFakeFirestore(t, addr)
 	b := sessplus.Firestore(servers.FirestoreAt(t, fake.addr, newProject()), "sessions")
 	c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 2 * time.Second}, sessplus.Config{CookieName: "s", Backend: b}))
 	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
+	ended := false
 	fake.before(func(ctx context.Context, r *firestorepb.CommitRequest) error {
-		if r.Writes[0].GetDelete() != "" {
-			<-ctx.Done()
-			return status.FromContextError(ctx.Err()).Err()
+		if mark := r.Writes[0].GetUpdate().GetFields()["mark"].GetStringValue(); ended || !strings.HasPrefix(mark, "e ") {
+			return nil
 		}
-		return nil
+		ended = true
+		if _, err := fake.to.Commit(passOn(ctx), r); err != nil {
+			t.Errorf("Commit() = %v", err)
+		}
+		<-ctx.Done()
+		return status.FromContextError(ctx.Err()).Err()
 	})
-	c.mustAsk(c.client, func(s *sessplus.Session) { s.Renew() })
+	answer := c.askWith(c.client, func(s *sessplus.Session) { s.Set("user", "bob"); s.Renew() })
+	if answer.StatusCode != 503 || !ended {
+		t.Errorf("status = %d, ended = %t, want 503 after an end", answer.StatusCode, ended)
+	}
 	if left := libraryGoroutines(t); len(left) > 0 {
 		settle(t)
 	}
+	c.mustAsk(c.client, wantUser(t, "ann"))
 }
 
 // fakeFirestore stands before the emulator, and may answer a Commit itself.
