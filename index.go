@@ -88,7 +88,7 @@ func (m *Manager) Revoke(ctx context.Context, cookie, handle string) error {
 }
 
 // RevokeAll ends the sessions that [Manager.Sessions] lists for the user, except those with the given handles, and
-// returns how many it has ended. With the [Session.Handle] of the current request it is "log out everywhere else"; that
+// returns how many it has ended. Pass the [Session.Handle] of the current request to "log out everywhere else": that
 // session is spared even if it is renewed in the meantime. The errors are those of [Manager.Revoke]. RevokeAll can be
 // retried.
 func (m *Manager) RevokeAll(ctx context.Context, cookie, user string, except ...string) (int, error) {
@@ -125,7 +125,7 @@ func (m *Manager) RevokeAll(ctx context.Context, cookie, user string, except ...
 }
 
 // Edit calls change with the session that has the handle, outside of any request of its visitor, and saves the fields
-// that change has changed. The visitor's next request sees them, on any machine. Edit does not count as a use for
+// that it changes. The visitor's next request sees them, on any machine. Edit does not count as a use for
 // [Config.IdleTimeout]. Like [Manager.Revoke], it accepts any handle.
 //
 // Fields of other cookies are absent. Whatever needs a Set-Cookie header ([Session.Renew], [Session.SetPermanent],
