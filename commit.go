@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// commit saves everything dirty, and keeps the Set-Cookie lines until the headers are sent; after that it only saves
-// what needs none. last means that the headers are sent now, again that saves which have failed before are retried.
-// fatal is why the handler's response cannot be sent; soft is what was lost with an Optional backend.
+// commit saves everything dirty, and keeps the Set-Cookie lines until the headers are sent; after that, it only saves
+// what needs none. last means that the headers are about to be sent, again that saves that have failed before are
+// retried. fatal is why the handler's response cannot be sent; soft is what was lost with an Optional backend.
 func (s *Session) commit(last, again bool) (fatal, soft error) {
 	s.saving.Lock()
 	defer s.saving.Unlock()
@@ -42,7 +42,7 @@ func (s *Session) begin(last, again bool) (saves []*save, now time.Time, late bo
 		}
 	}
 	if s.bundle != nil && !s.sent && s.writes() {
-		s.useAll(s.m.every) // writing one means writing all
+		s.useAll(s.m.every) // writing one value means writing all
 	}
 	saves, now, err = s.plan(again)
 	return saves, now, s.sent, err
@@ -170,7 +170,7 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 		if v.main == nil || v.main.err != nil || err != nil {
 			continue
 		}
-		if v.take != nil { // first: who sees the new record sees that the old one is taken
+		if v.take != nil { // first, so that whoever sees the new record also sees that the old one is taken
 			calls = append(calls, v.take)
 		}
 		calls = append(calls, v.main)
@@ -235,7 +235,7 @@ func (v *save) doubts() {
 // maxDraws is how many ids are drawn for one session.
 const maxDraws = 8
 
-// redraw creates records under other ids if the id that was drawn already has one, which is somebody else's.
+// redraw creates records under other ids, if an id that was drawn already has a record, which is another session's.
 func (s *Session) redraw(saves []*save) {
 	for range maxDraws {
 		var calls []*call
@@ -293,10 +293,10 @@ func (v *save) check(made bool) {
 		if r := v.main.result; r.Empty || v.does == ends {
 			v.drop, v.send = !v.does.reads(), false
 		} else if r.Refilled {
-			v.send = true // the request that took the last field has told the browser to drop the cookie
+			v.send = true // the request that removed the last field has told the browser to drop the cookie
 		}
 	case v.does == touches && !(p.taken() && errors.Is(err, ErrUnavailable)):
-		// The request only read, and that succeeded. But new cookies in place of a former one come together.
+		// The request only read, and that succeeded. But the new cookies that replace a former one are sent together.
 	case errors.Is(err, ErrNoRecord):
 		v.err = p.saveError(ErrSessionGone)
 	case errors.Is(err, ErrRecordExists):

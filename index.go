@@ -250,7 +250,7 @@ func isHex(text string, bytes int) bool {
 	return err == nil && len(b) == bytes && text == strings.ToLower(text)
 }
 
-// now finds the record of a session whose rotation is so long ago that the tombstone under its first key is gone.
+// now finds the record of a session that was rotated so long ago that the tombstone under its first key is gone.
 func (m *Manager) now(ctx context.Context, c *cookie, n named) (list []KeyedRecord, err error) {
 	if n.owner == "" {
 		return nil, nil
@@ -336,7 +336,7 @@ func once(list []KeyedRecord) (sessions, successors []KeyedRecord) {
 	return sessions, successors
 }
 
-// since is when the record was made, under the id that it has.
+// since is when the record was created under its present id.
 func (r *Record) since() time.Time {
 	if r.Rotated.After(r.Created) {
 		return r.Rotated
@@ -344,7 +344,7 @@ func (r *Record) since() time.Time {
 	return r.Created
 }
 
-// ends is when a record ends, by its own expiry and by the config as it is now.
+// ends is when a record ends, by its own expiry and by the present config.
 func (c *cookie) ends(r *Record) time.Time {
 	if life := c.lifetime(r.Permanent); life > 0 && r.Created.Add(life).Before(r.Expires) {
 		return r.Created.Add(life)
@@ -435,7 +435,7 @@ func (m *Manager) successors(ctx context.Context, c *cookie, keys []string) ([]s
 // maxDevice is the longest User-Agent that a record keeps, in bytes.
 const maxDevice = 256
 
-// device is what a record keeps of a User-Agent.
+// device is the part of a User-Agent that a record keeps.
 func device(agent string) string {
 	agent = strings.ToValidUTF8(agent, "")
 	if len(agent) > maxDevice {
@@ -447,8 +447,8 @@ func device(agent string) string {
 	return agent
 }
 
-// userText is the user that the encoded value of an IndexBy field names, "" for nobody. A value that is no text, number
-// or bool names none.
+// userText is the user that the encoded value of an IndexBy field names, "" for nobody. A value that is not text, a
+// number or a bool names nobody.
 func userText(codec Codec, value []byte) (user string, ok bool) {
 	if value == nil {
 		return "", true
@@ -465,7 +465,7 @@ func userText(codec Codec, value []byte) (user string, ok bool) {
 	return "", false
 }
 
-// ownerOf is the [Record.Owner] of a user's sessions, which fits every store, whatever the user is called.
+// ownerOf is the [Record.Owner] of a user's sessions. It fits every store, whatever the user's name is.
 func (c *cookie) ownerOf(user string) string {
 	if user == "" {
 		return ""
@@ -474,7 +474,7 @@ func (c *cookie) ownerOf(user string) string {
 	return c.ownerPrefix() + hex.EncodeToString(sum[:ownerBytes])
 }
 
-// ownerBytes is how much of the hash of a user's name tells owners apart.
+// ownerBytes is how many bytes of the hash of a user's name an owner has.
 const ownerBytes = sha256.Size / 2
 
 func (c *cookie) ownerPrefix() string { return c.KeyPrefix + c.CookieName + "@" }

@@ -12,9 +12,9 @@ import (
 // How a session gets a new id: because the program calls Renew (a renewal), or because of its age (a rotation). See
 // Ending for what happens to the old record.
 
-// retire ends the old records of renewed sessions, which are taken by now. What other requests have saved in them
-// meanwhile is carried over to the new ones. If an old record turns out to have ended, the new session is stripped to
-// what this request has set: the fields of an ended session must not live on.
+// retire ends the old records of renewed sessions, which are taken by now. What other requests have saved in them in
+// the meantime is copied to the new ones. If an old record has ended already, the new session is reduced to what this
+// request has set: the fields of an ended session must not survive it.
 func (s *Session) retire(saves []*save) {
 	var renewed []*save
 	for _, v := range saves {
@@ -73,8 +73,8 @@ func (c *cookie) renewError(err error) error {
 	return &Error{Cookie: c.CookieName, Op: "renew", Err: err}
 }
 
-// contend waits for old records that others have taken. Before each pause it releases those that it has, so that two
-// renewals of the same sessions do not wait for each other forever.
+// contend waits for old records that other requests have taken. Before each pause it releases the records it has taken,
+// so that two renewals of the same sessions do not wait for each other forever.
 func (s *Session) contend(renewed []*save) {
 	for until := time.Now().Add(s.m.timeout); time.Now().Before(until); {
 		if !slices.ContainsFunc(renewed, func(v *save) bool { return errors.Is(v.take.err, ErrTaken) }) {
