@@ -21,6 +21,14 @@ import (
 type watchedIndexer struct {
 	sessplus.Indexer
 	listed, ending atomic.Pointer[func()] // after a list was made; before a record is ended by who has taken it
+	forgotten      atomic.Value           // the key of a record that was rotated long ago
+}
+
+func (b *watchedIndexer) Load(ctx context.Context, key string) (*sessplus.Record, error) {
+	if b.forgotten.Load() == key {
+		return nil, sessplus.ErrNoRecord
+	}
+	return b.Indexer.Load(ctx, key)
 }
 
 func once(f *atomic.Pointer[func()]) {
@@ -157,6 +165,47 @@ func TestListInTheMidstOfARenewal(t *testing.T) {
 			}
 		}
 	})
+}
+
+// SPEC 10.2: a session is spared in the midst of a renewal or rotation also if the id in its handle is forgotten.
+func TestRevokeAllSparesASessionThatHasRotatedLongAgo(t *testing.T) {
+	t.Parallel()
+	onEveryIndexer(t, func(t *testing.T, b *watchedIndexer) {
+		config := indexed(b)
+		config.RotateEvery = rotates
+		m := newManager(t, nil, config)
+		for name, move := range map[string]func(*sessplus.Session){"renewal": renews, "rotation": reads} {
+			c := newCrowd(t, m)
+			client := c.logIn("ann")
+			handle := handleOf(c, client)
+			due()
+			c.mustAsk(client, reads)
+			b.forgotten.Store(keyOf(handle))
+			due()
+			meanwhile := func() {
+				if n, err := m.RevokeAll(t.Context(), "session", "ann", handle); n != 0 || err != nil {
+					t.Errorf("%s: RevokeAll = %d, %v; want 0", name, n, err)
+				}
+			}
+			b.ending.Store(&meanwhile)
+			c.askWith(client, move)
+			if b.ending.Load() != nil {
+				t.Fatalf("%s: the session has not got another id", name)
+			}
+			if got := c.user(client); got != "ann" {
+				t.Errorf("%s: the user is %q, want ann", name, got)
+			}
+			if n, err := m.RevokeAll(t.Context(), "session", "ann"); n != 1 || err != nil {
+				t.Errorf("%s: RevokeAll = %d, %v; want 1", name, n, err)
+			}
+		}
+	})
+}
+
+// keyOf is the key that the record with the handle had first.
+func keyOf(handle string) string {
+	first, _, _ := strings.Cut(handle, "-")
+	return "session:session:" + first
 }
 
 // SPEC 10.1: each live session is in the list once, however many rotate at that moment.
