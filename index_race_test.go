@@ -21,6 +21,7 @@ import (
 type watchedIndexer struct {
 	sessplus.Indexer
 	listed, ending atomic.Pointer[func()] // after a list was made; before a record is ended by who has taken it
+	refused        atomic.Pointer[func()] // when the record is taken by somebody else
 	forgotten      atomic.Value           // the key of a record that was rotated long ago
 }
 
@@ -47,7 +48,11 @@ func (b *watchedIndexer) End(ctx context.Context, key string, e *sessplus.Ending
 	if e.Step == sessplus.StepEnd && e.Token != "" {
 		once(&b.ending)
 	}
-	return b.Indexer.End(ctx, key, e)
+	r, err := b.Indexer.End(ctx, key, e)
+	if errors.Is(err, sessplus.ErrTaken) {
+		once(&b.refused)
+	}
+	return r, err
 }
 
 // onEveryIndexer runs the test on each backend, which the test can watch.
@@ -206,6 +211,45 @@ func TestRevokeAllSparesASessionThatHasRotatedLongAgo(t *testing.T) {
 func keyOf(handle string) string {
 	first, _, _ := strings.Cut(handle, "-")
 	return "session:session:" + first
+}
+
+// SPEC 10.1, SPEC 10.2: a session that waits for its renewal, because somebody else has taken the record, is listed once
+// and spared.
+func TestListWhileARenewalWaits(t *testing.T) {
+	t.Parallel()
+	onEveryIndexer(t, func(t *testing.T, b *watchedIndexer) {
+		m := newManager(t, nil, indexed(b))
+		c := newCrowd(t, m)
+		client := c.logIn("ann")
+		handle := handleOf(c, client)
+		step := func(step sessplus.EndStep) {
+			e := &sessplus.Ending{Step: step, Token: "another", Now: time.Now()}
+			if _, err := b.Indexer.End(t.Context(), keyOf(handle), e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		step(sessplus.StepTake)
+		waits := make(chan bool)
+		again := func() { close(waits) }
+		refused := func() { b.refused.Store(&again) }
+		b.refused.Store(&refused)
+		slow := make(chan *reply)
+		go func() { slow <- c.askWith(client, renews) }()
+		<-waits
+		if got := handles(t, m, "ann"); !slices.Equal(got, []string{handle}) {
+			t.Errorf("the list is %q, want %q", got, handle)
+		}
+		if n, err := m.RevokeAll(t.Context(), "session", "ann", handle); n != 0 || err != nil {
+			t.Errorf("RevokeAll = %d, %v; want 0", n, err)
+		}
+		step(sessplus.StepRelease)
+		if a := <-slow; a.StatusCode != http.StatusOK || handleOf(c, client) == handle {
+			t.Errorf("the renewal is answered %d", a.StatusCode)
+		}
+		if got := c.user(client); got != "ann" {
+			t.Errorf("the user is %q, want ann", got)
+		}
+	})
 }
 
 // SPEC 10.1: each live session is in the list once, however many rotate at that moment.
