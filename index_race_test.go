@@ -213,8 +213,8 @@ func keyOf(handle string) string {
 	return "session:session:" + first
 }
 
-// SPEC 10.1, SPEC 10.2: a session that waits for its renewal, because somebody else has taken the record, is listed once
-// and spared.
+// SPEC 10.1, SPEC 10.2: a session whose renewal waits, because somebody else has taken the record, is listed once and
+// spared.
 func TestListWhileARenewalWaits(t *testing.T) {
 	t.Parallel()
 	onEveryIndexer(t, func(t *testing.T, b *watchedIndexer) {
