@@ -139,8 +139,14 @@ func writtenAt(text string) (t time.Time, ok bool) {
 	if _, err := base64.URLEncoding.Decode(head[:], []byte(text[:base64ed])); err != nil || head[digits] != '|' {
 		return t, false
 	}
-	seconds, err := strconv.ParseInt(stringOf(head[:digits]), 10, 64)
-	return time.Unix(seconds, 0), err == nil
+	seconds := int64(0)
+	for _, c := range head[:digits] {
+		if c < '0' || c > '9' {
+			return t, false
+		}
+		seconds = 10*seconds + int64(c-'0')
+	}
+	return time.Unix(seconds, 0), true
 }
 
 // The content of a secure cookie, before securecookie seals it:
@@ -217,23 +223,16 @@ func (c *sealedContent) decode(b []byte) error {
 		}
 		c.bound, b = b[:sha256.Size], b[sha256.Size:]
 	}
-	texts := 0
-	for at := 0; at < len(b); texts++ {
-		_, next, ok := contentText(b, at)
+	for c.fields = c.fields[:0]; len(b) > 0; {
+		name, next, ok := contentText(b, 0)
 		if !ok {
 			return errForeign
 		}
-		at = next
-	}
-	if texts%2 != 0 {
-		return errForeign
-	}
-	c.fields = slices.Grow(c.fields[:0], texts/2)
-	for at := 0; at < len(b); {
-		var name, value []byte
-		name, at, _ = contentText(b, at)
-		value, at, _ = contentText(b, at)
-		c.fields = append(c.fields, RawField{stringOf(name), value})
+		value, end, ok := contentText(b, next)
+		if !ok {
+			return errForeign
+		}
+		c.fields, b = append(c.fields, RawField{stringOf(name), value}), b[end:]
 	}
 	return nil
 }
