@@ -435,8 +435,8 @@ const (
 // strictRaw rejects stray bits after the last byte.
 var strictRaw = base64.RawURLEncoding.Strict()
 
-// validID reports whether s has the form of an id, and is the only text for its bytes: the last of its digits, which has
-// six bits, encodes four.
+// validID reports whether s has the form of an id, and is the only text for its bytes: the last digit encodes four bits
+// of its six.
 func validID(s string) bool {
 	return len(s) == idLength && isBase64(s) && strings.IndexByte(base64Digits, s[idLength-1])%4 == 0
 }
