@@ -1,6 +1,7 @@
 package sessplus
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -151,9 +152,9 @@ func (s *Session) passBy() {
 	}
 }
 
-// carryOut makes the calls of the saves: first those that create, change and end records, and take the old records of
-// renewed sessions; then those that end the old records, so that a failure leaves them as they were. With an error
-// nothing is saved, but what was destroyed still ends: a logout does not depend on the rest of the request.
+// carryOut makes the calls of the saves: first those that take the old records of renewed sessions; then those that
+// create, change and end records; then those that end the old records, so that a failure leaves them as they were. With
+// an error nothing is saved, but what was destroyed still ends: a logout does not depend on the rest of the request.
 func (s *Session) carryOut(saves []*save, err error) []*save {
 	done := false
 	defer func() {
@@ -161,19 +162,17 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 			s.putBack(saves)
 		}
 	}()
-	if err == nil {
+	made := err == nil
+	if made {
 		s.setFormers(saves)
+		made = s.contend(saves)
 	}
 	var calls []*call
 	for _, v := range saves {
 		calls = append(calls, v.deletes...)
-		if v.main == nil || v.main.err != nil || err != nil {
-			continue
+		if made && v.main != nil && v.main.err == nil {
+			calls = append(calls, v.main)
 		}
-		if v.take != nil { // first, so that whoever sees the new record also sees that the old one is taken
-			calls = append(calls, v.take)
-		}
-		calls = append(calls, v.main)
 	}
 	s.run(calls)
 	for _, v := range saves {
@@ -182,13 +181,13 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 	s.concede(saves)
 	s.redraw(saves)
 	for _, v := range saves {
-		v.check(err == nil)
+		v.check(made)
 	}
 	saves = s.endBound(saves)
-	if err == nil && !slices.ContainsFunc(saves, (*save).fails) {
+	if made && !slices.ContainsFunc(saves, (*save).fails) {
 		s.retire(saves)
 	}
-	failed := err != nil || slices.ContainsFunc(saves, (*save).fails)
+	failed := !made || slices.ContainsFunc(saves, (*save).fails)
 	s.undo(saves, failed)
 	if !failed {
 		saves = s.removeMoved(saves)
@@ -538,7 +537,7 @@ func (s *Session) report(v *save) {
 			s.warn("sessplus: changes of a session were not saved", "cookie", c.CookieName, "error", v.err)
 		}
 		if !v.undead { // otherwise the event is that of a delete
-			s.failed(c, v.does.kind(), v.main, v.err)
+			s.failed(c, v.does.kind(), cmp.Or(v.main, v.take), v.err)
 		}
 	case v.written && (v.main != nil || v.part.sealer != nil):
 		fields := v.changed

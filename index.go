@@ -109,12 +109,15 @@ func (m *Manager) RevokeAll(ctx context.Context, cookie, user string, except ...
 		return 0, c.listError(err)
 	}
 	if len(spared) > 0 {
+		for _, r := range list {
+			if slices.Contains(firsts, r.first(r.Key)) { // rotated so long ago that nothing leads from the handle to it
+				spared = append(spared, r.Key)
+			}
+		}
 		if spared, err = m.successors(ctx, c, spared); err != nil {
 			return 0, &Error{Cookie: cookie, Op: "revoke", Err: err}
 		}
-		list = slices.DeleteFunc(list, func(r KeyedRecord) bool {
-			return slices.Contains(spared, r.Key) || slices.Contains(firsts, r.first(r.Key))
-		})
+		list = slices.DeleteFunc(list, func(r KeyedRecord) bool { return slices.Contains(spared, r.Key) })
 	}
 	list, replacing := once(list)
 	n, err := m.revoke(ctx, c, list, "")

@@ -219,8 +219,12 @@ func redisOwner(owner string, since time.Time) string {
 var errCorruptHash = fmt.Errorf("%w: it is corrupt", ErrNoRecord)
 
 func redisTime(s string) (time.Time, bool) {
-	ms, err := strconv.ParseInt(s, 10, 64)
-	return time.UnixMilli(ms), err == nil
+	ms, ok := parseDigits(s)
+	if !ok { // before 1970
+		n, err := strconv.ParseInt(s, 10, 64)
+		ms, ok = n, err == nil
+	}
+	return time.UnixMilli(ms), ok
 }
 
 // redisCommand returns the Redis command of a call.
