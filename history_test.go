@@ -336,6 +336,9 @@ func (h *historian) act(s *sharedSession, rng *rand.Rand, n int) {
 		h.count(kind + " refused")
 		s.refused = append(s.refused, refusal{cookie, fmt.Sprintf("%s: %d", kind, status), op.end})
 		op.acked = false
+	case status == http.StatusServiceUnavailable && kind == "renew" && op.end-op.start > sessplus.TakeGrace:
+		h.count("renew lapsed") // on a slow machine: it gave way to another one, and saved nothing
+		op.acked = false
 	case status != http.StatusOK:
 		h.Errorf("%s: %s: status %d %q", s.name, kind, status, body)
 		return
