@@ -16,7 +16,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -159,11 +158,6 @@ func within(t testing.TB, timeout time.Duration, f func()) {
 		t.Errorf("took %v, want at most the Timeout of %v and little more", took, timeout)
 	}
 }
-
-var projects atomic.Int64
-
-// newProject returns the name of a Firestore project that no other test has.
-func newProject() string { return fmt.Sprintf("test-%d-%d", os.Getpid(), projects.Add(1)) }
 
 // writeRaw writes a response to a connection that was taken over, with the headers that the handler had set.
 func writeRaw(w http.ResponseWriter, conn io.WriteCloser, status string) error {

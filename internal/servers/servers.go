@@ -253,7 +253,6 @@ var sharedFirestore struct {
 	sync.Mutex
 	process *Process
 	addr    string
-	project atomic.Int64
 }
 
 // NewFirestoreEmulator starts an emulator of one test, which may kill and pause it, and returns its address.
@@ -355,11 +354,16 @@ func FirestoreAddr(t testing.TB) string {
 	return sharedFirestore.addr
 }
 
+var projects atomic.Int64
+
+// NewProject returns the name of a Firestore project that no other test has.
+func NewProject() string { return fmt.Sprintf("test-%d-%d", os.Getpid(), projects.Add(1)) }
+
 // FirestoreClient returns a client of the emulator at addr, in an empty project of its own. From then on, it is the
 // emulator of the environment, which programs inherit that a test starts.
 func FirestoreClient(t testing.TB, addr string) *firestore.Client {
 	t.Helper()
-	c := FirestoreAt(t, addr, fmt.Sprintf("test-%d-%d", os.Getpid(), sharedFirestore.project.Add(1)))
+	c := FirestoreAt(t, addr, NewProject())
 	environment.Lock()
 	defer environment.Unlock()
 	os.Setenv(emulatorHost, addr)
