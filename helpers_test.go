@@ -45,6 +45,14 @@ func slow(t *testing.T) {
 	}
 }
 
+// times is how often a test does again what it does at random, or with many records: a quarter as often with -short.
+func times(n int) int {
+	if testing.Short() {
+		return (n + 3) / 4
+	}
+	return n
+}
+
 var testKeys = []sessplus.KeyPair{sessplus.DeriveKeyPair([]byte("a secret of thirty-two bytes or more"))}
 
 // newManager fails the test if the configs are refused. Keys and a silent Logger are filled in where opts has none.
@@ -88,9 +96,12 @@ func autoPipeline(t testing.TB, c redis.UniversalClient) redis.UniversalClient {
 	return p
 }
 
-// onEveryBackend runs the test on each backend that keeps records.
+// onEveryBackend runs the test on each backend that keeps records, with -short on Redis once.
 func onEveryBackend(t *testing.T, test func(t *testing.T, b sessplus.Backend)) {
 	for _, b := range backends {
+		if b.name == "autopipeline" && testing.Short() {
+			continue
+		}
 		t.Run(b.name, func(t *testing.T) { test(t, b.open(t)) })
 	}
 }
