@@ -16,8 +16,9 @@ import (
 // the slices they are passed or return. Equal values should encode to equal bytes, because a field that is set to the
 // bytes it already has is not saved. Unmarshal into a *any determines the types that [Session.Get] returns.
 //
-// The texts of its errors are neither logged nor returned, because they quote their input. Stored text that is not
-// JSON, and does not begin with {, [ or ", was typed into the store by somebody: the JSON codec reads it as that text.
+// The texts of its errors are neither logged nor returned, because they quote their input. The JSON codec reads stored
+// text that is not JSON, and does not begin with {, [ or ", as a string, because somebody must have typed it into the
+// store.
 type Codec interface {
 	Marshal(v any) ([]byte, error)
 	Unmarshal(data []byte, v any) error
