@@ -271,9 +271,8 @@ func (s *Session) runGroup(calls []*call) {
 const deadlineShare = 64
 
 // After a call has timed out, its backend gets no further calls from the same request, so that a hung server costs the
-// Timeout only once. Save and Reload, which the program calls explicitly, try again. The exception is a call that undoes
-// the end of a record, because otherwise a reply that was lost would cost the visitor the session; it may take this
-// part of the Timeout.
+// Timeout only once. Save and Reload, which the program calls explicitly, try again. Only a call that undoes the end of
+// a record is made nevertheless, within this part of the Timeout: a lost reply must not cost the visitor the session.
 const insistShare = 4
 
 func (s *Session) isHung(p *part) bool {

@@ -110,8 +110,8 @@ func TestCreateWhoseAnswerIsLost(t *testing.T) {
 	})
 }
 
-// SPEC 6.2, 6.3: the end of an old record is not answered within the Timeout, whether it was made or is still on its way.
-// The renewal is undone over another connection, and the visitor keeps the session.
+// SPEC 6.2, 6.3: the end of an old record is not answered within the Timeout, whether it was made or is on its way. The
+// renewal is undone over another connection, and the visitor keeps the session.
 func TestEndOfARenewalIsNotAnswered(t *testing.T) {
 	const timeout = time.Second
 	for name, mode := range map[string]proxyMode{"made": proxyMute, "on its way": proxyHang} {
