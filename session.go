@@ -288,7 +288,9 @@ func (s *Session) put(name string, data []byte) {
 				continue
 			}
 		}
-		p.entries.at(name).set(data)
+		e := p.entries.at(name)
+		e.doubt = e.doubt || p.unsure(name)
+		e.set(data)
 	}
 }
 

@@ -74,6 +74,9 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 		c := &call{part: p, op: opUpdate, sessionName: t.name, patient: true, change: &Change{
 			Set: []RawField{{name, data}}, Now: now, Seen: seen,
 		}}
+		if len(p.adopts) > 0 {
+			c.change.Delete = []string{movedField(name)}
+		}
 		c.change.Expires, _, c.change.Exact = p.moves(seen, now, seen.Permanent)
 		if t.quiet && len(seen.Fields) > 0 {
 			c.change.Expires = seen.Expires
