@@ -21,7 +21,7 @@ import (
 // still has what was seen there (Change.Match), and is undone if the former owner has lost the field meanwhile, unless
 // somebody has touched the field since (movedField). A request that sets a field first sets it in the former owner,
 // too, whose value counts, and removes it there in the end. One that deletes a field removes it there, and then once
-// more from the new owner.
+// more from the new owner. Field.Update changes the field where it is, and leaves it to a move.
 //
 // Processes of before and after the deployment may run side by side, each with an Adopt for the other's cookie. So what
 // the former owner has is the newer value: whoever moves a field removes it there, and whoever sets one removes it as
@@ -202,7 +202,7 @@ func (s *Session) joinMoves() {
 		for _, from := range s.sources(t) {
 			out := s.sent && (from.sealer != nil || t.sealer != nil || t.rec == nil || !t.held)
 			from.expelled = s.overridden(from)
-			due := t.unsaved() || from.unsaved()
+			due := t.unsaved() || from.unsaved() || from.updated
 			t.moving = t.moving || due && !out && t.adopted()
 			if from.sealer != nil && !s.sent && due && len(from.leaving)+len(from.expelled) > 0 {
 				// It was written again, without them.

@@ -98,6 +98,12 @@ func deletesUser(s *sessplus.Session)  { s.Delete("user") }
 func setsCart(s *sessplus.Session)     { s.Set("cart", "milk") }
 func setsTheme(s *sessplus.Session)    { s.Set("theme", "light") }
 
+func updatesUser(name string) sessionDeed {
+	return func(s *sessplus.Session) {
+		sessplus.Field[string]("user").Update(s, func(string) string { return name })
+	}
+}
+
 // moveInOrder moves the user of a session while tabs, each of which makes some requests in turn, do something to it. In
 // the end the user must be one of want, and remain so.
 func moveInOrder(t *testing.T, pick func(waiting []int) int, want []string, tabs ...[]sessionDeed) {
@@ -151,7 +157,7 @@ func TestMoveOfValueThatIsBeingSet(t *testing.T) {
 	moveInOrder(t, pick, []string{"bob"}, []sessionDeed{setsUser("bob")}, []sessionDeed{setsTheme})
 }
 
-// SPEC 12.4, SPEC 4.1: the order in which a backend gets the calls of concurrent requests makes no difference
+// SPEC 12.4, SPEC 4.1, SPEC 4.5: the order in which a backend gets the calls of concurrent requests makes no difference
 // to a field that moves: no value is lost, and none that was replaced comes back.
 func TestMovesInAnyOrder(t *testing.T) {
 	t.Parallel()
@@ -162,9 +168,11 @@ func TestMovesInAnyOrder(t *testing.T) {
 		"move":             {[]sessionDeed{setsCart}, []string{"ann"}},
 		"Set":              {[]sessionDeed{setsUser("bob")}, []string{"bob"}},
 		"Delete":           {[]sessionDeed{deletesUser}, []string{""}},
+		"Update":           {[]sessionDeed{updatesUser("bob")}, []string{"bob"}},
 		"Set twice":        {[]sessionDeed{setsUser("bob"), setsUser("ann")}, []string{"ann"}},
 		"Set, then Delete": {[]sessionDeed{setsUser("bob"), deletesUser}, []string{""}},
 		"Delete, then Set": {[]sessionDeed{deletesUser, setsUser("ann")}, []string{"ann"}},
+		"Update, then Set": {[]sessionDeed{updatesUser("bob"), setsUser("ann")}, []string{"ann"}},
 	} {
 		for _, beside := range []string{"", "bob", "carol"} {
 			t.Run(name+" beside "+beside, func(t *testing.T) {

@@ -382,6 +382,11 @@ func (s *Session) Reload() error {
 	s.askAgain()
 	s.saving.Lock()
 	defer s.saving.Unlock()
+	return s.reload()
+}
+
+// reload is Reload while no commit is under way.
+func (s *Session) reload() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.uses++
