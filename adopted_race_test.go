@@ -11,9 +11,16 @@ import (
 // SPEC 12.4, SPEC 4.1: a request that moves a field undoes nothing that others have done to it since it has loaded the
 // sessions.
 func TestMoveUndoesNothing(t *testing.T) {
+	t.Parallel()
 	visits := sessplus.Field[int]("visits")
 	type deed func(s *sessplus.Session)
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
+		before, after := moving(b, b)
+		before[0].Adopt = nil
+		before[0].Fields = sessplus.Include("user", "theme", "visits")
+		after[1].Fields = sessplus.Include("cart", "user", "visits")
+		after[1].IndexBy = "user"
+		old, now := newCrowd(t, newManager(t, nil, before...)), newCrowd(t, newManager(t, nil, after...))
 		for name, meanwhile := range map[string]struct {
 			do         deed
 			old        bool // by a process that has the former configs
@@ -39,13 +46,8 @@ func TestMoveUndoesNothing(t *testing.T) {
 						continue // two that set something in a new session make two, of which the browser keeps one
 					}
 					t.Run(fmt.Sprint(name, "/", what, "/", both), func(t *testing.T) {
-						before, after := moving(b, b)
-						before[0].Adopt = nil
-						before[0].Fields = sessplus.Include("user", "theme", "visits")
-						after[1].Fields = sessplus.Include("cart", "user", "visits")
-						after[1].IndexBy = "user"
-						old, now := newCrowd(t, newManager(t, nil, before...)), newCrowd(t, newManager(t, nil, after...))
-						old.mustAsk(old.client, func(s *sessplus.Session) {
+						former := old.visitor()
+						old.mustAsk(former, func(s *sessplus.Session) {
 							s.Set("user", "ann")
 							s.Set("theme", "dark")
 							s.Set("visits", 1)
@@ -53,10 +55,10 @@ func TestMoveUndoesNothing(t *testing.T) {
 								s.Set("cart", "water")
 							}
 						})
-						browser := now.withCookies(old.jar(old.client))
+						browser := now.withCookies(old.jar(former))
 						slow := now.begin(browser, move)
 						if meanwhile.old {
-							old.mustAsk(old.client, meanwhile.do)
+							old.mustAsk(former, meanwhile.do)
 						} else {
 							now.mustAsk(browser, meanwhile.do)
 						}
@@ -100,6 +102,7 @@ func add(n int) func(int) int { return func(i int) int { return i + n } }
 // SPEC 12.4: once the former configs are gone no request misses a field, and none undoes what another one has done to
 // it.
 func TestMovesUnderLoad(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		before, after := moving(b, b)
 		before[0].Adopt = nil
@@ -107,7 +110,7 @@ func TestMovesUnderLoad(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
-				for n := range 25 {
+				for n := range times(25) {
 					w := &wanderer{t, map[string]string{}}
 					w.ask(old, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("theme", "dark"); s.Set("cart", "tea") })
 					want := [...]string{"bob", "", "ann"}[n%3]

@@ -312,10 +312,7 @@ func TestAdoptUnderLoad(t *testing.T) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		before, after := moving(b, b)
 		sides := []*crowd{newCrowd(t, newManager(t, nil, before...)), newCrowd(t, newManager(t, nil, after...))}
-		until := time.Now().Add(3 * time.Second)
-		if testing.Short() {
-			until = time.Now().Add(time.Second)
-		}
+		until := time.Now().Add(time.Duration(times(3000)) * time.Millisecond)
 		var wg sync.WaitGroup
 		var mu sync.Mutex
 		requests := 0

@@ -60,8 +60,8 @@ type Backend interface {
 	// later version), the error wraps ErrNoRecord and states the reason.
 	Load(ctx context.Context, key string) (*Record, error)
 
-	// Create stores r under key. The error matches [ErrRecordExists] if there is a record that has not expired, even
-	// if it was ended. A record that is there must not be replaced.
+	// Create stores r under key. The error matches [ErrRecordExists] if there is a record that has not expired, even if
+	// it was ended. Create must not replace such a record.
 	Create(ctx context.Context, key string, r *Record) error
 
 	// Update applies c to the record, and changes nothing else in it. The errors are those of Load, [ErrTaken] if
@@ -75,7 +75,7 @@ type Backend interface {
 	End(ctx context.Context, key string, e *Ending) (*Record, error)
 }
 
-// An Indexer is a [Backend] that can find the records of an owner, which [Config.IndexBy] needs. [Redis], [Firestore],
+// An Indexer is a [Backend] that can find the records of an owner, as [Config.IndexBy] requires. [Redis], [Firestore],
 // [Memory] and package sessplussql's backend are Indexers.
 type Indexer interface {
 	Backend
@@ -168,7 +168,7 @@ type Change struct {
 	Delete []string   // removes these fields, whether or not they exist; if not empty, Saved becomes Now
 
 	// Match is a condition: the change applies only if these fields have exactly these values in the store. A nil value
-	// means that the field is absent, an empty one that it is there and empty.
+	// means that the field is absent, an empty one that it exists and is empty.
 	Match []RawField
 
 	Permanent *bool   // if not nil, replaces the record's flag
@@ -196,14 +196,14 @@ type Change struct {
 	Seen *Record   // a hint: the record as the caller last knew it, with its Version; may be nil or out of date
 }
 
-// How long a record can be found after it is gone.
+// How long a record remains in the store after its session has ended.
 const (
-	EmptyGrace = time.Minute // how long a record lives on after it has lost its last field
+	EmptyGrace = time.Minute // how long a record remains after its last field was removed
 	EndGrace   = time.Minute // how long an ended record is told apart from one that never existed
 )
 
-// TakeGrace is how long a take lasts if its owner disappears. It is less than the default [Options.Timeout], so that a
-// request that waits for the record gets it.
+// TakeGrace is how long a take lasts if the process that made it dies. It is less than the default [Options.Timeout],
+// so that a request that waits for the record gets it.
 const TakeGrace = 3 * time.Second
 
 // An Ending is one step of [Backend.End]. A renewal takes the record it replaces, and then ends it or, if the commit

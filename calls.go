@@ -33,14 +33,14 @@ type call struct {
 	began  int64 // in Unix nanoseconds, 0 if it was not made
 	took   time.Duration
 
-	entries []string // of the index of Redis
+	entries []string // of the index in Redis
 	filed   string   // the owner whose index has the record, and since when, if an update has moved its expiry
 
 	asked   string // the key that an ending began with
 	named   string // the handle the program has passed, if any
 	op      op
 	patient bool // wait while somebody else has taken the record
-	still   bool // do not follow the record to what it has become
+	still   bool // do not follow the record to its successor
 	moved   bool // it has followed a rotation, and has the new name
 	hops    uint8
 }
@@ -53,7 +53,7 @@ const (
 	opUpdate
 	opEnd
 
-	opIndex // these three are of Redis alone
+	opIndex // the following three are only for Redis
 	opOwned
 	opForget
 )
@@ -172,7 +172,7 @@ func (c *call) follow(next string) bool {
 	return true
 }
 
-// runOnce makes the calls as they are.
+// runOnce makes the calls once, without following or waiting.
 func (s *Session) runOnce(calls []*call) {
 	if len(calls) == 1 {
 		s.runGroup(calls)
@@ -294,7 +294,7 @@ func (s *Session) askAgain() {
 	s.spent = 0
 }
 
-// looseCalls are those of other code that may outlive their context, and are then abandoned.
+// looseCalls are calls of other code that may outlive their context, and are then abandoned.
 type looseCalls struct {
 	places chan struct{} // holds an element for each of them
 	left   atomic.Int64  // how many of them are no longer waited for
@@ -307,8 +307,8 @@ var errManyLeft = errors.New("too many calls to it have not ended yet")
 
 func newLooseCalls() *looseCalls { return &looseCalls{places: make(chan struct{}, maxCalls)} }
 
-// enter takes one of the places. It waits for its turn, or fails at once when nobody waits for any of those that have
-// one.
+// enter takes one of the places. It waits for one to become free, or fails at once if all calls that have one were
+// abandoned.
 func (l *looseCalls) enter(ctx context.Context) error {
 	select {
 	case l.places <- struct{}{}:
@@ -326,7 +326,7 @@ func (l *looseCalls) enter(ctx context.Context) error {
 	}
 }
 
-// within calls f in a goroutine of its own, so that it can be left to itself when ctx is done.
+// within calls f in a goroutine of its own, so that f can be abandoned when ctx is done.
 func (l *looseCalls) within(ctx context.Context, f func()) error {
 	if err := l.enter(ctx); err != nil {
 		return err

@@ -16,8 +16,9 @@ import (
 // the slices they are passed or return. Equal values should encode to equal bytes, because a field that is set to the
 // bytes it already has is not saved. Unmarshal into a *any determines the types that [Session.Get] returns.
 //
-// The texts of its errors are neither logged nor returned, because they quote their input. Stored text that is not
-// JSON, and does not begin with {, [ or ", was typed into the store by somebody: the JSON codec reads it as that text.
+// The texts of its errors are neither logged nor returned, because they quote their input. The JSON codec reads stored
+// text that is not JSON, and does not begin with {, [ or ", as a string, because somebody must have typed it into the
+// store.
 type Codec interface {
 	Marshal(v any) ([]byte, error)
 	Unmarshal(data []byte, v any) error
@@ -29,7 +30,7 @@ type Codec interface {
 type jsonCodec struct{}
 
 func (jsonCodec) Marshal(v any) ([]byte, error) {
-	// The values that sessions mostly hold, without reflection; the bytes are those of encoding/json.
+	// The values that sessions mostly hold, without reflection; the bytes are those of encoding/json, but for float64.
 	switch v := v.(type) {
 	case nil:
 		return []byte("null"), nil
@@ -39,6 +40,11 @@ func (jsonCodec) Marshal(v any) ([]byte, error) {
 		return strconv.AppendInt(nil, int64(v), 10), nil
 	case int64:
 		return strconv.AppendInt(nil, v, 10), nil
+	case float64:
+		// All digits of a whole number that reads as an integer: the shortest text of 1<<60 is that of another integer.
+		if v == math.Trunc(v) && v >= math.MinInt64 && v < math.MaxUint64 {
+			return strconv.AppendFloat(nil, v, 'f', 0, 64), nil
+		}
 	case string:
 		if plain(v) {
 			b := make([]byte, 0, len(v)+2)

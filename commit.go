@@ -1,6 +1,7 @@
 package sessplus
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -8,9 +9,9 @@ import (
 	"time"
 )
 
-// commit saves everything dirty, and keeps the Set-Cookie lines until the headers are sent; after that it only saves
-// what needs none. last means that the headers are sent now, again that saves which have failed before are retried.
-// fatal is why the handler's response cannot be sent; soft is what was lost with an Optional backend.
+// commit saves everything dirty, and keeps the Set-Cookie lines until the headers are sent; after that, it only saves
+// what needs none. last means that the headers are about to be sent, again that saves that have failed before are
+// retried. fatal is why the handler's response cannot be sent; soft is what was lost with an Optional backend.
 func (s *Session) commit(last, again bool) (fatal, soft error) {
 	s.saving.Lock()
 	defer s.saving.Unlock()
@@ -42,7 +43,7 @@ func (s *Session) begin(last, again bool) (saves []*save, now time.Time, late bo
 		}
 	}
 	if s.bundle != nil && !s.sent && s.writes() {
-		s.useAll(s.m.every) // writing one means writing all
+		s.useAll(s.m.every) // writing one value means writing all
 	}
 	saves, now, err = s.plan(again)
 	return saves, now, s.sent, err
@@ -151,9 +152,9 @@ func (s *Session) passBy() {
 	}
 }
 
-// carryOut makes the calls of the saves: first those that create, change and end records, and take the old records of
-// renewed sessions; then those that end the old records, so that a failure leaves them as they were. With an error
-// nothing is saved, but what was destroyed still ends: a logout does not depend on the rest of the request.
+// carryOut makes the calls of the saves: first those that take the old records of renewed sessions; then those that
+// create, change and end records; then those that end the old records, so that a failure leaves them as they were. With
+// an error nothing is saved, but what was destroyed still ends: a logout does not depend on the rest of the request.
 func (s *Session) carryOut(saves []*save, err error) []*save {
 	done := false
 	defer func() {
@@ -161,19 +162,17 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 			s.putBack(saves)
 		}
 	}()
-	if err == nil {
+	made := err == nil
+	if made {
 		s.setFormers(saves)
+		made = s.contend(saves)
 	}
 	var calls []*call
 	for _, v := range saves {
 		calls = append(calls, v.deletes...)
-		if v.main == nil || v.main.err != nil || err != nil {
-			continue
+		if made && v.main != nil && v.main.err == nil {
+			calls = append(calls, v.main)
 		}
-		if v.take != nil { // first: who sees the new record sees that the old one is taken
-			calls = append(calls, v.take)
-		}
-		calls = append(calls, v.main)
 	}
 	s.run(calls)
 	for _, v := range saves {
@@ -182,13 +181,13 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 	s.concede(saves)
 	s.redraw(saves)
 	for _, v := range saves {
-		v.check(err == nil)
+		v.check(made)
 	}
 	saves = s.endBound(saves)
-	if err == nil && !slices.ContainsFunc(saves, (*save).fails) {
+	if made && !slices.ContainsFunc(saves, (*save).fails) {
 		s.retire(saves)
 	}
-	failed := err != nil || slices.ContainsFunc(saves, (*save).fails)
+	failed := !made || slices.ContainsFunc(saves, (*save).fails)
 	s.undo(saves, failed)
 	if !failed {
 		saves = s.removeMoved(saves)
@@ -235,7 +234,7 @@ func (v *save) doubts() {
 // maxDraws is how many ids are drawn for one session.
 const maxDraws = 8
 
-// redraw creates records under other ids if the id that was drawn already has one, which is somebody else's.
+// redraw creates records under other ids, if an id that was drawn already has a record, which is another session's.
 func (s *Session) redraw(saves []*save) {
 	for range maxDraws {
 		var calls []*call
@@ -293,10 +292,10 @@ func (v *save) check(made bool) {
 		if r := v.main.result; r.Empty || v.does == ends {
 			v.drop, v.send = !v.does.reads(), false
 		} else if r.Refilled {
-			v.send = true // the request that took the last field has told the browser to drop the cookie
+			v.send = true // the request that removed the last field has told the browser to drop the cookie
 		}
 	case v.does == touches && !(p.taken() && errors.Is(err, ErrUnavailable)):
-		// The request only read, and that succeeded. But new cookies in place of a former one come together.
+		// The request only read, and that succeeded. But the new cookies that replace a former one are sent together.
 	case errors.Is(err, ErrNoRecord):
 		v.err = p.saveError(ErrSessionGone)
 	case errors.Is(err, ErrRecordExists):
@@ -538,7 +537,7 @@ func (s *Session) report(v *save) {
 			s.warn("sessplus: changes of a session were not saved", "cookie", c.CookieName, "error", v.err)
 		}
 		if !v.undead { // otherwise the event is that of a delete
-			s.failed(c, v.does.kind(), v.main, v.err)
+			s.failed(c, v.does.kind(), cmp.Or(v.main, v.take), v.err)
 		}
 	case v.written && (v.main != nil || v.part.sealer != nil):
 		fields := v.changed

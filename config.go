@@ -20,9 +20,9 @@ type Config struct {
 	Backend    Backend // where the fields are stored; nil: SecureCookie(), in the cookie itself
 	Fields     Fields  // which fields it owns; zero value: every field
 
-	// Domain is "" for a cookie that only the host that set it receives. Otherwise it is "localhost" or a domain of two
-	// labels or more, whose subdomains receive the cookie, too. If a request brings cookies of both kinds, a response
-	// that sets or drops the cookie expires the host's own.
+	// If Domain is "", browsers send the cookie only to the host that set it. Otherwise Domain is "localhost" or a
+	// domain of two labels or more, and browsers send the cookie to its subdomains, too. If a request brings cookies of
+	// both kinds, a response that sets or drops the cookie expires the host-only one.
 	Domain string
 
 	Path           string        // "": "/"; a session created by a request outside of Path is logged, once
@@ -32,7 +32,7 @@ type Config struct {
 	Partitioned    bool          // one cookie per top-level site (CHIPS)
 
 	// MaxAge is how long the browser keeps the cookie: one second to 400 days, or 0 for until it closes. The content of
-	// a secure cookie is valid for as long after it was last written, or for 30 days if MaxAge is 0.
+	// a secure cookie is valid for MaxAge after it was last written, or for 30 days if MaxAge is 0.
 	MaxAge time.Duration
 
 	// MaxChunks is the number of cookies that a secure cookie may be split over (name, name.1, …), at most 20. 0 and 1
@@ -66,8 +66,9 @@ type Config struct {
 	SignID    bool      // sign the id in the cookie, so that an invented one is rejected without a backend call
 	Keys      []KeyPair // newest first; nil: Options.Keys
 
-	// BoundTo is the server-side cookie without whose session the content of this secure cookie is void. A field is
-	// only saved here if that session exists or is created in the same request; otherwise the save is an error.
+	// BoundTo binds this secure cookie to the session of the named server-side cookie. Without that session, the
+	// content of this cookie is void, and saving a field in it is an error, unless the same request creates the
+	// session.
 	BoundTo string
 
 	// IndexBy is a field of this session that identifies its user by a string, number or bool, for [Manager.Sessions],
@@ -96,7 +97,7 @@ type Config struct {
 	Lazy     bool // load at the first use of one of its fields, not before the handler
 	Optional bool // while the backend is down these fields are absent, and the request is served
 
-	DropIfGone bool // a save to a session that has ended is dropped and logged; false: it is ErrSessionGone
+	DropIfGone bool // drop and log a save to a session that has ended, instead of failing with ErrSessionGone
 }
 
 // A SecureMode says when a cookie has the Secure attribute.
@@ -136,9 +137,9 @@ type Options struct {
 	// Timeout limits each backend call, at least a millisecond. 0 means 5 seconds.
 	Timeout time.Duration
 
-	// OnEvent is called with what happens to sessions, in the goroutines of the request and with its context, which is
-	// not canceled when the client disconnects. It is called concurrently, must be quick, and must not use the session.
-	// nil means none.
+	// OnEvent is called for everything that happens to sessions, in the goroutines of the request and with its context,
+	// which is not canceled when the client disconnects. It is called concurrently, must be quick, and must not use the
+	// session. nil means none.
 	OnEvent func(ctx context.Context, e Event)
 
 	// SingleCookie is the name of one cookie that holds the values of all configs, for hosts that pass on only one:
@@ -149,8 +150,8 @@ type Options struct {
 	//
 	// The cookie is written as a whole. A response that would write it while one of its sessions is being renewed or
 	// has ended is [ErrSessionGone], so that it cannot undo a login. But if two concurrent responses change secure
-	// cookies, or one of them is the first login of a visitor, the browser keeps the later one: change little during a
-	// login.
+	// cookies, or one of them is the first login of a visitor, the browser keeps the later one, so change little during
+	// a login.
 	SingleCookie string
 
 	// DevicePath is the path below which [Manager.Handler] serves browsers that register or prove a device's key, for

@@ -17,8 +17,9 @@ import (
 // cookie, which the browser gets for a proof of the key. Only the key is stored: that cookie, and the challenges that
 // proofs answer, are times with an HMAC.
 
-// A DeviceKeeper is a [Backend] that keeps [Record.DeviceKey], which [Config.DeviceBound] needs. [Redis], [Firestore]
-// and [Memory] are DeviceKeepers. sessplustest.TestBackend checks what the method promises.
+// A DeviceKeeper is a [Backend] that keeps [Record.DeviceKey], as [Config.DeviceBound] requires. [Redis], [Firestore],
+// [Memory] and package sessplussql's backend are DeviceKeepers. sessplustest.TestBackend checks what the method
+// promises.
 type DeviceKeeper interface {
 	Backend
 
@@ -227,9 +228,9 @@ func (p *proof) skippedFor(thumbprint string) string {
 	return ""
 }
 
-// DeviceBound reports whether this request is proven by the key of the device that the session of the cookie is bound
-// to: it came with a cookie that was issued for a signature less than [Config.DeviceBound] ago. It is false for a
-// session that is not bound, as in browsers without support, and in the first minute after the registration, until the
+// DeviceBound reports whether the device that the session of the cookie is bound to has proved its key for this
+// request: the request has a cookie that was issued for a signature less than [Config.DeviceBound] ago. It is false for
+// a session that is not bound, as in browsers without support, and in the first minute after the registration until the
 // browser sends that cookie.
 func (s *Session) DeviceBound(cookie string) bool {
 	return inspect(s, cookie, func(p *part) bool { return p.rec != nil && p.rec.DeviceKey != "" && p.proof != nil && p.proof.valid })

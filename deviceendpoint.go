@@ -14,8 +14,8 @@ import (
 
 // A deviceEndpoint is where a browser registers a key for a session of the cookie, or proves possession of it.
 //
-// Browsers end their part of a bound session at a redirect and at any 4xx but 403. So an endpoint only answers 200, 403
-// and 503.
+// Browsers give up the key of a bound session after a redirect and after any 4xx but 403. So an endpoint only responds
+// with 200, 403 and 503.
 type deviceEndpoint struct {
 	cookie    *cookie
 	registers bool

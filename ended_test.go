@@ -117,7 +117,7 @@ func TestBurstAroundALoginLogsNobodyOut(t *testing.T) {
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
 		n := *burstRounds
 		if n == 0 {
-			n = rounds[strings.TrimPrefix(t.Name(), "TestBurstAroundALoginLogsNobodyOut/")]
+			n = times(rounds[strings.TrimPrefix(t.Name(), "TestBurstAroundALoginLogsNobodyOut/")])
 		}
 		refused := atomic.Int64{}
 		for round := range n {
@@ -160,7 +160,7 @@ func TestLoginFormSentTwice(t *testing.T) {
 		second := sessplus.Memory()
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, Fields: sessplus.Include("user", "cart")},
 			sessplus.Config{CookieName: "t", Backend: second, Fields: sessplus.Auto()}))
-		for round := range 20 {
+		for round := range times(20) {
 			browser := c.visitor()
 			c.mustAsk(browser, func(s *sessplus.Session) { s.Set("cart", 1); s.Set("other", 1) })
 			cookies := c.jar(browser)

@@ -6,7 +6,7 @@ import (
 )
 
 // An entry is one field of a part: its value now, and its value in the store as far as this request knows. Both are
-// encoded, and nil for absent.
+// encoded; nil means absent.
 type entry struct {
 	name         string
 	value, saved []byte

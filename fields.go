@@ -82,10 +82,20 @@ func nameProblem(name string) string {
 		return "the name of a field is empty"
 	case len(name) > maxFieldName:
 		return fmt.Sprintf("the name of a field has more than %d bytes", maxFieldName)
-	case !utf8.ValidString(name):
+	case !isASCII(name) && !utf8.ValidString(name):
 		return "the name of a field is not valid UTF-8"
 	}
 	return ""
+}
+
+// isASCII is much cheaper than ValidString for names as short as those of fields.
+func isASCII(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }
 
 // routes knows the owners of every field, as indexes of configs in their order. It is made by New and only read later.

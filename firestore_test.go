@@ -25,7 +25,7 @@ import (
 func TestFirestoreThatHangsAtTheEndOfARenewal(t *testing.T) {
 	addr := servers.FirestoreAddr(t)
 	fake := newFakeFirestore(t, addr)
-	b := sessplus.Firestore(servers.FirestoreAt(t, fake.addr, newProject()), "sessions")
+	b := sessplus.Firestore(servers.FirestoreAt(t, fake.addr, servers.NewProject()), "sessions")
 	c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 2 * time.Second}, sessplus.Config{CookieName: "s", Backend: b}))
 	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 	fake.before(func(ctx context.Context, r *firestorepb.CommitRequest) error {
@@ -122,7 +122,7 @@ func TestFirestoreAnswersAbortedOnce(t *testing.T) {
 		} {
 			t.Run(fmt.Sprint(code, " at ", name), func(t *testing.T) {
 				fake := newFakeFirestore(t, addr)
-				b := sessplus.Firestore(servers.FirestoreAt(t, fake.addr, newProject()), "sessions")
+				b := sessplus.Firestore(servers.FirestoreAt(t, fake.addr, servers.NewProject()), "sessions")
 				c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 20 * time.Second}, sessplus.Config{CookieName: "s", Backend: b}))
 				c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 				var mu sync.Mutex
@@ -151,7 +151,7 @@ func TestFirestoreAnswersAbortedOnce(t *testing.T) {
 // SPEC 6.9, 7.3: what Firestore says of a document and its fields goes nowhere.
 func TestFirestoreErrorsQuoteNothing(t *testing.T) {
 	fake := newFakeFirestore(t, servers.FirestoreAddr(t))
-	b := sessplus.Firestore(servers.FirestoreAt(t, fake.addr, newProject()), "sessions")
+	b := sessplus.Firestore(servers.FirestoreAt(t, fake.addr, servers.NewProject()), "sessions")
 	for _, code := range []codes.Code{codes.InvalidArgument, codes.PermissionDenied, codes.Internal, codes.Unknown} {
 		fake.before(func(_ context.Context, r *firestorepb.CommitRequest) error {
 			return status.Errorf(code, "cannot take %v", r)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sessplus/sessplus"
 )
@@ -13,7 +14,7 @@ import (
 func TestFlashQueueIsTakenOnce(t *testing.T) {
 	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
-		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
+		c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: time.Minute}, sessplus.Config{CookieName: "s", Backend: b}))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 		var mu sync.Mutex
 		var want, got []string

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Gob returns a codec for programs that come from a library that stores sessions as gobs, and that assert Go types:
+// Gob returns a codec for programs that used a library that stores sessions as gobs, and that assert Go types:
 // [Session.Get] returns the type that was set, so v.(uint) works where JSON would return an int64. The typed getters,
 // [Session.Decode] and [Field] work, too. They also read a value of another type if encoding/gob can decode it (an int
 // as an int64, a struct as one with some of its fields), but not an int as a uint or float64.

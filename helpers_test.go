@@ -16,7 +16,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,6 +43,14 @@ func slow(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes long")
 	}
+}
+
+// times is how often a test does again what it does at random, or with many records: a quarter as often with -short.
+func times(n int) int {
+	if testing.Short() {
+		return (n + 3) / 4
+	}
+	return n
 }
 
 var testKeys = []sessplus.KeyPair{sessplus.DeriveKeyPair([]byte("a secret of thirty-two bytes or more"))}
@@ -89,9 +96,12 @@ func autoPipeline(t testing.TB, c redis.UniversalClient) redis.UniversalClient {
 	return p
 }
 
-// onEveryBackend runs the test on each backend that keeps records.
+// onEveryBackend runs the test on each backend that keeps records, with -short on Redis once.
 func onEveryBackend(t *testing.T, test func(t *testing.T, b sessplus.Backend)) {
 	for _, b := range backends {
+		if b.name == "autopipeline" && testing.Short() {
+			continue
+		}
 		t.Run(b.name, func(t *testing.T) { test(t, b.open(t)) })
 	}
 }
@@ -159,11 +169,6 @@ func within(t testing.TB, timeout time.Duration, f func()) {
 		t.Errorf("took %v, want at most the Timeout of %v and little more", took, timeout)
 	}
 }
-
-var projects atomic.Int64
-
-// newProject returns the name of a Firestore project that no other test has.
-func newProject() string { return fmt.Sprintf("test-%d-%d", os.Getpid(), projects.Add(1)) }
 
 // writeRaw writes a response to a connection that was taken over, with the headers that the handler had set.
 func writeRaw(w http.ResponseWriter, conn io.WriteCloser, status string) error {

@@ -13,10 +13,10 @@ import (
 // An importer gets what visitors send. It must limit the length of a value before decoding it, and no error text may
 // contain any part of it.
 type Importer interface {
-	// Import returns the session that the value of the named cookie contains, or is the id of. It is called
-	// concurrently, also with the same value by concurrent requests of one visitor, and must then return the same
-	// session each time. It must return soon after ctx is done, which is when all importers together have taken
-	// [Options.Timeout] of the request.
+	// Import returns the session that the value of the named cookie contains or identifies. It is called concurrently,
+	// also with the same value by concurrent requests of one visitor, and must then return the same session each time.
+	// It must return soon after ctx is done, which is when all importers together have taken [Options.Timeout] of the
+	// request.
 	//
 	// The error matches [ErrNoRecord] if the value is not one of the importer's, or its session has ended, and its text
 	// says why. Any other error means [ErrUnavailable]: the old store is down, which must not log anybody out.

@@ -88,7 +88,7 @@ func (m *Manager) Revoke(ctx context.Context, cookie, handle string) error {
 }
 
 // RevokeAll ends the sessions that [Manager.Sessions] lists for the user, except those with the given handles, and
-// returns how many it has ended. With the [Session.Handle] of the current request it is "log out everywhere else"; that
+// returns how many it has ended. Pass the [Session.Handle] of the current request to "log out everywhere else": that
 // session is spared even if it is renewed in the meantime. The errors are those of [Manager.Revoke]. RevokeAll can be
 // retried.
 func (m *Manager) RevokeAll(ctx context.Context, cookie, user string, except ...string) (int, error) {
@@ -109,12 +109,15 @@ func (m *Manager) RevokeAll(ctx context.Context, cookie, user string, except ...
 		return 0, c.listError(err)
 	}
 	if len(spared) > 0 {
+		for _, r := range list {
+			if slices.Contains(firsts, r.first(r.Key)) { // rotated so long ago that nothing leads from the handle to it
+				spared = append(spared, r.Key)
+			}
+		}
 		if spared, err = m.successors(ctx, c, spared); err != nil {
 			return 0, &Error{Cookie: cookie, Op: "revoke", Err: err}
 		}
-		list = slices.DeleteFunc(list, func(r KeyedRecord) bool {
-			return slices.Contains(spared, r.Key) || slices.Contains(firsts, r.first(r.Key))
-		})
+		list = slices.DeleteFunc(list, func(r KeyedRecord) bool { return slices.Contains(spared, r.Key) })
 	}
 	list, replacing := once(list)
 	n, err := m.revoke(ctx, c, list, "")
@@ -125,7 +128,7 @@ func (m *Manager) RevokeAll(ctx context.Context, cookie, user string, except ...
 }
 
 // Edit calls change with the session that has the handle, outside of any request of its visitor, and saves the fields
-// that change has changed. The visitor's next request sees them, on any machine. Edit does not count as a use for
+// that it changes. The visitor's next request sees them, on any machine. Edit does not count as a use for
 // [Config.IdleTimeout]. Like [Manager.Revoke], it accepts any handle.
 //
 // Fields of other cookies are absent. Whatever needs a Set-Cookie header ([Session.Renew], [Session.SetPermanent],
@@ -250,7 +253,7 @@ func isHex(text string, bytes int) bool {
 	return err == nil && len(b) == bytes && text == strings.ToLower(text)
 }
 
-// now finds the record of a session whose rotation is so long ago that the tombstone under its first key is gone.
+// now finds the record of a session that was rotated so long ago that the tombstone under its first key is gone.
 func (m *Manager) now(ctx context.Context, c *cookie, n named) (list []KeyedRecord, err error) {
 	if n.owner == "" {
 		return nil, nil
@@ -336,7 +339,7 @@ func once(list []KeyedRecord) (sessions, successors []KeyedRecord) {
 	return sessions, successors
 }
 
-// since is when the record was made, under the id that it has.
+// since is when the record was created under its present id.
 func (r *Record) since() time.Time {
 	if r.Rotated.After(r.Created) {
 		return r.Rotated
@@ -344,7 +347,7 @@ func (r *Record) since() time.Time {
 	return r.Created
 }
 
-// ends is when a record ends, by its own expiry and by the config as it is now.
+// ends is when a record ends, by its own expiry and by the present config.
 func (c *cookie) ends(r *Record) time.Time {
 	if life := c.lifetime(r.Permanent); life > 0 && r.Created.Add(life).Before(r.Expires) {
 		return r.Created.Add(life)
@@ -435,7 +438,7 @@ func (m *Manager) successors(ctx context.Context, c *cookie, keys []string) ([]s
 // maxDevice is the longest User-Agent that a record keeps, in bytes.
 const maxDevice = 256
 
-// device is what a record keeps of a User-Agent.
+// device is the part of a User-Agent that a record keeps.
 func device(agent string) string {
 	agent = strings.ToValidUTF8(agent, "")
 	if len(agent) > maxDevice {
@@ -447,8 +450,8 @@ func device(agent string) string {
 	return agent
 }
 
-// userText is the user that the encoded value of an IndexBy field names, "" for nobody. A value that is no text, number
-// or bool names none.
+// userText is the user that the encoded value of an IndexBy field names, "" for nobody. A value that is not text, a
+// number or a bool names nobody.
 func userText(codec Codec, value []byte) (user string, ok bool) {
 	if value == nil {
 		return "", true
@@ -465,7 +468,7 @@ func userText(codec Codec, value []byte) (user string, ok bool) {
 	return "", false
 }
 
-// ownerOf is the [Record.Owner] of a user's sessions, which fits every store, whatever the user is called.
+// ownerOf is the [Record.Owner] of a user's sessions. It fits every store, whatever the user's name is.
 func (c *cookie) ownerOf(user string) string {
 	if user == "" {
 		return ""
@@ -474,7 +477,7 @@ func (c *cookie) ownerOf(user string) string {
 	return c.ownerPrefix() + hex.EncodeToString(sum[:ownerBytes])
 }
 
-// ownerBytes is how much of the hash of a user's name tells owners apart.
+// ownerBytes is how many bytes of the hash of a user's name an owner has.
 const ownerBytes = sha256.Size / 2
 
 func (c *cookie) ownerPrefix() string { return c.KeyPrefix + c.CookieName + "@" }

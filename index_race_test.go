@@ -21,6 +21,15 @@ import (
 type watchedIndexer struct {
 	sessplus.Indexer
 	listed, ending atomic.Pointer[func()] // after a list was made; before a record is ended by who has taken it
+	refused        atomic.Pointer[func()] // when the record is taken by somebody else
+	forgotten      atomic.Value           // the key of a record that was rotated long ago
+}
+
+func (b *watchedIndexer) Load(ctx context.Context, key string) (*sessplus.Record, error) {
+	if b.forgotten.Load() == key {
+		return nil, sessplus.ErrNoRecord
+	}
+	return b.Indexer.Load(ctx, key)
 }
 
 func once(f *atomic.Pointer[func()]) {
@@ -39,7 +48,11 @@ func (b *watchedIndexer) End(ctx context.Context, key string, e *sessplus.Ending
 	if e.Step == sessplus.StepEnd && e.Token != "" {
 		once(&b.ending)
 	}
-	return b.Indexer.End(ctx, key, e)
+	r, err := b.Indexer.End(ctx, key, e)
+	if errors.Is(err, sessplus.ErrTaken) {
+		once(&b.refused)
+	}
+	return r, err
 }
 
 // onEveryIndexer runs the test on each backend, which the test can watch.
@@ -155,6 +168,86 @@ func TestListInTheMidstOfARenewal(t *testing.T) {
 					t.Errorf("after RevokeAll there are %d sessions, %v", len(handles(t, m, "ann")), err)
 				}
 			}
+		}
+	})
+}
+
+// SPEC 10.2: a session is spared in the midst of a renewal or rotation also if the id in its handle is forgotten.
+func TestRevokeAllSparesASessionThatHasRotatedLongAgo(t *testing.T) {
+	t.Parallel()
+	onEveryIndexer(t, func(t *testing.T, b *watchedIndexer) {
+		config := indexed(b)
+		config.RotateEvery = rotates
+		m := newManager(t, nil, config)
+		for name, move := range map[string]func(*sessplus.Session){"renewal": renews, "rotation": reads} {
+			c := newCrowd(t, m)
+			client := c.logIn("ann")
+			handle := handleOf(c, client)
+			due()
+			c.mustAsk(client, reads)
+			b.forgotten.Store(keyOf(handle))
+			due()
+			meanwhile := func() {
+				if n, err := m.RevokeAll(t.Context(), "session", "ann", handle); n != 0 || err != nil {
+					t.Errorf("%s: RevokeAll = %d, %v; want 0", name, n, err)
+				}
+			}
+			b.ending.Store(&meanwhile)
+			c.askWith(client, move)
+			if b.ending.Load() != nil {
+				t.Fatalf("%s: the session has not got another id", name)
+			}
+			if got := c.user(client); got != "ann" {
+				t.Errorf("%s: the user is %q, want ann", name, got)
+			}
+			if n, err := m.RevokeAll(t.Context(), "session", "ann"); n != 1 || err != nil {
+				t.Errorf("%s: RevokeAll = %d, %v; want 1", name, n, err)
+			}
+		}
+	})
+}
+
+// keyOf is the key that the record with the handle had first.
+func keyOf(handle string) string {
+	first, _, _ := strings.Cut(handle, "-")
+	return "session:session:" + first
+}
+
+// SPEC 10.1, SPEC 10.2: a session whose renewal waits, because somebody else has taken the record, is listed once and
+// spared.
+func TestListWhileARenewalWaits(t *testing.T) {
+	t.Parallel()
+	onEveryIndexer(t, func(t *testing.T, b *watchedIndexer) {
+		m := newManager(t, nil, indexed(b))
+		c := newCrowd(t, m)
+		client := c.logIn("ann")
+		handle := handleOf(c, client)
+		step := func(step sessplus.EndStep) {
+			e := &sessplus.Ending{Step: step, Token: "another", Now: time.Now()}
+			if _, err := b.Indexer.End(t.Context(), keyOf(handle), e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		step(sessplus.StepTake)
+		waits := make(chan bool)
+		again := func() { close(waits) }
+		refused := func() { b.refused.Store(&again) }
+		b.refused.Store(&refused)
+		slow := make(chan *reply)
+		go func() { slow <- c.askWith(client, renews) }()
+		<-waits
+		if got := handles(t, m, "ann"); !slices.Equal(got, []string{handle}) {
+			t.Errorf("the list is %q, want %q", got, handle)
+		}
+		if n, err := m.RevokeAll(t.Context(), "session", "ann", handle); n != 0 || err != nil {
+			t.Errorf("RevokeAll = %d, %v; want 0", n, err)
+		}
+		step(sessplus.StepRelease)
+		if a := <-slow; a.StatusCode != http.StatusOK || handleOf(c, client) == handle {
+			t.Errorf("the renewal is answered %d", a.StatusCode)
+		}
+		if got := c.user(client); got != "ann" {
+			t.Errorf("the user is %q, want ann", got)
 		}
 	})
 }

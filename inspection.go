@@ -10,9 +10,8 @@ import (
 	"github.com/sessplus/sessplus/internal/inspection"
 )
 
-// An inspector is what package inspect sees of a session and does to it. It is not part of the API, and not for
-// programs. The package gets it from the context of a request, so that the linker leaves its methods out of other
-// programs.
+// An inspector gives package inspect access to a session. It is not part of the API, and not for programs. The package
+// gets it from the context of a request, so that the linker leaves its methods out of other programs.
 type inspector struct{ s *Session }
 
 func (i inspector) Expire(cookie string) { i.s.try(cookie, tryExpiry) }

@@ -19,8 +19,8 @@ const (
 	errIsError   lossError = "is or has an error, of which JSON would not keep what it says; use its text"
 )
 
-// marshalKept is encoding/json, but refuses what that would silently change. What the text of a change looks like is
-// rare, so that the value itself is looked at only then.
+// marshalKept is encoding/json, but rejects what that would silently change. Only if the text looks as if something was
+// changed, which is rare, is the value itself inspected.
 func marshalKept(v any) ([]byte, error) {
 	if _, ok := v.(error); ok && !marshals(reflect.ValueOf(v)) {
 		return nil, errIsError
@@ -52,7 +52,7 @@ func has(v reflect.Value, t reflect.Type) bool {
 	return v.Type().Implements(t) || v.CanAddr() && reflect.PointerTo(v.Type()).Implements(t)
 }
 
-// loss says what encoding/json, which has taken the value, does not keep of it.
+// loss says what encoding/json, which has encoded the value, does not keep of it.
 func loss(v reflect.Value) error {
 	switch k := v.Kind(); {
 	case k == reflect.Invalid, (k == reflect.Interface || k == reflect.Pointer) && v.IsNil():
@@ -90,7 +90,7 @@ func loss(v reflect.Value) error {
 	return nil
 }
 
-// lossOfText is loss for a value that gives its text itself.
+// lossOfText is loss for a value that encodes itself.
 func lossOfText(v reflect.Value) error {
 	m, ok := v.Interface().(encoding.TextMarshaler)
 	if !ok {
@@ -105,7 +105,7 @@ func lossOfText(v reflect.Value) error {
 // lossOfStruct is loss for a struct, whose embedded structs count as their fields.
 func lossOfStruct(v reflect.Value) error {
 	t := v.Type()
-	exported := t.NumField() == 0 // such a struct says all by being there
+	exported := t.NumField() == 0 // an empty struct has nothing to lose
 	for i := range t.NumField() {
 		f, field := t.Field(i), v.Field(i)
 		if f.Anonymous && f.Tag.Get("json") == "" {

@@ -14,7 +14,7 @@ import (
 )
 
 // A KeyPair authenticates cookies and, with a Block key, encrypts them. Packages fmt, log/slog and encoding/json print
-// it without its keys, but not if it is in an unexported field of another struct: there fmt cannot call its methods.
+// it without its keys, unless it is in an unexported field of another struct: there, fmt cannot call its methods.
 type KeyPair struct {
 	Hash  []byte // HMAC-SHA256 key, 32 or 64 bytes
 	Block []byte // AES key, 16, 24 or 32 bytes; if empty, cookies are signed only, and visitors can read the fields

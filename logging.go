@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// What may happen in every request is not logged in every request. What a Manager remembers for that is bounded.
+// Something that may happen in every request is not logged in every request. What a Manager remembers for that is
+// bounded.
 
 // warn writes a line to the log. It never gets an id, the value of a cookie or of a field, or the text of a foreign
 // error.

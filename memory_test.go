@@ -50,7 +50,7 @@ func heapOf(f func() any) int {
 
 // A session of four small fields takes at most 300 bytes, also after a change, and what has expired makes room.
 func TestMemoryPerSession(t *testing.T) {
-	const n = 100_000
+	n := times(100_000)
 	create := func(t *testing.T, b sessplus.Backend, from int) {
 		r := fourFields()
 		for i := range n {
@@ -252,7 +252,7 @@ func recordText(r *sessplus.Record) string {
 
 // SPEC 9.1: no new session waits for work that grows with the others. Among many, the longest step is not much more
 // than that of a plain map, nor is the sum. It may be one that helps the garbage collector; work on all records would
-// take a hundred times as long.
+// take far longer.
 func TestMemoryLongestStep(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector's own work is measured, too: run this without -race")
@@ -262,7 +262,8 @@ func TestMemoryLongestStep(t *testing.T) {
 	if _, ok := threadTime(); !ok {
 		t.Skip("this needs the CPU time of a thread, which only Linux tells here")
 	}
-	const n, runs = 100_000, 5
+	const runs = 5
+	n := times(100_000)
 	keys := make([]string, n)
 	for i := range keys {
 		keys[i] = memoryKey(i)
@@ -270,13 +271,14 @@ func TestMemoryLongestStep(t *testing.T) {
 	// fill returns the CPU time of the longest of n steps, and of all.
 	fill := func(step func(key string)) (longest, sum time.Duration) {
 		runtime.GC()
+		start, _ := threadTime()
+		last := start
 		for _, key := range keys {
-			before, _ := threadTime()
 			step(key)
-			after, _ := threadTime()
-			longest, sum = max(longest, after-before), sum+after-before
+			now, _ := threadTime()
+			longest, last = max(longest, now-last), now
 		}
-		return longest, sum
+		return longest, last - start
 	}
 	plain, plainSum, got, gotSum := time.Hour, time.Hour, time.Hour, time.Hour
 	for range runs { // what the machine adds to one is not in all of them

@@ -1250,7 +1250,7 @@ func TestModel(t *testing.T) {
 
 func runModel(t *testing.T, open func() [2]sessplus.Backend, bubble bool, variants ...uint64) {
 	made, breaches := 0, 0
-	for seed := *modelSeed; made < *modelRequests; seed++ {
+	for seed := *modelSeed; made < times(*modelRequests); seed++ {
 		p := mDrawPlay(seed)
 		variant := variants[seed%uint64(len(variants))]
 		m := p.perform(t, open(), bubble, variant)

@@ -163,7 +163,7 @@ func behindProxy(t *testing.T, test func(t *testing.T, f faulty)) {
 	t.Run("firestore", func(t *testing.T) {
 		addr := servers.FirestoreAddr(t)
 		p := newProxy(t, addr)
-		project := newProject()
+		project := servers.NewProject()
 		test(t, faulty{
 			sessplus.Firestore(servers.FirestoreAt(t, p.addr(), project), "sessions"),
 			sessplus.Firestore(servers.FirestoreAt(t, addr, project), "sessions"), p,

@@ -27,19 +27,19 @@ type RedisClient interface {
 // it. All configs on one client load in one round trip and save in one. It needs Redis 6 or later, or a compatible
 // server, with Lua scripts.
 //
-// Loads go to the master, past replicas and the client's own cache, whatever the options of the client are. A Sentinel
-// client from NewFailoverClient with ReplicaOnly reaches no master: every call fails with an error that says so. A Ring
-// that lacks a shard is unavailable for sessions that it does not find, and for new ones.
+// Loads go to the master, never to replicas or the client's own cache, whatever the options of the client are. A
+// Sentinel client from NewFailoverClient with ReplicaOnly reaches no master: every call fails with an error that says
+// so. A Ring that lacks a shard is unavailable for sessions that it does not find, and for new ones.
 //
 // [Options.Timeout] holds even if the server accepts connections and never answers. Set ContextTimeoutEnabled on a
 // ClusterClient or a Ring: without it, each such call leaves a goroutine behind until the client's ReadTimeout, and
-// from a thousand of them on the backend is unavailable.
+// while there are a thousand of these, the backend is unavailable.
 //
-// A Client whose options have AutoPipelineOptions sends the commands of concurrent requests together while there are
-// eight or more, on one connection and for a fraction of the work; go-redis calls that experimental. What
-// [redis.Client.AsyncAutoPipeline] returns always does so, also for a Cluster. Hooks then see commands of several
-// requests at once, and no context of any. A change that has waited for longer than Options.Timeout is not sent any
-// more. Calls to what AutoPipeline returns, or AsyncAutoPipeline in full duplex, have a goroutine each. See
+// With a Client whose options have AutoPipelineOptions, the commands of concurrent requests are sent together while
+// there are eight or more, on one connection and for a fraction of the work; go-redis calls that experimental. With
+// what [redis.Client.AsyncAutoPipeline] returns, they always are, also on a Cluster. Hooks then see the commands of
+// several requests at once, without their contexts. A change that has waited for longer than Options.Timeout is not
+// sent any more. With what AutoPipeline returns, or AsyncAutoPipeline in full duplex, each call has a goroutine. See
 // docs/scale.md for when to use which.
 func Redis(client RedisClient) Backend {
 	b := &redisBackend{original: client}
@@ -219,8 +219,12 @@ func redisOwner(owner string, since time.Time) string {
 var errCorruptHash = fmt.Errorf("%w: it is corrupt", ErrNoRecord)
 
 func redisTime(s string) (time.Time, bool) {
-	ms, err := strconv.ParseInt(s, 10, 64)
-	return time.UnixMilli(ms), err == nil
+	ms, ok := parseDigits(s)
+	if !ok { // before 1970
+		n, err := strconv.ParseInt(s, 10, 64)
+		ms, ok = n, err == nil
+	}
+	return time.UnixMilli(ms), ok
 }
 
 // redisCommand returns the Redis command of a call.

@@ -88,7 +88,7 @@ func (b *redisBinding) attach(c *redis.Client) {
 	})
 }
 
-// redisElects reports whether Sentinel replaces the master of the client when it dies; go-redis marks it so.
+// redisElects reports whether Sentinel replaces the master of the client when it dies. go-redis marks such clients.
 func redisElects(c *redis.Client) bool { return c.Options().Addr == "FailoverClient" }
 
 // refuseReplica fails calls to a replica, whose data is stale: with FailoverOptions.ReplicaOnly, or just after a
@@ -225,7 +225,7 @@ type sharedDeadline struct {
 	context.Context
 	timeout time.Duration
 	until   time.Time          // for calls that begin before
-	cancel  context.CancelFunc // never called: the deadline comes soon enough
+	cancel  context.CancelFunc // never called, because the deadline comes soon enough
 }
 
 // deadline returns a context that ends after the timeout, or up to one part in deadlineShare earlier.
@@ -272,7 +272,7 @@ func (b *redisBackend) makePlain(ctx context.Context, calls []*call) {
 	}
 	pipe := b.pipe
 	if b.crowded != nil {
-		// An entry of the index has to go in one pipeline with its record.
+		// An entry of the index must be in the same pipeline as its record.
 		indexes := func(c *call) bool { return c.op == opIndex }
 		if b.underWay.Add(1) >= crowd && !slices.ContainsFunc(calls, indexes) {
 			pipe = b.crowded()
@@ -314,8 +314,8 @@ func (b *redisBackend) makePlain(ctx context.Context, calls []*call) {
 	}
 }
 
-// exchange lets each of the commands, which are those of the calls, get its reply or error. Where it goes on because
-// of an error, it keeps that in last, which may be nil. Its own error is that of submit.
+// exchange sends the commands of the calls until each has its reply or its final error. If it continues after an error,
+// it keeps that in last, which may be nil. Its own error is that of submit.
 func (b *redisBackend) exchange(ctx context.Context, pipe *redisPipe, calls []*call, cmds []redis.Cmder,
 	last *atomic.Pointer[error]) error {
 	var before error // what failed, before time ran out
@@ -425,7 +425,7 @@ func hungUp(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
 
-// send lets each of the commands get its reply or error. Its own error is that of submit.
+// send sends the commands, so that each has its reply or error. Its own error is that of submit.
 func (b *redisBackend) send(ctx context.Context, pipe *redisPipe, cmds []redis.Cmder) (err error) {
 	switch {
 	case len(cmds) == 0:
@@ -441,7 +441,7 @@ func (b *redisBackend) send(ctx context.Context, pipe *redisPipe, cmds []redis.C
 		}
 		_, err = pipe.Exec(ctx)
 	}
-	// If a hook passed nothing on, no command has its error.
+	// If a hook has passed nothing on, no command has the error.
 	if err != nil && !slices.ContainsFunc(cmds, func(cmd redis.Cmder) bool { return cmd.Err() != nil }) {
 		for _, cmd := range cmds {
 			cmd.SetErr(err)

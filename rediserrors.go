@@ -39,8 +39,9 @@ var (
 	errKeyTaken     = fmt.Errorf("%w: its key holds something else", ErrNoRecord)
 )
 
-// redisError keeps what may be logged of an error. A reply of Redis may quote the command with its values, an error of
-// go-redis what it could not parse, and one of a hook anything. The command and its script may be nil.
+// redisError reduces an error to what may be logged. A reply of Redis may quote the command with its values, an error
+// of go-redis may quote what it could not parse, and one of a hook may contain anything. The command and its script may
+// be nil.
 func redisError(err error, cmd redis.Cmder, s *redisScript) error {
 	var (
 		reply       redis.Error
@@ -118,8 +119,8 @@ var redisCommands = []string{
 	"ASKING", "PING", "ROLE",
 }
 
-// redisRefusal says in its own words what a reply says, because the reply may contain values. It names the command that
-// was refused: the one in a script, if the reply tells which.
+// redisRefusal rephrases a reply, because the reply may contain values. It names the command that was refused: the one
+// in a script, if the reply tells which.
 func redisRefusal(text string, cmd redis.Cmder, s *redisScript) error {
 	text = redisNoValue.ReplaceAllString(text, "")
 	code := redisCode.FindString(text)

@@ -17,10 +17,10 @@ type redisPipe struct {
 	*redis.AutoPipeliner
 	loose *looseCalls
 	mu    sync.Mutex
-	left  [][]redis.AutoFuture // what nobody waits for any more, and may not have ended yet
+	left  [][]redis.AutoFuture // calls that nobody waits for any more, and that may not have ended yet
 }
 
-// newRedisPipe returns nil if the client itself waits. In full duplex it may do so before it takes a command.
+// newRedisPipe returns nil if the client itself waits. In full duplex, it may wait before it accepts a command.
 func newRedisPipe(p *redis.AutoPipeliner) *redisPipe {
 	if p.IsBlocking() || p.Config().FullDuplex {
 		return nil
@@ -28,12 +28,12 @@ func newRedisPipe(p *redis.AutoPipeliner) *redisPipe {
 	return &redisPipe{AutoPipeliner: p, loose: newLooseCalls()}
 }
 
-// crowd is from how many calls at once a client with AutoPipelineOptions sends them together. Fewer would only pay for
-// the goroutines that they go through.
+// crowd is how many concurrent calls it takes before a client with AutoPipelineOptions sends them together. Fewer calls
+// would only pay for the goroutines that they pass through.
 const crowd = 8
 
-// crowdPipe returns what sends a call in a crowd, or nil if it goes alone: because the client is closed or its options
-// are wrong, or because calls were left to themselves there. What holds those up would hold up this one, too.
+// crowdPipe returns the pipe for a call in a crowd, or nil if the call must be sent alone: because the client is
+// closed, its options are wrong, or calls were abandoned there. What delays those would delay this one, too.
 func (b *redisBinding) crowdPipe(c *redis.Client) *redisPipe {
 	b.startPipe.Do(func() { b.pipe = newCrowdPipe(b, c) })
 	if b.pipe == nil {
@@ -45,8 +45,8 @@ func (b *redisBinding) crowdPipe(c *redis.Client) *redisPipe {
 	return b.pipe
 }
 
-// newCrowdPipe makes it of another clone: the AutoPipeliner of the client may be closed by the program, whose commands
-// would also go before those of sessions.
+// newCrowdPipe makes the pipe from another clone, because the program may close the client's own AutoPipeliner, and its
+// commands there would delay those of sessions.
 func newCrowdPipe(b *redisBinding, c *redis.Client) *redisPipe {
 	o := *c.Options().AutoPipelineOptions
 	o.MaxQueuedCommands = 0 // maxCalls is the limit
@@ -60,7 +60,7 @@ func newCrowdPipe(b *redisBinding, c *redis.Client) *redisPipe {
 }
 
 // A crossing is the only hook of that clone, which has none of the program's. It sends everything through the client,
-// as what goes alone: with its hooks, to connections that the detour checks.
+// like calls that are sent alone: through its hooks, to connections that the detour checks.
 type crossing struct {
 	b *redisBinding
 	c *redis.Client
@@ -81,7 +81,7 @@ func (x crossing) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPi
 			pipe.Process(ctx, cmd)
 		}
 		_, err := pipe.Exec(&redisContext{ctx, ctx, x.b})
-		if err == nil { // asking each of them takes longer than sending it
+		if err == nil { // asking each command for its error takes longer than sending it
 			return nil
 		}
 		if slices.ContainsFunc(cmds, func(cmd redis.Cmder) bool { return cmd.Err() != nil }) {
@@ -91,8 +91,8 @@ func (x crossing) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPi
 	}
 }
 
-// electsBehind reports whether another server takes the place of the client's when that dies. An AutoPipeliner does not
-// tell whose it is, but a transaction on no key does, and sends nothing; on a cluster there is none.
+// electsBehind reports whether another server replaces the client's when that dies. An AutoPipeliner does not say to
+// which client it belongs, but a transaction on no key does, and sends nothing; a cluster has none.
 func electsBehind(p *redis.AutoPipeliner) (elects bool) {
 	err := p.Watch(context.Background(), func(tx *redis.Tx) error {
 		elects = strings.HasPrefix(tx.String(), "Redis<FailoverClient ")
@@ -101,8 +101,8 @@ func electsBehind(p *redis.AutoPipeliner) (elects bool) {
 	return elects || err != nil
 }
 
-// submit is send for a redisPipe. A non-nil error says why nobody waits for the commands any more; they are then still
-// in use.
+// submit is send for a redisPipe. If it returns an error, nobody waits for the commands any more, and they are still in
+// use.
 func (p *redisPipe) submit(ctx context.Context, cmds []redis.Cmder) error {
 	p.sweep(nil)
 	if err := p.loose.enter(ctx); err != nil {
@@ -122,8 +122,8 @@ func (p *redisPipe) submit(ctx context.Context, cmds []redis.Cmder) error {
 	return nil
 }
 
-// sweep gives up the places of calls that have ended, of those that were left to themselves. These are more of them, or
-// nil. So no goroutine has to wait for any.
+// sweep frees the places of abandoned calls that have ended in the meantime, so that no goroutine has to wait for them.
+// It first adds more, which may be nil, to the abandoned calls.
 func (p *redisPipe) sweep(more []redis.AutoFuture) {
 	if more == nil && p.loose.left.Load() == 0 {
 		return
@@ -158,7 +158,7 @@ func (overContext) Err() error { return errOver }
 
 var errOver = errors.New("over")
 
-// outgoing is the command as the client is to have it.
+// outgoing returns the command in the form that the client must send.
 func (b *redisBackend) outgoing(ctx context.Context, cmd redis.Cmder) redis.Cmder {
 	if b.loose != nil {
 		return timely(ctx, cmd)
@@ -166,9 +166,9 @@ func (b *redisBackend) outgoing(ctx context.Context, cmd redis.Cmder) redis.Cmde
 	return cmd
 }
 
-// timely makes of a command that changes something one that is sent in time or not at all. A client that does not mind
-// its context, and queues commands or tries again, may come to them when the request has long been answered, and others
-// have changed the same.
+// timely wraps a command that changes something, so that it is sent in time or not at all. A client that ignores its
+// context, and queues or retries commands, may send them long after the request was answered, when others have changed
+// the same record.
 func timely(ctx context.Context, cmd redis.Cmder) redis.Cmder {
 	switch cmd := cmd.(type) {
 	case quietCmd:
@@ -192,8 +192,8 @@ func (c timelyCmd) Clone() redis.Cmder {
 	return c
 }
 
-// Args are those of a script that no server knows once the time is over. A command cannot be taken back from those that
-// are sent with it.
+// Once the time is over, Args are those of a script that no server knows, because a command cannot be withdrawn from
+// those that are sent with it.
 func (c timelyCmd) Args() []any {
 	args := c.quietCmd.Args()
 	if c.ctx.Err() != nil {

@@ -188,7 +188,7 @@ func TestPipelineStoresNothingOfRequestsThatHaveFailed(t *testing.T) {
 func TestPipelineMixesUpNoMemory(t *testing.T) {
 	onEveryPipeline(t, func(t *testing.T, p redis.UniversalClient, server *servers.RedisServer) {
 		b := sessplus.Redis(p)
-		const visitors, rounds = 16, 30
+		const visitors = 16
 		own := func(i int) string { return strings.Repeat(string(rune('a'+i)), 2000) }
 		serve := func(timeout time.Duration) *crowd {
 			return newCrowd(t, newManager(t, &sessplus.Options{Timeout: timeout}, sessplus.Config{CookieName: "s", Backend: b}))
@@ -200,7 +200,7 @@ func TestPipelineMixesUpNoMemory(t *testing.T) {
 			client := patient.visitor()
 			patient.mustAsk(client, func(s *sessplus.Session) { s.Set("text", own(i)) })
 			wg.Go(func() {
-				for range rounds {
+				for range times(30) {
 					if r := hasty.askWith(client, func(s *sessplus.Session) {
 						s.Set("text", own(i))
 						s.Set(fmt.Sprint("n", time.Now().UnixNano()%7), own(i))

@@ -12,7 +12,7 @@ import (
 // Redis does not undo a script that fails midway, for example because its user may not run one of the commands. So a
 // script first rehearses what could fail: it reads, and rewrites what is already there. PEXPIREAT comes last, because
 // with a time in the past it removes the key, and later commands would create one without an expiry. A full Redis only
-// checks the first write of a script, and refuses HSET there: so scripts that make a record larger begin with HSET, and
+// checks the first write of a script, and rejects HSET there, so scripts that make a record larger begin with HSET, and
 // others do not.
 type redisScript struct{ text, sha any } // as arguments of a command
 

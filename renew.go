@@ -12,9 +12,9 @@ import (
 // How a session gets a new id: because the program calls Renew (a renewal), or because of its age (a rotation). See
 // Ending for what happens to the old record.
 
-// retire ends the old records of renewed sessions, which are taken by now. What other requests have saved in them
-// meanwhile is carried over to the new ones. If an old record turns out to have ended, the new session is stripped to
-// what this request has set: the fields of an ended session must not live on.
+// retire ends the old records of renewed sessions, which contend has taken. What other requests have saved in them in
+// the meantime is copied to the new ones. If an old record has ended already, the new session is reduced to what this
+// request has set: the fields of an ended session must not survive it.
 func (s *Session) retire(saves []*save) {
 	var renewed []*save
 	for _, v := range saves {
@@ -25,17 +25,12 @@ func (s *Session) retire(saves []*save) {
 	if len(renewed) == 0 {
 		return
 	}
-	s.contend(renewed)
 	for _, v := range renewed {
-		switch err := v.take.err; {
-		case errors.Is(err, ErrNoRecord):
-			v.lost = true
-		case err != nil:
-			v.err = v.part.renewError(err)
-		default:
-			if c := s.missed(v); c != nil {
-				v.amend(c)
-			}
+		if v.lost = v.take.err != nil; v.lost {
+			continue
+		}
+		if c := s.missed(v); c != nil {
+			v.amend(c)
 		}
 	}
 	s.amend(renewed, saves)
@@ -73,27 +68,48 @@ func (c *cookie) renewError(err error) error {
 	return &Error{Cookie: c.CookieName, Op: "renew", Err: err}
 }
 
-// contend waits for old records that others have taken. Before each pause it releases those that it has, so that two
-// renewals of the same sessions do not wait for each other forever.
-func (s *Session) contend(renewed []*save) {
-	for until := time.Now().Add(s.m.timeout); time.Now().Before(until); {
-		if !slices.ContainsFunc(renewed, func(v *save) bool { return errors.Is(v.take.err, ErrTaken) }) {
-			return
+// contend takes the old records of sessions that are renewed, and waits for those that other requests have taken. It
+// runs before the new records are created, so that whoever finds a new record by its user also finds that the old one
+// is taken or has ended. Before each pause it releases the records it has taken, so that two renewals of the same
+// sessions do not wait for each other forever. It reports whether the other saves may be made.
+func (s *Session) contend(saves []*save) bool {
+	var renewed []*save
+	var takes []*call
+	for _, v := range saves {
+		if v.take != nil && v.main.err == nil {
+			renewed, takes = append(renewed, v), append(takes, v.take)
 		}
-		var releases, takes []*call
+	}
+	if len(renewed) == 0 {
+		return true
+	}
+	for until := time.Now().Add(s.m.timeout); ; {
+		s.run(takes)
+		if !slices.ContainsFunc(renewed, func(v *save) bool { return errors.Is(v.take.err, ErrTaken) }) || time.Now().After(until) {
+			break
+		}
+		var releases []*call
+		takes = nil
 		for _, v := range renewed {
 			if v.take.err == nil {
 				releases = append(releases, v.release())
 			}
 			if !errors.Is(v.take.err, ErrNoRecord) {
-				v.take.ending.Now = wallNow()
 				takes = append(takes, v.take)
 			}
 		}
 		s.run(releases)
 		time.Sleep(mathrand.N(takenPause))
-		s.run(takes)
+		for _, c := range takes {
+			c.ending.Now = wallNow()
+		}
 	}
+	for _, v := range renewed {
+		if err := v.take.err; err != nil && !errors.Is(err, ErrNoRecord) {
+			v.err, v.main = v.part.renewError(err), nil
+		}
+	}
+	return !slices.ContainsFunc(renewed, (*save).fails)
 }
 
 // release returns the call that undoes what was done to the old record of a renewed session.

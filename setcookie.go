@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// browser is what the browser has of a cookie, and what it must be told.
+// browser is what the browser knows about a cookie, and what it must be told.
 type browser struct {
 	came    uint32   // a bit for the cookie and for each chunk of which the request brought a value
 	twice   uint32   // the same, for several values
@@ -20,7 +20,7 @@ type browser struct {
 	lines   []string // the Set-Cookie lines that go with the response
 }
 
-// A notice is what a response tells the browser of a cookie.
+// A notice is what a response tells the browser about a cookie.
 type notice uint8
 
 const (

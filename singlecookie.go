@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// With Options.SingleCookie the values of all configs ride in one cookie, for hosts that pass on no more (Firebase
+// With Options.SingleCookie, the values of all configs share one cookie, for hosts that pass on only one (Firebase
 // Hosting: __session). Its value is "NAME:TEXT" for each config that has one, joined by slashes, and "NAME:TEXT:END"
 // for one with a MaxAge, which ends before the others; END is in Unix seconds. NAME is the CookieName with "." and "%"
 // as in a URL, TEXT what the cookie of that config alone would hold. None of the separators is in a cookie's name or in
 // base64.
 //
-// To write the cookie is to write the values of all configs, also of those that have not changed. The id of a session
-// that has ended meanwhile must not take the place of a newer one in the browser, so that these sessions are asked for
-// before.
+// Writing the cookie writes the values of all configs, including those that have not changed. The id of a session that
+// has ended in the meantime must not replace a newer one in the browser, so the backend is first asked whether these
+// sessions still exist.
 
 // A bundle is the one cookie, as a request brought it and as it will be sent.
 type bundle struct {
@@ -106,10 +106,9 @@ func unpackItem(item string) (name, text string, end int64) {
 	return unpackedName.Replace(name), text, end
 }
 
-// plan makes sure that the bundle can be written, if one of the saves asks for it: the sessions in it that this commit
-// does not save are asked whether they still live. It returns the saves with those that ask. Where one has ended, a
-// request that changes something fails; one that only read does without the cookie, and leaves touch and rotation to
-// the next.
+// plan makes sure that the bundle can be written, if one of the saves needs that: it adds a save that verifies each
+// session in the bundle that this commit does not save. If one has ended, a request that changes something fails; a
+// request that only read sends no cookie, and leaves touch and rotation to the next.
 func (b *bundle) plan(s *Session, saves []*save, now time.Time) ([]*save, error) {
 	if s.sent || !slices.ContainsFunc(saves, func(v *save) bool { return v.send || v.drop || v.rotates }) {
 		return saves, nil
@@ -121,7 +120,7 @@ func (b *bundle) plan(s *Session, saves []*save, now time.Time) ([]*save, error)
 		v := saveOf(p.cookie, saves)
 		switch {
 		case p.sealer != nil, p.err != nil, p.due == tellDrop:
-		case p.gone && !p.replaced: // it is left out; only a login beside this request replaces it
+		case p.gone && !p.replaced: // it is left out; only a concurrent login replaces it
 		case p.gone && (v == nil || !v.creates()):
 			if b.blocked = true; !changes {
 				continue
@@ -130,7 +129,7 @@ func (b *bundle) plan(s *Session, saves []*save, now time.Time) ([]*save, error)
 			v.err = p.saveError(ErrSessionGone)
 		case p.rec == nil || v != nil && v.main != nil:
 			v.need(changes)
-		case v != nil && v.rotates: // the rotation finds out
+		case v != nil && v.rotates: // the rotation finds that out
 		default:
 			v, saves = saveFor(p, saves)
 			v.planTouch(now, true)

@@ -55,6 +55,7 @@ func (s *site) serve(h http.Handler, http2 bool) {
 	} else {
 		s.Start()
 	}
+	s.Server.Client().Transport.(*http.Transport).MaxIdleConnsPerHost = 100 // a crowd would dial for most requests
 	s.Cleanup(s.Close)
 	s.client = s.visitor()
 }

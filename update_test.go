@@ -32,6 +32,7 @@ func TestConcurrentUpdatesAddUp(t *testing.T) {
 	for _, backend := range backends {
 		t.Run(backend.name, func(t *testing.T) {
 			size := sizes[backend.name]
+			size.each = times(size.each)
 			b := backend.open(t)
 			var crowds []*crowd
 			for range 3 {

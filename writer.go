@@ -201,7 +201,8 @@ func (w *writer) writeString(text string) (int, error) {
 	return w.s.w.(io.StringWriter).WriteString(text)
 }
 
-// wrap gives w the optional interfaces of the underlying writer, and no others: a library that finds one relies on it.
+// wrap gives w the optional interfaces of the underlying writer, and no others, because a library that finds one relies
+// on it.
 func wrap(w *writer) http.ResponseWriter {
 	has := 0
 	if _, ok := w.s.w.(http.Flusher); ok {

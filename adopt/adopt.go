@@ -16,8 +16,8 @@
 //
 // # How values are converted
 //
-// A field has the name of the old key, and the Go value that the old library returned to the program, with these
-// exceptions. Keys that are numbers or bools become text; fields with other kinds of keys are lost. A map[any]any
+// A field has the name of the old key, and the value that the old library returned to the program, with these
+// exceptions: Keys that are numbers or bools become text; fields with other kinds of keys are lost. A map[any]any
 // becomes a map[string]any by the same rule, even inside lists and other maps. Text that is not valid UTF-8 becomes a
 // []byte. Flashes of gorilla/sessions are a list in the field "_flash".
 //
@@ -27,9 +27,9 @@
 //
 // # Registered types
 //
-// Sessions that are stored as gobs contain the names of types, so keep the calls of [gob.Register] as long as you keep
+// Sessions that are stored as gobs contain the names of types, so keep the calls to [gob.Register] as long as you keep
 // the importer. Fields of a type that is not registered are lost, and a warning names the fields and the type. If a
-// type has moved to another package since, register it under its old name with [gob.RegisterName].
+// type has moved to another package, register it under its old name with [gob.RegisterName].
 //
 // # What is rejected
 //
@@ -40,7 +40,7 @@
 //
 // Importers are safe for concurrent use, and start no goroutines.
 //
-// The build tags nofirestore and noredis leave out those that need such a client, as they do in package sessplus.
+// The build tags nofirestore and noredis leave out the importers that need such a client, as in package sessplus.
 package adopt
 
 import (
@@ -53,24 +53,24 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// Options say how the old library was configured. The zero value and a nil *Options mean its defaults.
+// Options describe how the old library was configured. The zero value and a nil *Options mean its defaults.
 type Options struct {
 	// Keep leaves the old session in its store until it expires, so that the old program can run side by side with the
 	// new one. Otherwise the session is removed once it has been imported. It does not apply to secure cookies, which
 	// have no store.
 	Keep bool
 
-	// Until is when importing ends: from then on the importer finds no sessions. Zero means no end. A secure cookie can
-	// be imported until then, or until it expires, even if its session has ended in the meantime.
+	// Until is when importing ends: from then on, the importer finds no sessions. The zero time means no end. A secure
+	// cookie can be imported until then, or until it expires, even if its session has ended in the meantime.
 	Until time.Time
 
 	// Prefix is the prefix of the keys in the old store. "" means the old library's default. It does not apply to
 	// secure cookies and to SCS, whose store has it.
 	Prefix string
 
-	// MaxAge is how long a signed cookie is valid after it was written, in whole seconds: what the old codecs were set
-	// to. 0 means the old library's default, which is 30 days for gorilla and no limit for Flask. A negative MaxAge
-	// means no limit. It does not apply to cookies without a time stamp.
+	// MaxAge is how long a signed cookie is valid after it was written, in whole seconds, as set in the old codecs. 0
+	// means the old library's default, which is 30 days for gorilla and no limit for Flask. A negative MaxAge means no
+	// limit. It does not apply to cookies without a time stamp.
 	MaxAge time.Duration
 
 	HashToken bool // SCS: HashTokenInStore was set

@@ -13,9 +13,9 @@ import (
 
 // Gorilla imports from the cookies of a github.com/gorilla/sessions CookieStore, including those of
 // gin-contrib/sessions/cookie and echo-contrib/session. keyPairs are the arguments of NewCookieStore. If the program
-// called the store's MaxAge method, Options.MaxAge is its argument, or -1 for 0, which meant no limit. Setting the
-// Options of the store, as gin's Options method does, only changed the browser's cookie: its content remained valid for
-// 30 days, the default here. A shorter MaxAge is fine.
+// called the store's MaxAge method, set Options.MaxAge to its argument, or to -1 if that was 0, which meant no limit.
+// Setting the Options of the store, as gin's Options method does, only changed the browser's cookie: its content
+// remained valid for 30 days, the default here. You may set a shorter MaxAge.
 func Gorilla(o *Options, keyPairs ...[]byte) sessplus.Importer {
 	i := newImporter("Gorilla", o)
 	keys := i.newSealed(keyPairs)

@@ -12,8 +12,8 @@ import (
 	"github.com/sessplus/sessplus"
 )
 
-// SCSRedis is [SCS] for sessions that scs/redisstore or scs/goredisstore has stored in Redis. It needs a client instead
-// of these packages, which have no releases. The default Prefix is "scs:session:".
+// SCSRedis is [SCS] for sessions that scs/redisstore or scs/goredisstore has stored in Redis. It needs only a client,
+// not these packages, which have no releases. The default Prefix is "scs:session:".
 func SCSRedis(c redis.UniversalClient, o *Options) sessplus.Importer {
 	i := newImporter("SCSRedis", o)
 	if c == nil {

@@ -11,11 +11,11 @@ import (
 )
 
 // SCS imports the sessions of github.com/alexedwards/scs/v2 from the store of the scs.SessionManager. If that had a
-// Codec, pass a store that has it, too:
+// Codec, pass a store that also implements it:
 //
 //	adopt.SCS(struct { scs.Store; scs.Codec }{store, codec}, nil)
 //
-// A session keeps its Deadline, and the IdleTimeout of the config applies from now on. It is permanent if RememberMe
+// A session keeps its Deadline, and from now on, the IdleTimeout of the config applies. It is permanent if RememberMe
 // was called. A store whose methods take no context must have timeouts of its own.
 func SCS(store scs.Store, o *Options) sessplus.Importer {
 	i := newImporter("SCS", o)

@@ -1,13 +1,13 @@
-// Package inspect shows a developer the sessions of a program: which field is stored where, what this browser's
-// sessions contain and when they end, and live what happens to sessions. Its buttons end a session, let it expire and
-// rotate its id, to test how the program handles that.
+// Package inspect serves a page that shows a developer the sessions of a program: which field is stored where, what
+// this browser's sessions contain and when they end, and a live list of events. Its buttons end a session, let it
+// expire and rotate its id, to test how the program handles that.
 //
 //	var events inspect.Events
 //	mgr, err := sessplus.New(configs, &sessplus.Options{OnEvent: events.OnEvent})
 //	mux.Handle("/debug/sessions", inspect.New(mgr, &inspect.Options{Events: &events}))
 //
-// It is for development: mount it outside mgr.Handler, so that viewing the page does not count as a use of a session,
-// and where visitors cannot reach it. It answers only at localhost, unless [Options.Hosts] names other hosts.
+// It is for development. Mount it where visitors cannot reach it, and outside mgr.Handler, so that viewing the page
+// does not count as a use of a session. It responds only at localhost, unless [Options.Hosts] names other hosts.
 package inspect
 
 import (
@@ -25,15 +25,15 @@ import (
 	"github.com/sessplus/sessplus/internal/inspection"
 )
 
-// Options change what the page shows, and to whom. The zero value is usable.
+// Options change what the page shows, and to whom. The zero value is valid.
 type Options struct {
-	// Events is what the page lists. Its OnEvent must be the Options.OnEvent of the manager, or be called by it. nil:
-	// none.
+	// Events has the events that the page lists. Its OnEvent must be the Options.OnEvent of the manager, or be called
+	// by it. nil means no events.
 	Events *Events
 
-	// Hosts are more names under which the page may be requested, without a port, as in "dev.example.org". Under these
-	// it answers anyone who reaches it. nil: only localhost, names that end in .localhost, and loopback addresses, from
-	// this machine and not through a proxy.
+	// Hosts are additional host names under which the page may be requested, without a port, such as "dev.example.org".
+	// Under these, it responds to anyone who can reach it. nil means only localhost, names that end in .localhost, and
+	// loopback addresses, from this machine and not through a proxy.
 	Hosts []string
 }
 
@@ -50,9 +50,9 @@ type handler struct {
 	token  string // of its buttons; no other site's page can read it
 }
 
-// New returns a handler of one page, to be mounted at any path. o may be nil. The page requests its parts at the same
-// path, with a query. It creates no session, changes one only if a button is pressed, and shows values of fields only
-// on request.
+// New returns a handler that serves the page, at any path. o may be nil. The page requests its parts at the same path,
+// with a query. It creates no session, changes one only if a button is pressed, and shows the values of fields only on
+// request.
 func New(mgr *sessplus.Manager, o *Options) http.Handler {
 	if o == nil {
 		o = &Options{}

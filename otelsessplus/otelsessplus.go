@@ -6,21 +6,21 @@
 //	}
 //	mgr, err := sessplus.New(configs, &sessplus.Options{OnEvent: onEvent})
 //
-// A program with an OnEvent function of its own calls onEvent from it.
+// If the program has an OnEvent function of its own, call onEvent from it.
 //
 // # Spans
 //
 // Each backend call is a child of the request's span, if the program has started one outside the middleware, as
 // otelhttp does. Its name is "OPERATION COOKIE", such as "load session", and it follows the semantic conventions for
-// databases: db.system.name, db.operation.name, db.query.summary, error.type. Calls that share a round trip have a span
-// each, of the same length. A renewal, which takes several calls, is one span. Secure cookies have no spans.
+// databases: db.system.name, db.operation.name, db.query.summary, error.type. Calls that share a round trip each have a
+// span, all of the same length. A renewal, which takes several calls, is one span. Secure cookies have no spans.
 //
 // # Metrics
 //
 //	sessplus.operations          counter    {operation}  what was done to sessions, secure cookies included
 //	sessplus.operation.duration  histogram  s            of the calls of backends
 //	sessplus.io                  counter    By           of fields, by sessplus.direction: read or write
-//	sessplus.rejected_cookies    counter    {cookie}     cookies that were refused, by sessplus.reason
+//	sessplus.rejected_cookies    counter    {cookie}     cookies that were rejected, by sessplus.reason
 //
 // The mean number of concurrent loads is the rate of the sum of sessplus.operation.duration.
 //

@@ -6,8 +6,8 @@
 //	}
 //	mgr, err := sessplus.New(configs, &sessplus.Options{OnEvent: onEvent})
 //
-// A program with an OnEvent function of its own calls onEvent from it. The directory alerts has four alerting rules and
-// a dashboard for Grafana.
+// If the program has an OnEvent function of its own, call onEvent from it. The directory alerts has four alerting rules
+// and a dashboard for Grafana.
 //
 // # Metrics
 //
@@ -15,7 +15,7 @@
 //	sessplus_operation_duration_seconds  cookie, backend, operation           histogram of the calls of backends
 //	sessplus_read_bytes_total            cookie, backend                      names and values of loaded fields
 //	sessplus_written_bytes_total         cookie, backend                      the same, saved
-//	sessplus_rejected_cookies_total      cookie, reason                       cookies that were refused
+//	sessplus_rejected_cookies_total      cookie, reason                       cookies that were rejected
 //
 // operation is load, create, save, touch, renew, rotate or destroy. outcome is ok, miss (there is no such session),
 // gone (it has ended, so the changes are lost), unavailable (the backend did not answer) or failed. Secure cookies have

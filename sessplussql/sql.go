@@ -17,8 +17,8 @@
 //
 // # Expired records
 //
-// By the clock of the program, expired records count as absent, even while their rows are in the table. [Backend.Sweep]
-// removes those rows. The package starts no goroutine, so call it every few minutes:
+// Records that have expired by the program's clock count as absent, even while their rows are in the table.
+// [Backend.Sweep] removes those rows. The package starts no goroutine, so call it every few minutes:
 //
 //	go func() {
 //		for range time.Tick(10 * time.Minute) {
@@ -29,8 +29,8 @@
 // # Settings
 //
 // SQLite: the file must be in WAL mode, in which readers do not wait for a writer, and each connection needs a busy
-// timeout, which should be shorter than [sessplus.Options.Timeout]. The first call checks both. The changes of one
-// [Backend] take turns within the process, and only compete with other processes for the lock on the file. With
+// timeout, which should be shorter than [sessplus.Options.Timeout]. The first call checks both. Within a process, the
+// changes of one [Backend] take turns, so they compete only with other processes for the lock on the file. With
 // synchronous(NORMAL) a change is not flushed to disk at once: a crash of the program loses nothing, and a crash of the
 // machine loses the last changes. The DSN above has these settings.
 //
@@ -50,12 +50,12 @@
 // # How records are kept
 //
 // A record is one row, with its small fields in one column. A change is one UPDATE, and thus one round trip, on
-// condition that the row still has the version the request loaded. If another request was faster, the row is read again
-// and the change is applied to that. No lock is held between statements. A row for each field would make a change twice
-// as expensive (measured on all three databases), because a transaction of two statements is four round trips. Fields
-// that would make the row longer than 2 KB have rows of their own in a second table: changing a small field does not
-// write them, loading takes a second round trip, and changing one is a single statement on PostgreSQL and a short
-// transaction elsewhere.
+// condition that the row still has the version the request loaded. If another request was faster, the row is read
+// again, and the change is applied to the new version. No lock is held between statements. A row for each field would
+// make a change twice as expensive (measured on all three databases), because a transaction of two statements is four
+// round trips. Fields that would make the row longer than 2 KB have rows of their own in a second table: changing a
+// small field does not write them, loading takes a second round trip, and changing one is a single statement on
+// PostgreSQL and a short transaction elsewhere.
 package sessplussql
 
 import (

@@ -28,9 +28,9 @@ import (
 //	b := sessplustest.NewBrowser(server.Client().Transport)
 //	client := &http.Client{Transport: b}
 //
-// A real browser registers in the background, this one before it returns the response. It has no quota. Plain http
-// requests bind nothing, as in Chrome. A request is one of the site's own pages, unless its header Sec-Fetch-Site says
-// otherwise. A Browser is safe for concurrent use.
+// Unlike a real browser, which registers in the background, it registers before it returns the response, and it has no
+// quota. As in Chrome, requests over plain http bind nothing. A request counts as one from the site's own pages, unless
+// its header Sec-Fetch-Site says otherwise. A Browser is safe for concurrent use.
 type Browser struct {
 	transport http.RoundTripper
 
@@ -79,7 +79,7 @@ func (b *Browser) Restart() {
 	b.cookies = slices.DeleteFunc(b.cookies, func(c storedCookie) bool { return c.expires.IsZero() })
 }
 
-// Forget drops the cookie of that name, as its expiry does.
+// Forget drops the cookie of that name, as if it had expired.
 func (b *Browser) Forget(name string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -354,8 +354,8 @@ func (b *Browser) register(r *http.Request, offer string) {
 	b.bound[s.id] = s
 }
 
-// Proof returns what a browser sends to prove that it has the key: a JWT that answers the challenge, with the public
-// key if it is to register it.
+// Proof returns what a browser sends to prove that it has the key: a JWT that answers the challenge. If registers is
+// set, it contains the public key.
 func Proof(key *ecdsa.PrivateKey, challenge string, registers bool) (string, error) {
 	header := map[string]any{"alg": "ES256", "typ": "dbsc+jwt"}
 	encode := base64.RawURLEncoding.EncodeToString

@@ -1,6 +1,6 @@
 // Package sessplustest helps test programs and backends.
 //
-// In a test of a program, [With] makes a logged-in user's request, and [Serve] returns what a handler answers and
+// In a test of a program, [With] makes a logged-in user's request, and [Serve] returns a handler's response and what it
 // leaves in the session.
 //
 // In a test of a [sessplus.Backend], call [TestBackend] to check that it follows the rules:

@@ -1,12 +1,12 @@
 //go:build !nofirestore
 
-// Cloudrun is a site for Cloud Run behind Firebase Hosting, which passes on no cookie but __session: a session in
-// Firestore and a visitor's theme in the browser share it. README.md says how it is deployed. To try it:
+// Cloudrun is a site for Cloud Run behind Firebase Hosting, which passes on only the cookie __session: a session in
+// Firestore and a visitor's theme share it. README.md says how to deploy the site. To try it:
 //
 //	export SESSION_SECRET=$(head -c 32 /dev/urandom | base64)
 //	docker compose -f examples/cloudrun/compose.yaml up
 //
-// or, with an emulator of your own:
+// or, with your own emulator:
 //
 //	gcloud emulators firestore start --host-port=127.0.0.1:8085 &
 //	export FIRESTORE_EMULATOR_HOST=127.0.0.1:8085 GOOGLE_CLOUD_PROJECT=demo-site

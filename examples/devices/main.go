@@ -1,11 +1,11 @@
-// Devices is a site with a page "your devices": the sessions of a user, wherever they were begun, to see and to end.
+// Devices is a site with a page "your devices", on which users see and end their sessions on all devices.
 //
 //	go run ./examples/devices
 //
-// Log in under one name in two browsers. It needs no server. What the environment names, it uses:
+// Log in under the same name in two browsers. It needs no server. These environment variables change what it uses:
 //
 //	ADDR                     address to listen on, 127.0.0.1:8080 by default
-//	SESSION_SECRET           32 random bytes or more, from which the keys are derived; else they are generated
+//	SESSION_SECRET           32 random bytes or more, from which the keys are derived; by default, they are generated
 //	REDIS_URL                keeps the sessions in Redis, as in redis://127.0.0.1:6379/0
 //	FIRESTORE_PROJECT        keeps the sessions in Firestore
 //	FIRESTORE_EMULATOR_HOST  keeps the sessions in the emulator at this host:port

@@ -1,11 +1,11 @@
-// Htmx is a page of which htmx replaces parts: notes that are kept in the session. It shows what sessions need there: a
-// fragment that asks too late sends the whole page to the login, an outage is told and swaps nothing, and a poll is no
-// use.
+// Htmx is a page of notes, stored in the session, parts of which htmx replaces. It shows three things: a request for a
+// fragment after the session has ended sends the whole page to the login, an outage shows a message and replaces
+// nothing, and polling does not count as a use of the session.
 //
 //	go run ./examples/htmx
 //
-// Open http://127.0.0.1:8080; the browser fetches htmx from unpkg.com. REDIS_URL keeps the sessions in Redis, and
-// ADDR is another address to listen on.
+// Open http://127.0.0.1:8080; the browser fetches htmx from unpkg.com. Set REDIS_URL to keep the sessions in Redis, and
+// ADDR to listen on another address.
 package main
 
 import (

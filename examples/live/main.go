@@ -1,11 +1,11 @@
 // Live is a page that stays connected, by server-sent events and by a WebSocket. Both keep the session of their first
-// request, look now and then whether it still lives, and the WebSocket changes it:
+// request, and check regularly whether it still exists. The WebSocket also changes it:
 //
 //	cd examples/live && go run .
 //
-// Open http://127.0.0.1:8080 in two tabs and log out in one: the other one is told at once. The socket is there twice,
-// with coder/websocket in coder.go and with gorilla/websocket in gorilla.go; the page has a link from one to the other.
-// REDIS_URL keeps the sessions in Redis, for several processes:
+// Open http://127.0.0.1:8080 in two tabs and log out in one: the other one shows it at once. There are two versions of
+// the socket, with coder/websocket in coder.go and with gorilla/websocket in gorilla.go; the page has a link to switch.
+// To run several processes, keep the sessions in Redis:
 //
 //	REDIS_URL=redis://127.0.0.1:6379/0 go run .
 package main

@@ -1,12 +1,12 @@
-// Login is a site to log in to: a form with a CSRF token, "remember me", a new id at login and when the password
-// changes, rotation, and "log out everywhere". Sessions are in Redis.
+// Login is a site with a password login: a form with a CSRF token, "remember me", a new id at login and when the
+// password changes, rotation, and "log out everywhere". Sessions are in Redis.
 //
-//	docker compose -f examples/login/compose.yaml up      # the site and Redis; or, with a Redis of your own:
+//	docker compose -f examples/login/compose.yaml up      # the site and Redis; or, with your own Redis:
 //	redis-server --port 6379 --save '' &
 //	SESSION_SECRET=$(head -c 32 /dev/urandom | base64) REDIS_URL=redis://127.0.0.1:6379/0 go run ./examples/login
 //
 // Then open http://127.0.0.1:8080 and log in as "ann" with the password "correct horse". Without REDIS_URL the sessions
-// are in memory. ADDR is the address to listen on. Behind a proxy that speaks TLS set HTTPS=1.
+// are in memory. ADDR is the address to listen on. Behind a proxy that terminates TLS, set HTTPS=1.
 package main
 
 import (

@@ -1,13 +1,13 @@
-// Quickstart is a small shop with one session made of many: a CSRF token in an encrypted cookie, the visitor and the
-// cart in a server-side session, the plan in another one, the preferences in a cookie of their own. Beside it, /inspect
-// shows which field lives where, and what each click does to the sessions.
+// Quickstart is a small shop whose session has several parts: a CSRF token in an encrypted cookie, the visitor and the
+// cart in a server-side session, the plan in another one, and the preferences in another cookie. The page /inspect
+// shows where each field is stored, and what each click does to the sessions.
 //
 //	go run ./examples/quickstart
 //
-// It needs no server. What the environment names, it uses:
+// It needs no server. These environment variables change what it uses:
 //
 //	ADDR                     address to listen on, 127.0.0.1:8080 by default
-//	SESSION_SECRET           32 random bytes or more, from which the keys are derived; else they are generated
+//	SESSION_SECRET           32 random bytes or more, from which the keys are derived; by default, they are generated
 //	REDIS_URL                keeps the session in Redis, as in redis://127.0.0.1:6379/0
 //	FIRESTORE_PROJECT        keeps the account in Firestore
 //	FIRESTORE_EMULATOR_HOST  keeps the account in the emulator at this host:port

@@ -1,9 +1,9 @@
-// Rediscluster is a site with its sessions in a Redis Cluster. Slots move, replicas take over, and visitors stay logged
-// in. To start it with six servers:
+// Rediscluster is a site with its sessions in a Redis Cluster. Visitors stay logged in while slots move and replicas
+// take over. To start it with six servers:
 //
 //	docker compose -f examples/rediscluster/compose.yaml up
 //
-// or, with redis-server of your own:
+// or, with your own redis-server:
 //
 //	for port in $(seq 7001 7006); do
 //		redis-server --port $port --cluster-enabled yes --cluster-node-timeout 2000 --dir $(mktemp -d) --save '' \
@@ -12,13 +12,14 @@
 //	redis-cli --cluster create 127.0.0.1:700{1..6} --cluster-replicas 1 --cluster-yes
 //	REDIS_ADDRS=127.0.0.1:7001,127.0.0.1:7002,127.0.0.1:7003 go run ./examples/rediscluster
 //
-// Open http://127.0.0.1:8080, log in, and click. Meanwhile move slots, let a replica take over, or kill a master:
+// Open http://127.0.0.1:8080, log in, and click. In the meantime, move slots, let a replica take over, or kill a
+// master:
 //
 //	redis-cli --cluster rebalance 127.0.0.1:7001 --cluster-weight $(redis-cli -p 7002 cluster myid)=2
 //	redis-cli -p 7006 cluster failover
 //	redis-cli -p 7001 shutdown nosave
 //
-// In the end, stop the servers:
+// Finally, stop the servers:
 //
 //	for port in $(seq 7001 7006); do redis-cli -p $port shutdown nosave; done
 package main

@@ -1,16 +1,17 @@
 // Command rollout is one process of a login site that runs as several behind a reverse proxy. docs/runbook.md says how
-// such a site is operated without logging anybody out, and the tests here try it: keys, configs, restarts, a failover.
+// to operate such a site without logging anybody out. The tests here run its procedures: changes of keys and configs,
+// restarts, a failover.
 //
 //	SECRETS=$(openssl rand -hex 32) REDIS=127.0.0.1:6379 go run ./examples/rollout
 //
-// It prints nothing, and has answers for curl rather than pages:
+// It prints nothing, and is meant for curl:
 //
 //	token=$(curl -s -b jar -c jar 127.0.0.1:8080/token)
 //	curl -b jar -c jar -d csrf_token=$token -d user=ann -d theme=dark 127.0.0.1:8080/login
 //	curl -b jar -c jar -d csrf_token=$token 127.0.0.1:8080/click
 //	curl -b jar 127.0.0.1:8080/me
 //
-// What the environment says:
+// Its environment variables:
 //
 //	ADDR       address to listen on, 127.0.0.1:8080 by default
 //	SECRETS    secrets of the keys, the newest first, separated by commas

@@ -1,10 +1,10 @@
-// Routers is the same small program with each of several routers, to see where sessplus goes:
+// Routers is the same small program with each of several routers. It shows where the middleware goes:
 //
 //	cd examples/routers && go run . chi
 //
-// Open http://127.0.0.1:8080/pages/home; without a name the program lists those of the routers. A page
-// counts its visits, another one fails. The sessions are in memory, so that nothing needs to be installed. With connect
-// there are procedures in place of pages, and connect.go says how to call them.
+// Open http://127.0.0.1:8080/pages/home; without a name, the program lists the routers. One page counts its visits,
+// another one fails. The sessions are in memory, so nothing needs to be installed. With connect, there are procedures
+// instead of pages; connect.go says how to call them.
 package main
 
 import (

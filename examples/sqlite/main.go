@@ -3,7 +3,7 @@
 //
 //	cd examples/sqlite && go run .
 //
-// SESSION_DB names the file, sessions.db by default, and ADDR the address to listen on, 127.0.0.1:8080 by default.
+// SESSION_DB is the file, sessions.db by default, and ADDR the address to listen on, 127.0.0.1:8080 by default.
 package main
 
 import (
