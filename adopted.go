@@ -1,6 +1,7 @@
 package sessplus
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -17,9 +18,10 @@ import (
 // former owner keeps a copy for a minute, because the response with the cookie may not arrive.
 //
 // A move is not a change of the field, and gives way to changes by other requests. It applies only if the new owner
-// still has what was seen there (Change.Match), and is undone if the former owner has lost the field meanwhile. A
-// request that sets a field first sets it in the former owner, too, whose value counts, and removes it there in the
-// end. One that deletes a field removes it there, and then once more from the new owner.
+// still has what was seen there (Change.Match), and is undone if the former owner has lost the field meanwhile, unless
+// somebody has touched the field since (movedField). A request that sets a field first sets it in the former owner,
+// too, whose value counts, and removes it there in the end. One that deletes a field removes it there, and then once
+// more from the new owner. Field.Update changes the field where it is, and leaves it to a move.
 //
 // Processes of before and after the deployment may run side by side, each with an Adopt for the other's cookie. So what
 // the former owner has is the newer value: whoever moves a field removes it there, and whoever sets one removes it as
@@ -200,7 +202,7 @@ func (s *Session) joinMoves() {
 		for _, from := range s.sources(t) {
 			out := s.sent && (from.sealer != nil || t.sealer != nil || t.rec == nil || !t.held)
 			from.expelled = s.overridden(from)
-			due := t.unsaved() || from.unsaved()
+			due := t.unsaved() || from.unsaved() || from.updated
 			t.moving = t.moving || due && !out && t.adopted()
 			if from.sealer != nil && !s.sent && due && len(from.leaving)+len(from.expelled) > 0 {
 				// It was written again, without them.
@@ -215,6 +217,7 @@ func (s *Session) joinMoves() {
 type moves struct {
 	names []string // of those in save.changed that are only moved here from their former owner
 	there []*call  // set fields that the program has set in their former owners, too
+	token string   // of the moves
 }
 
 // planMoves finds the fields that this commit moves to the part.
@@ -228,8 +231,41 @@ func (p *part) planMoves() *moves {
 			m.names = append(m.names, e.name)
 		}
 	}
+	if len(m.names) > 0 {
+		m.token = rand.Text()
+	}
 	return m
 }
+
+// movedField is the name of a field that no program sees, beside one that was moved. It has the token of that move, and
+// goes when anybody sets or deletes the field. So a request takes back only its own move, even if the field has been
+// set to the same value since.
+func movedField(name string) string { return movedPrefix + name }
+
+const movedPrefix = "sessplus moved "
+
+// mark lets the change set the tokens of the fields that it moves, and remove those of the others.
+func (v *save) mark(c *Change) {
+	if v.moves == nil {
+		return
+	}
+	c.Set = slices.Clip(c.Set)
+	for _, f := range v.changed {
+		if slices.Contains(v.moved(), f.Name) {
+			c.Set = append(c.Set, RawField{movedField(f.Name), []byte(v.token)})
+		} else {
+			c.Delete = append(c.Delete, movedField(f.Name))
+		}
+	}
+}
+
+// unsure reports whether the field was moved to the part by a request that may still take it back.
+func (p *part) unsure(name string) bool {
+	return len(p.adopts) > 0 && p.rec != nil && p.rec.valueOf(movedField(name)) != nil
+}
+
+// isNote reports whether a field is one of ours, which no program sees.
+func isNote(name string) bool { return name == copiesField || strings.HasPrefix(name, movedPrefix) }
 
 // moved names the fields that the save only moves.
 func (v *save) moved() []string {
@@ -284,7 +320,10 @@ func (s *Session) concede(saves []*save) {
 	for _, v := range saves {
 		if v.main != nil && errors.Is(v.main.err, ErrConflict) {
 			c := v.main.change
-			c.Set, c.Owner, c.Match = without(c.Set, v.moved()...), nil, nil
+			c.Owner, c.Match = nil, nil
+			for _, name := range v.moved() {
+				c.Set = without(c.Set, name, movedField(name))
+			}
 			v.leave(v.moved()...)
 			v.part.fileChange(c) // the value has been looked at
 			calls = append(calls, v.main)
@@ -324,8 +363,8 @@ type removal struct {
 
 // removeMoved takes the fields that were moved or set from their former owners, once they are saved. It looks first
 // what those have now. What is not known there was set meanwhile by a process from before, or after: then the cookie
-// counts whose name is the greater one, for both. A moved field that is no longer there has been deleted: another move
-// or Set would have kept this request from moving it.
+// counts whose name is the greater one, for both. A moved field that is no longer there has been deleted, or set here
+// since: then it is not taken back (movedField).
 func (s *Session) removeMoved(saves []*save) []*save {
 	if !s.m.adopting {
 		return saves
@@ -358,6 +397,12 @@ func (s *Session) removeMoved(saves []*save) []*save {
 		}
 	}
 	s.run(append(calls, notes...))
+	for _, r := range removals {
+		if r.by != nil && !r.yields && r.call != nil && errors.Is(r.call.err, ErrConflict) {
+			r.takeBack() // it was changed in this moment
+			last = append(last, r.call)
+		}
+	}
 	s.run(last)
 	for _, c := range notes {
 		if c.err != nil && !errors.Is(c.err, ErrNoRecord) {
@@ -437,6 +482,9 @@ func (r *removal) takeBack() {
 			r.call = r.to.replacing(r.record, now, r.had)
 		}
 		v.leave(r.name)
+	}
+	if c := r.call.change; c != nil && r.by != nil && !r.by.creates() {
+		c.Match = append(c.Match, RawField{movedField(r.name), []byte(r.by.token)})
 	}
 }
 
@@ -529,7 +577,9 @@ func (s *Session) removalsFrom(from *part, own *save, saves []*save) (list []*re
 				r.known = t.stored(f.Name)
 			}
 			if slices.Contains(v.moved(), f.Name) {
-				r.by, r.had = v, t.stored(f.Name)
+				if r.by = v; !t.unsure(f.Name) {
+					r.had = t.stored(f.Name)
+				}
 			}
 		}
 	}
@@ -602,12 +652,12 @@ func (p *part) changing(name sessionName, c Change) *call {
 
 // removing is one that removes a field which has that value.
 func (p *part) removing(name sessionName, field RawField) *call {
-	return p.changing(name, Change{Delete: []string{field.Name}, Match: []RawField{field}})
+	return p.changing(name, Change{Delete: []string{field.Name, movedField(field.Name)}, Match: []RawField{field}})
 }
 
 // replacing is one that gives another value to a field which has that value, nil for none.
 func (p *part) replacing(name sessionName, field RawField, value []byte) *call {
-	return p.changing(name, Change{Set: []RawField{{field.Name, value}}, Match: []RawField{field}})
+	return p.changing(name, Change{Set: []RawField{{field.Name, value}}, Delete: []string{movedField(field.Name)}, Match: []RawField{field}})
 }
 
 // disown lets a part that is destroyed leave to others what they have taken over from it, and nothing of its own

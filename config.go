@@ -88,6 +88,11 @@ type Config struct {
 	// it. The exception is a named secure cookie: a request that brings its content cannot know that a concurrent one
 	// has deleted a field, and may bring it back.
 	//
+	// While the backend of a named Optional config is down, a request that sets or deletes such a field succeeds
+	// without it. If the field has not moved yet, its former value is back when the backend is: do not make a config
+	// Optional while others adopt a login from it. A cookie that is BoundTo a named one cannot take over the last
+	// field of that session, which would end it: such a save fails unless the request sets another field there.
+	//
 	// While processes with the old configs run beside those with the new ones, or if you may have to roll back, each
 	// side needs an Adopt that names the other's cookie: deploy the old configs with it first. During that time, a
 	// concurrent change of such a field may be lost, and a request may occasionally read it as absent: see the

@@ -305,13 +305,13 @@ func (p *part) take(m *Manager, r *Record) {
 	p.rec, p.found, p.foreign, p.leaving, p.doubt = r, true, nil, nil, false
 	p.entries = entries{stored: r.Fields}
 	foreign := func(f RawField) bool {
-		return !m.routes.owns(p.index, f.Name) || nameProblem(f.Name) != "" || f.Name == copiesField
+		return !m.routes.owns(p.index, f.Name) || nameProblem(f.Name) != "" || isNote(f.Name)
 	}
 	if slices.ContainsFunc(r.Fields, foreign) {
 		p.entries.stored = slices.DeleteFunc(slices.Clone(r.Fields), foreign) // r keeps what is stored
 		for _, f := range r.Fields {
 			switch {
-			case !foreign(f), m.adopting && f.Name == copiesField:
+			case !foreign(f), m.adopting && isNote(f.Name):
 			case m.adopting && r.staleCopy(f):
 				p.expelled = append(p.expelled, f.Name, copiesField)
 			case m.adopting && nameProblem(f.Name) == "" && len(m.adopters(p.index, f.Name)) > 0:
@@ -382,6 +382,11 @@ func (s *Session) Reload() error {
 	s.askAgain()
 	s.saving.Lock()
 	defer s.saving.Unlock()
+	return s.reload()
+}
+
+// reload is Reload while no commit is under way.
+func (s *Session) reload() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.uses++

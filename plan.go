@@ -362,6 +362,7 @@ func (v *save) planUpdate(now time.Time) {
 			}
 		}
 	}
+	v.mark(c)
 	if p.sheds || !p.waits(now) {
 		c.Delete = append(c.Delete, p.foreign...)
 	}

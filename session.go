@@ -116,6 +116,7 @@ type part struct {
 
 	expelled []string // fields to be removed, which belong to another cookie now
 	moving   bool     // this commit saves what others have stored for the cookie
+	updated  bool     // Update has changed a field here that belongs to another cookie now
 	movedOut bool     // fields of another cookie must be removed, so the secure cookie must be sent
 
 	epoch   int32 // counts calls of Destroy, so that a commit in progress notices one
@@ -288,7 +289,9 @@ func (s *Session) put(name string, data []byte) {
 				continue
 			}
 		}
-		p.entries.at(name).set(data)
+		e := p.entries.at(name)
+		e.doubt = e.doubt || p.unsure(name)
+		e.set(data)
 	}
 }
 

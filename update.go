@@ -44,6 +44,11 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 	if s.refused != nil {
 		return s.refused
 	}
+	return s.updateBefore(time.Now().Add(s.m.timeout), name, change)
+}
+
+// updateBefore is update while no commit is under way. It tries until the deadline.
+func (s *Session) updateBefore(deadline time.Time, name string, change func(data []byte) ([]byte, error)) error {
 	t, err := s.target(name)
 	if err != nil {
 		s.failed(t.part.cookie, EventSave, nil, err)
@@ -65,7 +70,7 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 		s.failed(p.cookie, EventSave, made, err)
 		return err
 	}
-	for stored, deadline := t.stored, time.Now().Add(s.m.timeout); ; {
+	for stored := t.stored; ; {
 		data, err := change(known)
 		if err != nil {
 			return err
@@ -74,6 +79,9 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 		c := &call{part: p, op: opUpdate, sessionName: t.name, patient: true, change: &Change{
 			Set: []RawField{{name, data}}, Now: now, Seen: seen,
 		}}
+		if len(p.adopts) > 0 {
+			c.change.Delete = []string{movedField(name)}
+		}
 		c.change.Expires, _, c.change.Exact = p.moves(seen, now, seen.Permanent)
 		if t.quiet && len(seen.Fields) > 0 {
 			c.change.Expires = seen.Expires
@@ -93,6 +101,7 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 				return failed(nil, ErrHeadersSent)
 			}
 			return nil
+		case t.former && errors.Is(c.err, ErrNoRecord): // the field may have moved
 		case errors.Is(c.err, ErrNoRecord):
 			s.lost(t)
 			return failed(c, ErrSessionGone)
@@ -103,6 +112,12 @@ func (s *Session) update(name string, change func(data []byte) ([]byte, error)) 
 			return failed(c, fmt.Errorf("%w: others were faster: %w", ErrUnavailable, context.DeadlineExceeded))
 		}
 		time.Sleep(rand.N(5 * time.Millisecond)) // so that many do not collide again
+		if t.former {
+			if err := s.reload(); err != nil && !errors.Is(err, ErrSessionGone) {
+				return failed(nil, err)
+			}
+			return s.updateBefore(deadline, name, change)
+		}
 		l := &call{part: p, op: opLoad, sessionName: c.sessionName}
 		s.run([]*call{l})
 		s.loaded(l, time.Now())
@@ -130,6 +145,7 @@ type target struct {
 	known  []byte // the field's value there or in its former owner, or that of this request if there is no record
 	stored []byte // its value there
 	set    bool   // known is what this request has set or deleted and not saved yet: it wins over what is stored
+	former bool   // part is the former owner of the field, which has it yet
 }
 
 // target finds the part that stores the field: the one that Get reads, or otherwise the one that Get will read.
@@ -160,7 +176,14 @@ func (s *Session) target(name string) (target, error) {
 	case p.sealer != nil || p.rec == nil || p.renew: // a login's fields are not stored under the old id
 		return target{known: e.value}, nil
 	}
-	return target{part: p, epoch: p.epoch, name: p.name, rec: p.rec, known: e.value, stored: e.saved, set: e.dirty() && !e.moved, quiet: p.quiet}, nil
+	t := target{part: p, known: e.value, stored: e.saved, set: e.dirty() && !e.moved}
+	for _, from := range s.sources(p) {
+		if from.sealer == nil && e.moved && string(from.formerly(name)) == string(e.value) {
+			t.part, t.stored, t.former = from, e.value, true
+		}
+	}
+	t.epoch, t.name, t.rec, t.quiet = t.part.epoch, t.part.name, t.part.rec, t.part.quiet
+	return t, nil
 }
 
 // updated takes over what an update has saved. It reports whether the browser still has the session's cookie, or gets
@@ -172,8 +195,13 @@ func (s *Session) updated(t target, name string, data []byte, c *call) bool {
 	if p.epoch != t.epoch {
 		return true // destroyed meanwhile by another goroutine
 	}
-	s.put(name, data)
-	p.entries.at(name).keeps(data)
+	if p.updated = p.updated || t.former; t.former {
+		p.leaving = append(without(p.leaving, name), RawField{name, data})
+		s.adoptFields()
+	} else {
+		s.put(name, data)
+		p.entries.at(name).keeps(data)
+	}
 	if seen := c.change.Seen; seen != nil { // otherwise the record is its successor
 		p.rec = seen
 	}
