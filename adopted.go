@@ -242,7 +242,7 @@ func (p *part) planMoves() *moves {
 // set to the same value since.
 func movedField(name string) string { return movedPrefix + name }
 
-const movedPrefix = "sessplus moved "
+const movedPrefix = copiesField + " moved "
 
 // mark lets the change set the tokens of the fields that it moves, and remove those of the others.
 func (v *save) mark(c *Change) {
