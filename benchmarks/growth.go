@@ -351,9 +351,10 @@ func race(e *env, p plot, xs []int, rounds int, d time.Duration, entrants []entr
 			}
 		}
 		costs := make([][]float64, len(teams))
-		for range (rounds + 4) / 5 {
-			for i, team := range teams {
-				cost, err := together(team, 5*d)
+		for turn := range (rounds + 4) / 5 {
+			for k := range teams {
+				i := (turn + k) % len(teams) // nobody always follows the same one
+				cost, err := together(teams[i], 5*d)
 				if err != nil {
 					return p, err
 				}

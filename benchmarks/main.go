@@ -29,6 +29,8 @@ func main() {
 	sessions := flag.Int("sessions", 1_000_000, "the most live sessions of -part growth")
 	flag.Parse()
 
+	os.Setenv("JAVA", "exec java") // the Firestore emulator runs for long enough to be compiled thoroughly
+
 	tb := &process{}
 	interrupt := make(chan os.Signal, 1)
 	signal.Notify(interrupt, os.Interrupt)

@@ -81,9 +81,11 @@ func Start(name string, args ...string) (*Process, error) {
 	p := &Process{cmd: exec.Command(name, args...), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	p.cmd.SysProcAttr = attributes()
-	// The emulator's script then becomes the server, and ends as one. Tests are too short for thorough compiling to
-	// pay: it would take more than half of the emulator's time.
-	p.cmd.Env = append(os.Environ(), "JAVA=exec java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+	if os.Getenv("JAVA") == "" {
+		// The emulator's script then becomes the server, and ends as one. Tests are too short for thorough compiling to
+		// pay: it would take more than half of the emulator's time.
+		p.cmd.Env = append(os.Environ(), "JAVA=exec java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+	}
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
