@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -22,10 +23,22 @@ type breaker struct {
 	update func(c *sessplus.Change, r *sessplus.Record) // r is the record as it is, or nil
 	end    func(e *sessplus.Ending, r *sessplus.Record)
 	load   func(r *sessplus.Record)
+	key    func(key string) string
+}
+
+func (b *breaker) stored(key string) string {
+	if b.key != nil {
+		return b.key(key)
+	}
+	return key
+}
+
+func (b *breaker) Owned(ctx context.Context, owner string) ([]sessplus.KeyedRecord, error) {
+	return b.Backend.(sessplus.Indexer).Owned(ctx, owner)
 }
 
 func (b *breaker) Load(ctx context.Context, key string) (*sessplus.Record, error) {
-	r, err := b.Backend.Load(ctx, key)
+	r, err := b.Backend.Load(ctx, b.stored(key))
 	if b.load != nil && err == nil {
 		b.load(r)
 	}
@@ -37,25 +50,25 @@ func (b *breaker) Create(ctx context.Context, key string, r *sessplus.Record) er
 	if b.create != nil {
 		b.create(&altered)
 	}
-	return b.Backend.Create(ctx, key, &altered)
+	return b.Backend.Create(ctx, b.stored(key), &altered)
 }
 
 func (b *breaker) Update(ctx context.Context, key string, c *sessplus.Change) (sessplus.Result, error) {
 	altered := *c
 	if b.update != nil {
-		r, _ := b.Backend.Load(ctx, key)
+		r, _ := b.Backend.Load(ctx, b.stored(key))
 		b.update(&altered, r)
 	}
-	return b.Backend.Update(ctx, key, &altered)
+	return b.Backend.Update(ctx, b.stored(key), &altered)
 }
 
 func (b *breaker) End(ctx context.Context, key string, e *sessplus.Ending) (*sessplus.Record, error) {
 	altered := *e
 	if b.end != nil {
-		r, _ := b.Backend.Load(ctx, key)
+		r, _ := b.Backend.Load(ctx, b.stored(key))
 		b.end(&altered, r)
 	}
-	return b.Backend.End(ctx, key, &altered)
+	return b.Backend.End(ctx, b.stored(key), &altered)
 }
 
 // breakers are named after the rule they break. The promise that is broken is a test of the suite, whose message must
@@ -95,6 +108,13 @@ var breakers = map[string]struct {
 			r.Fields[i].Value = f.Value[:min(len(f.Value), 100)]
 		}
 	}}, "Large", `in the record field "field0" is "x{20}"…"x{20}" \(100 bytes\), want "x{20}"…"x{20}" \(500 bytes\)\n`},
+	"keys of one case": {breaker{key: strings.ToLower}, "Keys", `Create: sessplus: the record exists already\n`},
+	"short keys": {breaker{key: func(key string) string { return key[:min(len(key), 832)] }}, "Keys",
+		`Create: sessplus: the record exists already\n`},
+	"no mark": {breaker{load: func(r *sessplus.Record) { r.Mark = nil }}, "Take",
+		`Load gives the Mark <nil> of a record that was taken by mine\n`},
+	"short devices": {breaker{create: func(r *sessplus.Record) { r.Device = r.Device[:min(len(r.Device), 250)] }}, "OwnedCreate",
+		`Load = Owner ".*" and Device "Browser/.*", want ".*" and "Browser/.*"\n`},
 }
 
 // SPEC 13.2: a failure of the suite names the field or the rule that differs, in a message that a person can read.

@@ -458,6 +458,9 @@ var promises = []promise{
 		want := *r
 		want.Fields, want.Saved = fields("a", "1", "b", "2"), c.Now
 		e.same(got, &want, "as returned by StepTake")
+		if m := e.load().Mark; m == nil || m.Ended || m.Token != "mine" {
+			e.breach("Load gives the Mark %v of a record that was taken by mine", m)
+		}
 		for _, seen := range []*sessplus.Record{nil, e.holds("a", "1", "b", "2")} {
 			c = change(r)
 			c.Set, c.Seen = fields("b", "3"), seen
@@ -696,12 +699,19 @@ var promises = []promise{
 		e.key = first
 		e.holds("a", "1")
 	}},
-	{"Keys", "A key is any string of printable ASCII.", func(e *env) {
-		base := e.key
-		for _, odd := range []string{"a/b", "..", ".", "__x__", "%2F", "#?&", "{tag}", "*", "$", strings.Repeat("k", 600)} {
-			e.key = odd + base
-			e.create(record("k", odd))
-			e.holds("k", odd)
+	{"Keys", "A key is case-sensitive, any string of printable ASCII without spaces, and at most 833 bytes long.", func(e *env) {
+		longest := e.key + strings.Repeat("k", 832-len(e.key))
+		keys := []string{e.key, strings.ToUpper(e.key), longest + "1", longest + "2"}
+		for _, odd := range []string{"a/b", "..", ".", "__x__", "%2F", "#?&", "{tag}", "*", "$"} {
+			keys = append(keys, odd+e.key)
+		}
+		for _, e.key = range keys {
+			e.create(record("k", e.key))
+		}
+		for _, e.key = range keys {
+			e.holds("k", e.key)
+		}
+		for _, e.key = range keys {
 			e.end(end("", ""))
 			e.missing()
 		}
@@ -728,6 +738,7 @@ var promises = []promise{
 			x := e.with(fmt.Sprint(e.key, "o", i))
 			r := record("n", fmt.Sprint(i))
 			r.Owner, r.Device, r.Permanent = owner, fmt.Sprint("Browser/", i, " (é; @x #y)"), i == 1
+			r.Device += strings.Repeat("é", (256-len(r.Device))/2) // which is the longest
 			x.create(r)
 			if got := x.holds("n", fmt.Sprint(i)); got.Owner != owner || got.Device != r.Device {
 				e.breach("Load = Owner %q and Device %q, want %q and %q", got.Owner, got.Device, owner, r.Device)
