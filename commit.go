@@ -27,7 +27,7 @@ func (s *Session) commit(last, again bool) (fatal, soft error) {
 		s.report(v)
 	}
 	s.reportMistake(saves, err)
-	if late && fatal != nil {
+	if late && fatal != nil && s.w != nil { // without a response, the caller gets the error
 		s.m.log.ErrorContext(s.ctx, "sessplus: changes after the response headers were not saved", "error", fatal)
 	}
 	return fatal, soft

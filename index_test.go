@@ -1,9 +1,11 @@
 package sessplus_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -376,7 +378,22 @@ func TestEditIsNoRequest(t *testing.T) {
 	})
 }
 
-// SPEC 10.2, 6.1: an outage is told, and what it left undone is done by another try.
+// SPEC 10.3: an Edit that cannot be saved returns why, and logs nothing about a response, because there is none.
+func TestEditThatFailsSaysSoOnce(t *testing.T) {
+	var log bytes.Buffer
+	config := indexed(sessplus.Memory())
+	config.Fields = sessplus.Include("user_id")
+	m := newManager(t, &sessplus.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}, config)
+	c := newCrowd(t, m)
+	handle := handleOf(c, c.logIn("ann"))
+	log.Reset()
+	err := m.Edit(t.Context(), "session", handle, func(s *sessplus.Session) error { s.Set("nobody's", 1); return nil })
+	if !errors.Is(err, sessplus.ErrNoOwner) || log.Len() > 0 {
+		t.Errorf("Edit = %v, want ErrNoOwner; the log has %q, want nothing", err, &log)
+	}
+}
+
+// SPEC 10.2, SPEC 6.1: an outage is told, and what it left undone is done by another try.
 func TestUserSessionsInAnOutage(t *testing.T) {
 	f, _ := redisBehindProxy(t)
 	m := newManager(t, &sessplus.Options{Timeout: 300 * time.Millisecond}, indexed(f.backend))
