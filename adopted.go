@@ -544,34 +544,47 @@ func (s *Session) removals(saves []*save) (list []*removal) {
 		if v != nil && (v.err != nil || v.lost || v.does == ends) {
 			continue
 		}
-		list = append(list, s.removalsFrom(from, v, saves)...)
+		c := clearance{Session: s, from: from, own: v, saves: saves}
+		c.addChanged()
+		c.addCopied()
+		c.addOverridden()
+		list = append(list, c.list...)
 		gone := func(f RawField) bool {
-			return slices.ContainsFunc(list, func(r *removal) bool { return r.from == from && r.name == f.Name })
+			return slices.ContainsFunc(c.list, func(r *removal) bool { return r.name == f.Name })
 		}
 		from.leaving, from.expelled = slices.DeleteFunc(slices.Clone(from.leaving), gone), nil
 	}
 	return list
 }
 
-// removalsFrom finds what is to go from one former owner, which may have a save.
-func (s *Session) removalsFrom(from *part, own *save, saves []*save) (list []*removal) {
-	add := func(to *part, name string) *removal {
-		r := &removal{from: from, to: to, former: own.nameOr(from), name: name, known: from.formerly(name)}
-		r.record = saveOf(to.cookie, saves).nameOr(to)
-		list = append(list, r)
-		return r
-	}
-	changes := func(v *save) bool { return v != nil && v.written && v.err == nil && !v.does.reads() }
-	for _, v := range saves {
+// A clearance finds what is to go from one former owner.
+type clearance struct {
+	*Session
+	from  *part
+	own   *save // the former owner's, or nil
+	saves []*save
+	list  []*removal
+}
+
+func (c *clearance) add(to *part, name string) *removal {
+	r := &removal{from: c.from, to: to, former: c.own.nameOr(c.from), name: name, known: c.from.formerly(name)}
+	r.record = saveOf(to.cookie, c.saves).nameOr(to)
+	c.list = append(c.list, r)
+	return r
+}
+
+// addChanged adds the fields that their new owners have saved.
+func (c *clearance) addChanged() {
+	for _, v := range c.saves {
 		t := v.part
-		if !changes(v) || t.sealer != nil || !slices.Contains(t.adopts, from.index) {
+		if !v.hasChanged() || t.sealer != nil || !slices.Contains(t.adopts, c.from.index) {
 			continue
 		}
 		for _, f := range v.changed {
-			if s.m.routes.owns(from.index, f.Name) {
+			if c.m.routes.owns(c.from.index, f.Name) {
 				continue
 			}
-			r := add(t, f.Name)
+			r := c.add(t, f.Name)
 			r.value, r.deleted = f.Value, f.Value == nil && r.known != nil
 			if r.known == nil {
 				r.known = t.stored(f.Name)
@@ -583,44 +596,54 @@ func (s *Session) removalsFrom(from *part, own *save, saves []*save) (list []*re
 			}
 		}
 	}
-	for _, f := range from.leaving {
-		for _, i := range s.m.adopters(from.index, f.Name) {
-			t := &s.parts[i]
-			v := saveOf(t.cookie, saves)
+}
+
+// addCopied adds the fields that another request has moved.
+func (c *clearance) addCopied() {
+	for _, f := range c.from.leaving {
+		for _, i := range c.m.adopters(c.from.index, f.Name) {
+			t := &c.parts[i]
+			v := saveOf(t.cookie, c.saves)
 			e, _ := t.entries.find(f.Name)
 			// Until then another process may just be moving it back.
-			same := !e.dirty() && string(e.value) == string(f.Value) && wallNow().Sub(from.rec.Saved) >= EndGrace
+			same := !e.dirty() && string(e.value) == string(f.Value) && wallNow().Sub(c.from.rec.Saved) >= EndGrace
 			// The other request does not find the renewed record.
-			conceded := changes(own) && own.creates() && changes(v) && t.moving && e.moved && e.dirty() && !slices.Contains(v.moved(), f.Name)
+			conceded := c.own.hasChanged() && c.own.creates() && v.hasChanged() && t.moving && e.moved && e.dirty() && !slices.Contains(v.moved(), f.Name)
 			if t.sealer != nil || !t.found || t.epoch > 0 {
 				continue
 			}
-			if same && (changes(v) || changes(own)) || conceded {
-				r := add(t, f.Name)
+			if same && (v.hasChanged() || c.own.hasChanged()) || conceded {
+				r := c.add(t, f.Name)
 				r.value, r.copied = f.Value, true
 			}
 		}
 	}
-	for _, name := range s.overridden(from) {
-		if slices.ContainsFunc(list, func(r *removal) bool { return r.name == name }) {
+}
+
+// addOverridden adds the fields that the program has changed in their new owners, and that are not added yet.
+func (c *clearance) addOverridden() {
+	for _, name := range c.overridden(c.from) {
+		if slices.ContainsFunc(c.list, func(r *removal) bool { return r.name == name }) {
 			continue
 		}
-		n, unsaved, to := len(list), false, from
-		for _, i := range s.m.adopters(from.index, name) {
-			t := &s.parts[i]
+		n, unsaved, to := len(c.list), false, c.from
+		for _, i := range c.m.adopters(c.from.index, name) {
+			t := &c.parts[i]
 			to = t
 			e, known := t.entries.find(name)
 			if known && e.value == nil && t.sealer == nil && t.rec != nil {
-				add(t, name).deleted = true
+				c.add(t, name).deleted = true
 			}
-			unsaved = unsaved || e.value != nil && saveOf(t.cookie, saves).failed()
+			unsaved = unsaved || e.value != nil && saveOf(t.cookie, c.saves).failed()
 		}
-		if len(list) == n && !unsaved {
-			add(to, name)
+		if len(c.list) == n && !unsaved {
+			c.add(to, name)
 		}
 	}
-	return list
 }
+
+// hasChanged reports whether a save, which may be nil, has changed what is stored.
+func (v *save) hasChanged() bool { return v != nil && v.written && v.err == nil && !v.does.reads() }
 
 // failed reports whether there is a save, which has not been made.
 func (v *save) failed() bool { return v != nil && v.err != nil }
