@@ -112,6 +112,7 @@ func TestAdopt(t *testing.T) {
 
 // SPEC 12.4: read from its former owner, written to the new one with the next save, and removed there.
 func TestAdoptRemovesThere(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		before, after := moving(b, b)
 		before[0].Adopt = nil

@@ -370,6 +370,7 @@ var awkwardNames = []string{
 
 // SPEC 2.5
 func TestEveryNameIsAField(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, b sessplus.Backend) {
 		c := oneCookie(b)
 		if c.MaxChunks > 0 {

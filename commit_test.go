@@ -390,6 +390,7 @@ func holdSaves(entered chan<- string, release <-chan struct{}) func(context.Cont
 // SPEC 5.5, 4.7: a Save that succeeds has sent its cookie, also when another goroutine of the request answers
 // meanwhile.
 func TestSaveBesideTheAnswer(t *testing.T) {
+	t.Parallel()
 	for _, status := range []int{200, 500} {
 		entered, release := make(chan string, 1), make(chan struct{})
 		b := &recorder{Backend: sessplus.Memory(), hook: holdSaves(entered, release)}

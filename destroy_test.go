@@ -148,6 +148,7 @@ func TestDestroyAfterTheHeaders(t *testing.T) {
 
 // SPEC 3.9
 func TestSetAfterDestroyStartsANewSession(t *testing.T) {
+	t.Parallel()
 	onEveryVariant(t, func(t *testing.T, c *sidSite) {
 		id := c.start()
 		var next string

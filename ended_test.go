@@ -191,6 +191,7 @@ func TestLoginFormSentTwice(t *testing.T) {
 
 // SPEC 4.2: a Destroy that comes between the takes of a renewal of two cookies that fails.
 func TestUndoneRenewalDoesNotUndoALogout(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, when := range []string{"take", "end"} {
 			t.Run(when, func(t *testing.T) {
@@ -279,6 +280,7 @@ func TestLogoutEndsWhatTheOldIDHasBecome(t *testing.T) {
 // While a renewal is under way, and may fail yet, another tab has its session, and what it saves is not lost
 // (SPEC 4.1).
 func TestRenewalUnderWayHidesNothing(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, fails := range []bool{true, false} {
 			t.Run(fmt.Sprint("fails ", fails), func(t *testing.T) {

@@ -105,6 +105,7 @@ func TestFormer(t *testing.T) {
 
 // SPEC 12.2: both names of a session that was rotated just before the configs changed stand for one session.
 func TestFormerRotated(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for i, order := range [][]int{{0, 1, 0, 1}, {1, 0, 1, 0}} {
 			for k, secure := range []bool{false, true, false} {

@@ -342,6 +342,7 @@ func TestLoginBesideAnotherRequest(t *testing.T) {
 
 // SPEC 10.3: beside requests of all kinds no edit is lost, and no change of a request.
 func TestEditBesideRenewals(t *testing.T) {
+	t.Parallel()
 	onEveryIndexer(t, func(t *testing.T, b *watchedIndexer) {
 		config := indexed(b)
 		config.RotateEvery = rotates

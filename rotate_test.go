@@ -399,6 +399,7 @@ func TestDestroyBesideARotation(t *testing.T) {
 
 // SPEC 3.9, 3.12: a logout by an id from many rotations ago.
 func TestDestroyAfterManyRotations(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, RotateEvery: time.Millisecond}))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })

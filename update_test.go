@@ -287,6 +287,7 @@ func TestUpdateOfAnUnsavedChange(t *testing.T) {
 // SPEC 4.5, 4.7: an Update of one goroutine, while another saves a renewal, is neither lost nor told that the session
 // has ended.
 func TestUpdateBesideARenewal(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		spied := &recorder{Backend: b}
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: spied}))
