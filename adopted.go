@@ -240,7 +240,12 @@ func (p *part) planMoves() *moves {
 // movedField is the name of a field that no program sees, beside one that was moved. It has the token of that move, and
 // goes when anybody sets or deletes the field. So a request takes back only its own move, even if the field has been
 // set to the same value since.
-func movedField(name string) string { return movedPrefix + name }
+func movedField(name string) string {
+	if len(movedPrefix)+len(name) > maxFieldName {
+		name = hashOf(RawField{Name: name})
+	}
+	return movedPrefix + name
+}
 
 const movedPrefix = copiesField + " moved "
 

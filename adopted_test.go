@@ -363,3 +363,34 @@ func TestAdoptUnderLoad(t *testing.T) {
 		t.Logf("%d requests, of which %d met a move between their two loads", requests, missed.Load())
 	})
 }
+
+// SPEC 12.4: a field with the longest name moves, too, and no name that a backend gets is longer.
+func TestMoveOfTheLongestName(t *testing.T) {
+	long := strings.Repeat("n", 256)
+	b := &recorder{Backend: sessplus.Memory()}
+	before, after := moving(b, b)
+	before[0].Fields, after[1].Fields = sessplus.Include(long), sessplus.Include(long, "cart")
+	old, now := newCrowd(t, newManager(t, nil, before...)), newCrowd(t, newManager(t, nil, after...))
+	w := &wanderer{t, map[string]string{}}
+	w.ask(old, func(s *sessplus.Session) { s.Set(long, "ann"); s.Set("cart", "tea") })
+	w.ask(now, func(s *sessplus.Session) { s.Set("cart", "milk") })
+	names := make(map[string]bool)
+	for _, key := range b.keys {
+		if r, err := b.Backend.Load(t.Context(), key); err == nil {
+			for _, f := range r.Fields {
+				names[f.Name] = true
+				if len(f.Name) > 256 {
+					t.Errorf("the backend has a field whose name has %d bytes", len(f.Name))
+				}
+			}
+		}
+	}
+	if len(names) != 3 || !names[long] {
+		t.Errorf("%d names, want the field, cart and the token of the move", len(names))
+	}
+	w.ask(now, func(s *sessplus.Session) {
+		if s.GetString(long) != "ann" || len(s.Fields()) != 2 {
+			t.Errorf("the field is %q, and there are %d", s.GetString(long), len(s.Fields()))
+		}
+	})
+}
