@@ -32,7 +32,7 @@ func largeChange(n int) (*Record, *Change) {
 	return r, c
 }
 
-// SPEC 9.1, 4.1: a change of ten times the fields takes not much longer than ten changes, because all of a shard waits.
+// SPEC 9.1, 4.1: a change of many fields takes not much longer than as many small changes, because all of a shard waits.
 func TestTimeOfAChangeGrowsWithItsSize(t *testing.T) {
 	took := func(changes, fields int) time.Duration {
 		records, list := make([]*Record, changes), make([]*Change, changes)
@@ -52,10 +52,12 @@ func TestTimeOfAChangeGrowsWithItsSize(t *testing.T) {
 		}
 		return best
 	}
-	small, large := took(10, 1_000), took(1, 10_000)
-	t.Logf("10 changes of 1,000 fields take %v, one of 10,000 takes %v", small, large)
-	if large > 6*small {
-		t.Errorf("a change of 10,000 fields takes %v, and ten of 1,000 %v: want at most six times as long", large, small)
+	// Looking for each field among all would make it 30 times as long. What no longer fits the CPU's caches makes it up
+	// to nine times as long with the race detector.
+	small, large := took(30, 1_000), took(1, 30_000)
+	t.Logf("30 changes of 1,000 fields take %v, one of 30,000 takes %v", small, large)
+	if large > 15*small {
+		t.Errorf("a change of 30,000 fields takes %v, and 30 of 1,000 %v: want at most 15 times as long", large, small)
 	}
 }
 
