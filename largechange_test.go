@@ -32,7 +32,8 @@ func largeChange(n int) (*Record, *Change) {
 	return r, c
 }
 
-// SPEC 9.1, 4.1: a change of many fields takes not much longer than as many small changes, because all of a shard waits.
+// SPEC 9.1, SPEC 4.1: a change of many fields takes not much longer than as many small ones, because all of a shard
+// waits for it.
 func TestTimeOfAChangeGrowsWithItsSize(t *testing.T) {
 	took := func(changes, fields int) time.Duration {
 		records, list := make([]*Record, changes), make([]*Change, changes)
@@ -52,8 +53,8 @@ func TestTimeOfAChangeGrowsWithItsSize(t *testing.T) {
 		}
 		return best
 	}
-	// Looking for each field among all would make it 30 times as long. What no longer fits the CPU's caches makes it up
-	// to nine times as long with the race detector.
+	// Looking for each field among all would make it 30 times as long. What no longer fits the CPU's caches makes it
+	// nine times as long with the race detector.
 	small, large := took(30, 1_000), took(1, 30_000)
 	t.Logf("30 changes of 1,000 fields take %v, one of 30,000 takes %v", small, large)
 	if large > 15*small {
