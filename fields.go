@@ -134,7 +134,10 @@ func (r *routes) owners(name string) []int {
 	return r.others
 }
 
-func (r *routes) owns(i int, name string) bool { return slices.Contains(r.owners(name), i) }
+// owns reports whether a stored field belongs to config i. Our notes belong to none.
+func (r *routes) owns(i int, name string) bool {
+	return slices.Contains(r.owners(name), i) && !isNote(name)
+}
 
 // A FieldRoute is a line of [Manager.Describe]: a field and a cookie that owns it.
 type FieldRoute struct {

@@ -156,7 +156,7 @@ func (f *former) find(ctx context.Context, texts []candidate) (found *Imported, 
 	found.Permanent = p.rec.Permanent
 	found.Fields = make(map[string]any)
 	for _, field := range p.rec.Fields {
-		if f.m.routes.owns(0, field.Name) && nameProblem(field.Name) == "" && !isNote(field.Name) {
+		if f.m.routes.owns(0, field.Name) && nameProblem(field.Name) == "" {
 			found.Fields[field.Name] = f.value(field.Value)
 		}
 	}

@@ -50,7 +50,7 @@ func (m *Manager) Sessions(ctx context.Context, cookie, user string) ([]Info, er
 	for i, r := range list {
 		fields := make(map[string]any, len(r.Fields))
 		for _, f := range r.Fields {
-			if v, err := decodeAny(m.codec, f.Value); err == nil && m.routes.owns(c.index, f.Name) && !isNote(f.Name) {
+			if v, err := decodeAny(m.codec, f.Value); err == nil && m.routes.owns(c.index, f.Name) {
 				fields[f.Name] = v
 			}
 		}

@@ -305,7 +305,7 @@ func (p *part) take(m *Manager, r *Record) {
 	p.rec, p.found, p.foreign, p.leaving, p.doubt = r, true, nil, nil, false
 	p.entries = entries{stored: r.Fields}
 	foreign := func(f RawField) bool {
-		return !m.routes.owns(p.index, f.Name) || nameProblem(f.Name) != "" || isNote(f.Name)
+		return !m.routes.owns(p.index, f.Name) || nameProblem(f.Name) != ""
 	}
 	if slices.ContainsFunc(r.Fields, foreign) {
 		p.entries.stored = slices.DeleteFunc(slices.Clone(r.Fields), foreign) // r keeps what is stored
