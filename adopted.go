@@ -608,15 +608,15 @@ func (c *clearance) addCopied() {
 	for _, f := range c.from.leaving {
 		for _, i := range c.m.adopters(c.from.index, f.Name) {
 			t := &c.parts[i]
+			if t.sealer != nil || !t.found || t.epoch > 0 {
+				continue
+			}
 			v := saveOf(t.cookie, c.saves)
 			e, _ := t.entries.find(f.Name)
 			// Until then another process may just be moving it back.
 			same := !e.dirty() && string(e.value) == string(f.Value) && wallNow().Sub(c.from.rec.Saved) >= EndGrace
 			// The other request does not find the renewed record.
 			conceded := c.own.hasChanged() && c.own.creates() && v.hasChanged() && t.moving && e.moved && e.dirty() && !slices.Contains(v.moved(), f.Name)
-			if t.sealer != nil || !t.found || t.epoch > 0 {
-				continue
-			}
 			if same && (v.hasChanged() || c.own.hasChanged()) || conceded {
 				r := c.add(t, f.Name)
 				r.value, r.copied = f.Value, true
