@@ -1,6 +1,7 @@
 package sessplus_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -72,8 +73,9 @@ func (b *ordered) run(pick func(waiting []int) int, requests ...func(ctx context
 		default:
 		}
 		b.mu.Lock()
-		slices.SortStableFunc(b.waiting, func(x, y orderedCall) int { return strings.Compare(x.what, y.what) })
-		slices.SortStableFunc(b.waiting, func(x, y orderedCall) int { return x.request - y.request })
+		slices.SortStableFunc(b.waiting, func(x, y orderedCall) int {
+			return cmp.Or(x.request-y.request, strings.Compare(x.what, y.what))
+		})
 		var of []int
 		for _, c := range b.waiting {
 			of = append(of, c.request)

@@ -13,7 +13,6 @@ import (
 func TestMoveUndoesNothing(t *testing.T) {
 	t.Parallel()
 	visits := sessplus.Field[int]("visits")
-	type deed func(s *sessplus.Session)
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		before, after := moving(b, b)
 		before[0].Adopt = nil
@@ -22,7 +21,7 @@ func TestMoveUndoesNothing(t *testing.T) {
 		after[1].IndexBy = "user"
 		old, now := newCrowd(t, newManager(t, nil, before...)), newCrowd(t, newManager(t, nil, after...))
 		for name, meanwhile := range map[string]struct {
-			do         deed
+			do         sessionDeed
 			old        bool // by a process that has the former configs
 			want       string
 			wantVisits int
@@ -35,7 +34,7 @@ func TestMoveUndoesNothing(t *testing.T) {
 			"Set in an old process":    {func(s *sessplus.Session) { s.Set("user", "bob") }, true, "bob", 1},
 			"Delete in an old process": {func(s *sessplus.Session) { s.Delete("user") }, true, "", 1},
 		} {
-			for what, move := range map[string]deed{
+			for what, move := range map[string]sessionDeed{
 				"there":  func(s *sessplus.Session) { s.Set("cart", "tea") },
 				"here":   func(s *sessplus.Session) { s.Set("theme", "light") },
 				"Renew":  func(s *sessplus.Session) { s.Renew() },

@@ -55,6 +55,16 @@ func (b *watchedIndexer) End(ctx context.Context, key string, e *sessplus.Ending
 	return r, err
 }
 
+// askAround makes a request that gives the session another id, and calls meanwhile before the old record ends.
+func (b *watchedIndexer) askAround(c *crowd, client *http.Client, name string, move func(*sessplus.Session), meanwhile func()) {
+	c.Helper()
+	b.ending.Store(&meanwhile)
+	c.askWith(client, move)
+	if b.ending.Load() != nil {
+		c.Fatalf("%s: the session has not got another id", name)
+	}
+}
+
 // onEveryIndexer runs the test on each backend, which the test can watch.
 func onEveryIndexer(t *testing.T, test func(t *testing.T, b *watchedIndexer)) {
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) { test(t, &watchedIndexer{Indexer: b.(sessplus.Indexer)}) })
@@ -156,11 +166,7 @@ func TestListInTheMidstOfARenewal(t *testing.T) {
 					}
 					stays = act(c, handle)
 				}
-				b.ending.Store(&meanwhile)
-				c.askWith(client, move)
-				if b.ending.Load() != nil {
-					t.Fatalf("%s: the session has not got another id", name)
-				}
+				b.askAround(c, client, name, move, meanwhile)
 				if got := c.user(client); stays != (got == "ann") {
 					t.Errorf("%s, %s: the user is %q", name, what, got)
 				}
@@ -192,11 +198,7 @@ func TestRevokeAllSparesASessionThatHasRotatedLongAgo(t *testing.T) {
 					t.Errorf("%s: RevokeAll = %d, %v; want 0", name, n, err)
 				}
 			}
-			b.ending.Store(&meanwhile)
-			c.askWith(client, move)
-			if b.ending.Load() != nil {
-				t.Fatalf("%s: the session has not got another id", name)
-			}
+			b.askAround(c, client, name, move, meanwhile)
 			if got := c.user(client); got != "ann" {
 				t.Errorf("%s: the user is %q, want ann", name, got)
 			}
