@@ -453,6 +453,9 @@ func (v *save) saved(now time.Time) {
 	for _, f := range v.changed {
 		p.entries.at(f.Name).keeps(f.Value)
 	}
+	if len(p.adopts) == 0 { // what was deleted there must not be adopted again
+		p.entries.forget()
+	}
 	switch {
 	case v.does == ends:
 		p.content = content{}

@@ -3,6 +3,7 @@ package sessplus_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -335,4 +336,40 @@ func numbered8(format string) string {
 		fmt.Fprintf(&b, format, n)
 	}
 	return b.String()
+}
+
+// SPEC 9.1, SPEC 5.5: a stream that sets and deletes fields of ever new names costs as little at its end as at its
+// beginning.
+func TestFieldsThatAStreamDeletesDoNotAddUp(t *testing.T) {
+	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory()}))
+	s.with(func(s *sessplus.Session) { s.Set("stored", 1) })
+	held := func() int {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int(m.HeapAlloc)
+	}
+	s.visit(func(w http.ResponseWriter, r *http.Request) {
+		sess := sessplus.Get(r)
+		http.NewResponseController(w).Flush()
+		sess.Delete("stored")
+		before := held()
+		const messages = 10_000
+		for i := range messages {
+			name := fmt.Sprint("message ", i)
+			sess.Set(name, i)
+			saved := sess.Save()
+			sess.Delete(name)
+			if err := errors.Join(saved, sess.Save()); err != nil {
+				t.Errorf("message %d: %v", i, err)
+				return
+			}
+		}
+		if grown := held() - before; grown > 50*messages {
+			t.Errorf("after %d fields %d bytes more are held", messages, grown)
+		}
+		if fields := sess.Fields(); len(fields) > 0 {
+			t.Errorf("the session has the fields %q, want none", fields)
+		}
+	})
 }

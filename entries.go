@@ -2,6 +2,7 @@ package sessplus
 
 import (
 	"iter"
+	"slices"
 	"unsafe"
 )
 
@@ -82,6 +83,18 @@ func (s *entries) at(name string) *entry {
 		}
 	}
 	return &s.touched[i]
+}
+
+// forget drops the entries of fields that are absent and were so in the record, too, when it was loaded. Those of a
+// stream, which may set and delete ever new fields, would otherwise add up.
+func (s *entries) forget() {
+	before := len(s.touched)
+	s.touched = slices.DeleteFunc(s.touched, func(e entry) bool {
+		return e.value == nil && !e.doubt && !e.dirty() && s.findStored(e.name) < 0
+	})
+	if len(s.touched) < before && s.long != nil {
+		s.long.touched = nameIndex{}
+	}
 }
 
 // all iterates over the entries.
