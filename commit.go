@@ -72,7 +72,7 @@ func (s *Session) conclude(saves []*save, err error, now time.Time, last bool) (
 			s.keepLines(v, now, fatal != nil)
 			s.keepOffer(v, fatal != nil)
 		}
-		if b := s.bundle; b != nil && b.changed {
+		if b := s.bundle; b != nil && b.changed && len(saves) > 0 {
 			s.parts[0].lines = b.lines(s, now)
 		}
 		if last {
@@ -184,8 +184,10 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 		v.check(made)
 	}
 	saves = s.endBound(saves)
+	s.bundle.starve(saves)
 	if made && !slices.ContainsFunc(saves, (*save).fails) {
 		s.retire(saves)
+		s.bundle.starve(saves)
 	}
 	failed := !made || slices.ContainsFunc(saves, (*save).fails)
 	s.undo(saves, failed)
@@ -194,6 +196,11 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 	}
 	if !failed && !s.bundle.stuck(saves) {
 		s.rotate(saves)
+		saves = s.bundle.catchUp(s, saves)
+		s.bundle.starve(saves)
+		if slices.ContainsFunc(saves, (*save).fails) {
+			s.undo(saves, true)
+		}
 	}
 	done = true
 	return saves

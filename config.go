@@ -154,9 +154,9 @@ type Options struct {
 	// hosts do not pass on.
 	//
 	// The cookie is written as a whole. A response that would write it while one of its sessions is being renewed or
-	// has ended is [ErrSessionGone], so that it cannot undo a login. But if two concurrent responses change secure
-	// cookies, or one of them is the first login of a visitor, the browser keeps the later one, so change little during
-	// a login.
+	// has ended is [ErrSessionGone], so that it cannot undo a login; so is, even with DropIfGone, one that starts a
+	// session or changes a secure cookie. But if two concurrent responses change secure cookies, or one of them is the
+	// first login of a visitor, the browser keeps the later one, so change little during a login.
 	SingleCookie string
 
 	// DevicePath is the path below which [Manager.Handler] serves browsers that register or prove a device's key, for

@@ -32,6 +32,7 @@ type save struct {
 	drop    bool       // make the browser drop the cookie, unless it is set
 	written bool       // everything was saved
 	undead  bool       // a record that should have ended may still exist
+	starves bool       // err keeps from the browser what other saves need to send: nobody tolerates it
 
 	permanent bool // the session to renew is permanent
 	lost      bool // it has ended meanwhile: the new one begins afresh with what this request has set
@@ -85,7 +86,9 @@ func setsAny(changed []RawField) bool {
 }
 
 // fails reports whether the request fails with this save.
-func (v *save) fails() bool { return v.err != nil && (v.undead || !v.part.tolerates(v.err)) }
+func (v *save) fails() bool {
+	return v.err != nil && (v.undead || v.starves || !v.part.tolerates(v.err))
+}
 
 // tolerates reports whether the request succeeds despite the error.
 func (c *cookie) tolerates(err error) bool {

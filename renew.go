@@ -296,6 +296,7 @@ func (s *Session) rotate(saves []*save) {
 		case errors.Is(c.err, ErrNoRecord): // the session has ended meanwhile
 			undone = append(undone, c.part.endCall(v.rotated.key))
 			v.rotated = nil
+			s.endedMeanwhile(v, saves)
 		default: // it may have been made: the old record must be back before the new one ends
 			s.notRotated(v, c, c.err)
 			releases = append(releases, step(v, Ending{Step: StepRelease, Token: c.ending.Token}))
@@ -310,12 +311,19 @@ func (s *Session) rotate(saves []*save) {
 		v.rotated = nil
 	}
 	s.run(undone)
-	s.join(others)
+	s.join(others, saves)
+}
+
+// endedMeanwhile notes that the session of v has ended since it was saved. What this response would send because of it
+// could undo a login in the browser.
+func (s *Session) endedMeanwhile(v *save, saves []*save) {
+	v.lost, v.void, v.send = true, true, false
+	s.reseal(v, saves)
 }
 
 // join gives sessions that another request has rotated, or is about to, the id they got from it, because that request's
 // response may never arrive. The record is loaded by the old id, so this succeeds only if the session lives.
-func (s *Session) join(others []*save) {
+func (s *Session) join(others, saves []*save) {
 	for until := time.Now().Add(joinWait); len(others) > 0; {
 		loads := make([]*call, len(others))
 		for i, v := range others {
@@ -325,6 +333,8 @@ func (s *Session) join(others []*save) {
 		var waiting []*save
 		for i, v := range others {
 			switch c := loads[i]; {
+			case errors.Is(c.err, ErrNoRecord):
+				s.endedMeanwhile(v, saves)
 			case c.err != nil || !v.part.alive(c.record, wallNow()):
 			case c.moved:
 				s.loaded(c, wallNow())

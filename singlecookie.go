@@ -3,6 +3,7 @@ package sessplus
 import (
 	"cmp"
 	"errors"
+	mathrand "math/rand/v2"
 	"net/http"
 	"slices"
 	"strconv"
@@ -136,7 +137,26 @@ func (b *bundle) plan(s *Session, saves []*save, now time.Time) ([]*save, error)
 			v.need(changes)
 		}
 	}
+	b.starve(saves)
 	return saves, b.fits(s, saves)
+}
+
+// starve makes the request fail, whatever the configs tolerate, if a session in the bundle has ended meanwhile and
+// another save needs the bundle: for the id of a new session, or for fields of a secure cookie. It will not be written.
+func (b *bundle) starve(saves []*save) {
+	needs := func(v *save) bool {
+		return v.err == nil && !v.void && (v.creates() || v.part.sealer != nil && len(v.changed) > 0)
+	}
+	destroys := func(v *save) bool { return v.part.due == tellDrop } // then it is written in any case
+	if b == nil || !slices.ContainsFunc(saves, needs) || slices.ContainsFunc(saves, destroys) {
+		return
+	}
+	for _, v := range saves {
+		if v.void && v.err == nil {
+			v.err = v.part.saveError(ErrSessionGone)
+		}
+		v.starves = errors.Is(v.err, ErrSessionGone)
+	}
 }
 
 // alters reports whether the program has asked for what the save does, beyond reading.
@@ -149,6 +169,51 @@ func (b *bundle) stuck(saves []*save) bool {
 	return b != nil && (b.blocked || slices.ContainsFunc(saves, func(v *save) bool {
 		return errors.Is(v.err, ErrSessionGone) || v.does.reads() && v.main.err != nil
 	}))
+}
+
+// catchUp finds out what has become of the other sessions in the bundle, if it will be written because of an id that was
+// rotated, or a record that was empty: what plan has asked may be long ago, or was not asked. The browser must get
+// neither the id of a session that has ended, nor the former id of one that another request has rotated.
+func (b *bundle) catchUp(s *Session, saves []*save) []*save {
+	settled := func(v *save) bool {
+		return v.rotated != nil || v.main != nil && (v.main.moved || v.main.result.Refilled)
+	}
+	if b == nil || !slices.ContainsFunc(saves, settled) {
+		return saves
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var loads []*call
+	for i := range s.parts {
+		p := &s.parts[i]
+		v := saveOf(p.cookie, saves)
+		if !s.sent && p.sealer == nil && p.rec != nil && (v == nil || v.err == nil && !v.drop && !v.creates() && !settled(v)) {
+			loads = append(loads, &call{part: p, op: opLoad, sessionName: p.name})
+		}
+	}
+	for until := time.Now().Add(joinWait); len(loads) > 0; {
+		s.unlocked(func() { s.run(loads) })
+		var taken []*call
+		for _, c := range loads {
+			switch {
+			case errors.Is(c.err, ErrNoRecord):
+				var v *save
+				v, saves = saveFor(c.part, saves)
+				s.unlocked(func() { s.endedMeanwhile(v, saves) })
+			case c.moved:
+				var v *save
+				v, saves = saveFor(c.part, saves)
+				v.rotated, v.joined = c, true
+				s.loaded(c, wallNow())
+			case c.err == nil && c.record.Mark != nil && time.Now().Before(until): // it is being renewed or rotated
+				taken = append(taken, c)
+			}
+		}
+		if loads = taken; len(loads) > 0 {
+			s.unlocked(func() { time.Sleep(mathrand.N(takenPause)) })
+		}
+	}
+	return saves
 }
 
 // fits returns ErrTooLarge if the bundle would be larger than browsers keep.

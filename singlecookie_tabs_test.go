@@ -1,7 +1,9 @@
 package sessplus_test
 
 import (
+	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -140,6 +142,132 @@ func TestSingleCookieLogoutBesideADeadPart(t *testing.T) {
 				t.Errorf("cart renewed before the request %v: a logged-out browser still has its user", early)
 			}
 		})
+	}
+}
+
+// SPEC 5.13, SPEC 4.2: a login, or a change of a secure cookie, that cannot be sent because another session in the cookie
+// has ended meanwhile is an error, and costs nothing of what there was.
+func TestSingleCookieBesideASessionThatEnds(t *testing.T) {
+	ends := map[string]func(*sessplus.Session){
+		"destroyed": func(s *sessplus.Session) { s.Destroy("cart") },
+		"renewed":   func(s *sessplus.Session) { s.Renew("cart") },
+	}
+	changes := map[string]func(*sessplus.Session){
+		"login":           func(s *sessplus.Session) { s.Renew("login"); s.Set("user", "ann") },
+		"login, all":      func(s *sessplus.Session) { s.Renew(); s.Set("user", "ann") },
+		"a secure cookie": func(s *sessplus.Session) { s.Set("token", "new") },
+	}
+	for ended, end := range ends {
+		for name, change := range changes {
+			for _, drop := range []bool{false, true} {
+				t.Run(fmt.Sprint(ended, ", ", name, ", DropIfGone ", drop), func(t *testing.T) {
+					b := sessplus.Memory()
+					m := newManager(t, &sessplus.Options{SingleCookie: "__session"},
+						sessplus.Config{CookieName: "login", Backend: b, Fields: sessplus.Include("user", "lang"), IndexBy: "user"},
+						sessplus.Config{CookieName: "cart", Backend: b, Fields: sessplus.Include("cart"), DropIfGone: drop},
+						sessplus.Config{CookieName: "csrf", Fields: sessplus.Include("token")})
+					c := newCrowd(t, m)
+					c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("lang", "de"); s.Set("cart", "c"); s.Set("token", "old") })
+					slow := slowly(c, change)
+					c.mustAsk(c.client, end)
+					if r := slow.finish(); r.StatusCode != 409 || len(r.Header["Set-Cookie"]) > 0 {
+						t.Errorf("%d, %q; want 409 and no cookie", r.StatusCode, r.Header["Set-Cookie"])
+					}
+					c.mustAsk(c.client, func(s *sessplus.Session) {
+						if got := fmt.Sprint(s.Get("user"), " ", s.Get("lang"), " ", s.Get("token")); got != "<nil> de old" {
+							t.Errorf("then user, lang and token = %q, want what there was before", got)
+						}
+					})
+					if infos, err := m.Sessions(t.Context(), "login", "ann"); len(infos) > 0 || err != nil {
+						t.Errorf("sessions of a user who is not logged in: %d, %v", len(infos), err)
+					}
+				})
+			}
+		}
+	}
+}
+
+// SPEC 5.13, SPEC 3.12: no response gives the browser the former id of a session that another request has rotated, which
+// is good for a minute only: neither one that has to send the new id of another session, nor one that rotates another.
+func TestSingleCookieBesideARotation(t *testing.T) {
+	for name, slow := range map[string]func(*sessplus.Session){
+		"follows": func(s *sessplus.Session) { s.SkipTouch(); s.Set("seen", 2) },
+		"rotates": func(s *sessplus.Session) { s.Get("seen") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := &recorder{Backend: sessplus.Memory()}
+			c := newCrowd(t, newManager(t, &sessplus.Options{SingleCookie: "__session"},
+				sessplus.Config{CookieName: "visit", Backend: b, Fields: sessplus.Include("seen"), RotateEvery: rotates},
+				sessplus.Config{CookieName: "login", Backend: sessplus.Memory(), Fields: sessplus.Include("user"), RotateEvery: rotates}))
+			c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("seen", 1); s.Set("user", "ann") })
+			login := func() string {
+				_, id, _ := strings.Cut(c.jar(c.client)["__session"], "login:")
+				id, _, _ = strings.Cut(id, "/")
+				return id
+			}
+			due()
+			former, id := login(), ""
+			b.setHook(func(_ context.Context, op string) error {
+				if op == "take" || op == "update" && name == "follows" {
+					b.setHook(nil)
+					c.askWith(c.client, func(s *sessplus.Session) { s.Fields() })
+					id = login()
+				}
+				return nil
+			})
+			c.mustAsk(c.client, slow)
+			if got := login(); got != id || got == former {
+				t.Errorf("the browser has the former id: %v; the request beside has rotated it: %v", got == former, id != former)
+			}
+		})
+	}
+}
+
+// SPEC 4.2, SPEC 5.13, SPEC 7.7: a request that finds out at a rotation that another one has renewed the session sends
+// nothing that would undo the login: neither an id, nor a cookie that is bound to it.
+func TestLoginBesideARotation(t *testing.T) {
+	for _, single := range []string{"", "__session"} {
+		t.Run(fmt.Sprintf("SingleCookie %q", single), func(t *testing.T) {
+			b := &recorder{Backend: sessplus.Memory()}
+			c := newCrowd(t, newManager(t, &sessplus.Options{SingleCookie: single},
+				sessplus.Config{CookieName: "login", Backend: b, Fields: sessplus.Include("user", "lang"), RotateEvery: rotates},
+				sessplus.Config{CookieName: "csrf", Fields: sessplus.Include("token"), BoundTo: "login"}))
+			c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "guest"); s.Set("token", "t") })
+			due()
+			b.setHook(func(_ context.Context, op string) error {
+				if op == "take" {
+					b.setHook(nil)
+					c.askWith(c.client, func(s *sessplus.Session) { s.Renew(); s.Set("user", "ann") })
+				}
+				return nil
+			})
+			r := c.askWith(c.client, func(s *sessplus.Session) { s.Set("lang", "de"); s.Set("token", "slow") })
+			if r.StatusCode != 409 || len(r.Header["Set-Cookie"]) > 0 {
+				t.Errorf("the slow request: %d, %q; want 409 and no cookie", r.StatusCode, r.Header["Set-Cookie"])
+			}
+			c.mustAsk(c.client, func(s *sessplus.Session) {
+				if got := s.GetString("user") + " " + s.GetString("token"); got != "ann t" {
+					t.Errorf("after the login user and token = %q, want %q", got, "ann t")
+				}
+			})
+		})
+	}
+}
+
+// SPEC 5.13: the age of the cookie is right also if a Save has written it, and nothing was left to save.
+func TestAgeOfASingleCookieAfterSave(t *testing.T) {
+	c := newCrowd(t, newManager(t, &sessplus.Options{SingleCookie: "__session"},
+		sessplus.Config{CookieName: "csrf", Fields: sessplus.Include("token"), MaxAge: time.Hour}))
+	r := c.mustAsk(c.client, func(s *sessplus.Session) {
+		s.Set("token", "t")
+		if err := s.Save(); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, k := range r.Cookies() {
+		if k.MaxAge < 3590 || k.MaxAge > 3600 || time.Until(k.Expires).Round(time.Minute) != time.Hour {
+			t.Errorf("Max-Age = %d, Expires = %v; want an hour", k.MaxAge, k.Expires)
+		}
 	}
 }
 
