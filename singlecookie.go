@@ -171,8 +171,8 @@ func (b *bundle) stuck(saves []*save) bool {
 	}))
 }
 
-// catchUp finds out what has become of the other sessions in the bundle, if it will be written because of an id that was
-// rotated, or a record that was empty: what plan has asked may be long ago, or was not asked. The browser must get
+// catchUp finds out what has become of the other sessions in the bundle, if it will be written because of an id that
+// was rotated, or a record that was empty: what plan has asked may be long ago, or was not asked. The browser must get
 // neither the id of a session that has ended, nor the former id of one that another request has rotated.
 func (b *bundle) catchUp(s *Session, saves []*save) []*save {
 	settled := func(v *save) bool {

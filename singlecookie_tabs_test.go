@@ -145,8 +145,8 @@ func TestSingleCookieLogoutBesideADeadPart(t *testing.T) {
 	}
 }
 
-// SPEC 5.13, SPEC 4.2: a login, or a change of a secure cookie, that cannot be sent because another session in the cookie
-// has ended meanwhile is an error, and costs nothing of what there was.
+// SPEC 5.13, SPEC 4.2: a login, or a change of a secure cookie, that cannot be sent because another session in the
+// cookie has ended meanwhile is an error, and costs nothing of what there was.
 func TestSingleCookieBesideASessionThatEnds(t *testing.T) {
 	ends := map[string]func(*sessplus.Session){
 		"destroyed": func(s *sessplus.Session) { s.Destroy("cart") },
@@ -187,8 +187,9 @@ func TestSingleCookieBesideASessionThatEnds(t *testing.T) {
 	}
 }
 
-// SPEC 5.13, SPEC 3.12: no response gives the browser the former id of a session that another request has rotated, which
-// is good for a minute only: neither one that has to send the new id of another session, nor one that rotates another.
+// SPEC 5.13, SPEC 3.12: no response gives the browser the former id of a session that another request has rotated,
+// which is good for a minute only: neither one that has to send the new id of another session, nor one that rotates
+// another.
 func TestSingleCookieBesideARotation(t *testing.T) {
 	for name, slow := range map[string]func(*sessplus.Session){
 		"follows": func(s *sessplus.Session) { s.SkipTouch(); s.Set("seen", 2) },
