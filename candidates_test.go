@@ -399,3 +399,69 @@ func TestStrayCookiesDoNotShadowTheGoodOne(t *testing.T) {
 		})
 	}
 }
+
+// SPEC 5.10: a deployment that sets Partitioned, or no longer does, leaves browsers with one cookie, too, and nobody
+// logged in after a logout.
+func TestChangeOfPartitioned(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, b sessplus.Backend) {
+		for _, partitioned := range []bool{false, true} {
+			for _, domain := range []string{"", "example.test"} {
+				to := fmt.Sprintf("to Partitioned %v, Domain %q", partitioned, domain)
+				config := sessplus.Config{CookieName: "k", Backend: b, Secure: sessplus.SecureAlways, SameSite: http.SameSiteNoneMode, Partitioned: !partitioned}
+				before := newSite(t, newManager(t, nil, config))
+				config.Partitioned, config.Domain = partitioned, domain
+				after := newSite(t, newManager(t, nil, config))
+				type identity struct {
+					partitioned bool
+					domain      string
+				}
+				jar := make(map[identity]string) // a browser knows these two as cookies of their own
+				visit := func(s *site, f func(*sessplus.Session)) *reply {
+					var cookies []string
+					for _, value := range jar {
+						cookies = append(cookies, "k="+value)
+					}
+					r := s.bring(strings.Join(cookies, "; "), f)
+					for _, k := range r.Cookies() {
+						if id := (identity{k.Partitioned, k.Domain}); k.MaxAge < 0 {
+							delete(jar, id)
+						} else {
+							jar[id] = k.Value
+						}
+					}
+					time.Sleep(2 * time.Millisecond) // the date of a cookie has milliseconds
+					return r
+				}
+				login := func(name string) func(*sessplus.Session) {
+					return func(s *sessplus.Session) {
+						s.Renew()
+						s.Set("user", name)
+					}
+				}
+				visit(before, login("ann"))
+				visit(after, func(s *sessplus.Session) {
+					if got := s.GetString("user"); got != "ann" {
+						t.Errorf("%s: user = %q, want ann", to, got)
+					}
+					s.Renew()
+				})
+				visit(after, login("bob"))
+				visit(after, func(s *sessplus.Session) {
+					if got := s.GetString("user"); got != "bob" || len(jar) != 1 {
+						t.Errorf("%s: after a login user = %q, want bob; the browser has %d cookies, want one", to, got, len(jar))
+					}
+				})
+				visit(after, func(s *sessplus.Session) { s.Destroy() })
+				r := visit(after, func(s *sessplus.Session) {
+					if got := s.GetString("user"); got != "" || len(jar) > 0 {
+						t.Errorf("%s: after the logout user = %q, and the browser has %d cookies; want none", to, got, len(jar))
+					}
+					s.Set("csrf", "x")
+				})
+				if r.StatusCode != http.StatusOK || len(r.setCookies("k")) != 1 {
+					t.Errorf("%s: a new session: status %d, Set-Cookie %q; want 200 and one", to, r.StatusCode, r.setCookies("k"))
+				}
+			}
+		}
+	})
+}

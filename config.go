@@ -29,7 +29,7 @@ type Config struct {
 	Secure         SecureMode    // zero value: SecureAuto; behind a proxy that terminates TLS see Options.SecureRequest
 	SameSite       http.SameSite // 0: Lax; http.SameSiteDefaultMode omits the attribute
 	ScriptReadable bool          // omits HttpOnly, so that scripts, including injected ones, can read the cookie
-	Partitioned    bool          // one cookie per top-level site (CHIPS)
+	Partitioned    bool          // one cookie per top-level site (CHIPS); if it changes, the former cookie is expired
 
 	// MaxAge is how long the browser keeps the cookie: one second to 400 days, or 0 for until it closes. The content of
 	// a secure cookie is valid for MaxAge after it was last written, or for 30 days if MaxAge is 0.

@@ -24,7 +24,7 @@ type cookie struct {
 	store   string   // the name of its backend
 	packed  bool     // its value is part of Options.SingleCookie
 
-	scope, hostScope, flags, secureFlags string // attributes of the Set-Cookie lines for it
+	scope, hostScope, flags, secureFlags, twinFlags string // attributes of the Set-Cookie lines for it
 
 	strayed atomic.Bool // the log has said that a session was created outside its Path
 }

@@ -94,8 +94,8 @@ func (v *save) notice(single, failed bool) notice {
 		return takeBack
 	case single && v.does.reads() && v.err == nil && v.main.err != nil: // it may have ended
 		return takeBack
-	case p.twice != 0 && p.Domain != "" && saved && len(v.changed) > 0:
-		return tellSet // instead of a host-only cookie, which would come before that of the Domain
+	case p.twice != 0 && p.mayHaveTwins() && saved && len(v.changed) > 0:
+		return tellSet // instead of its twins
 	}
 	return tellNothing
 }
@@ -112,18 +112,17 @@ func (c *cookie) cookieText(name sessionName) string {
 	return text
 }
 
-// withDrops adds the lines that make the browser drop what nothing replaces: chunks, and host-only cookies, which would
-// come before the cookie of a Domain. came and twice have a bit for each cookie or chunk of which the request brought
-// one value, or several.
+// withDrops adds the lines that make the browser drop what nothing replaces: chunks, and twins of the cookie. came and
+// twice have a bit for each cookie or chunk of which the request brought one value, or several.
 func (c *cookie) withDrops(lines []string, came, twice uint32, now time.Time, tls bool) []string {
 	for n := len(lines); came>>n != 0; n++ {
 		if came&(1<<n) != 0 {
 			lines = append(lines, c.setCookie(chunkName(c.CookieName, n), "", -1, now, tls))
 		}
 	}
-	for n := 0; c.Domain != "" && twice != 0 && came>>n != 0; n++ { // first, for clients to whom both are one cookie
+	for n := 0; twice != 0 && came>>n != 0; n++ { // first, for clients to whom all are one cookie
 		if came&(1<<n) != 0 {
-			lines = slices.Insert(lines, 0, c.dropHostOnly(chunkName(c.CookieName, n), now, tls))
+			lines = slices.Insert(lines, 0, c.dropTwins(chunkName(c.CookieName, n), now, tls)...)
 		}
 	}
 	return lines
@@ -133,13 +132,29 @@ func (c *cookie) withDrops(lines []string, came, twice uint32, now time.Time, tl
 // browser drops a cookie only if Domain and Path are those it was set with, and ignores the line unless Secure and
 // Partitioned match.
 func (c *cookie) setCookie(name, value string, age time.Duration, now time.Time, tls bool) string {
-	return c.line(c.scope, name, value, age, now, tls)
+	return line(name, value, c.scope, c.flagsOver(tls), age, now)
 }
 
-// dropHostOnly is a line that makes the browser drop its host-only cookie, such as one from before the config had a
-// Domain.
-func (c *cookie) dropHostOnly(name string, now time.Time, tls bool) string {
-	return c.line(c.hostScope, name, "", -1, now, tls)
+// Twins of a cookie are others of its name that the browser may hold since a deployment has changed the config: a
+// host-only one, which would come before that of a Domain, and one that is Partitioned if the cookie is not, or the
+// other way round.
+
+func (c *cookie) mayHaveTwins() bool { return c.Domain != "" || c.twinFlags != "" }
+
+// dropTwins are the lines that make the browser drop the twins.
+func (c *cookie) dropTwins(name string, now time.Time, tls bool) (lines []string) {
+	flags := c.flagsOver(tls)
+	drop := func(scope, flags string) { lines = append(lines, line(name, "", scope, flags, -1, now)) }
+	if c.Domain != "" {
+		drop(c.hostScope, flags)
+	}
+	if c.twinFlags != "" {
+		drop(c.scope, c.twinFlags)
+	}
+	if c.Domain != "" && c.twinFlags != "" {
+		drop(c.hostScope, c.twinFlags)
+	}
+	return lines
 }
 
 // secureOver reports whether the cookie has the Secure attribute in a response that goes over TLS, or does not.
@@ -147,11 +162,14 @@ func (c *cookie) secureOver(tls bool) bool {
 	return c.Secure == SecureAlways || c.Secure == SecureAuto && tls
 }
 
-func (c *cookie) line(scope, name, value string, age time.Duration, now time.Time, tls bool) string {
-	flags := c.flags
+func (c *cookie) flagsOver(tls bool) string {
 	if c.secureOver(tls) {
-		flags = c.secureFlags
+		return c.secureFlags
 	}
+	return c.flags
+}
+
+func line(name, value, scope, flags string, age time.Duration, now time.Time) string {
 	life := make([]byte, 0, 64)
 	if age != 0 {
 		seconds, expires := 0, time.Unix(1, 0)
@@ -166,7 +184,7 @@ func (c *cookie) line(scope, name, value string, age time.Duration, now time.Tim
 }
 
 // prepareLines prepares what all Set-Cookie lines of the cookie share: the scope before the age, and the flags after
-// it.
+// it. Only a cookie for pages of other sites may once have been Partitioned; as SameSite=None, it is always Secure.
 func (c *cookie) prepareLines() {
 	k := http.Cookie{Name: "n", Path: c.Path}
 	c.hostScope = strings.TrimPrefix(k.String(), "n=")
@@ -177,6 +195,10 @@ func (c *cookie) prepareLines() {
 	c.flags = strings.TrimPrefix(k.String(), scope)
 	k.Secure = true
 	c.secureFlags = strings.TrimPrefix(k.String(), scope)
+	if c.Partitioned || c.SameSite == http.SameSiteNoneMode {
+		k.Partitioned = !c.Partitioned
+		c.twinFlags = strings.TrimPrefix(k.String(), scope)
+	}
 }
 
 // covers reports whether a browser sends the cookie with a request like this one, whose target may have a query, or be
