@@ -404,19 +404,12 @@ func (s *Session) outcome(saves []*save, err error) (fatal, soft error) {
 // takeOver brings the part up to date with what was saved. Other goroutines may have changed it meanwhile.
 func (v *save) takeOver(now time.Time, failed, late bool) {
 	p := v.part
-	if p.forsakes() && v.err == nil {
-		p.forsaken = nil
-	}
-	if p.sealer != nil && v.err == nil && !failed {
-		p.expelled = nil
-	}
-	for _, d := range v.deletes {
-		if d.err == nil || errors.Is(d.err, ErrNoRecord) {
-			p.ended = slices.DeleteFunc(p.ended, func(e ended) bool { return e.key == d.asked })
-		}
-	}
+	v.takeEnds()
 	if p.sealer != nil {
 		v.written = !failed && v.err == nil && (v.send || v.drop)
+		if !failed && v.err == nil {
+			p.expelled = nil
+		}
 	}
 	switch {
 	case p.epoch != v.epoch: // destroyed meanwhile, so what was just created must go, too
@@ -444,6 +437,19 @@ func (v *save) takeOver(now time.Time, failed, late bool) {
 	}
 }
 
+// takeEnds notes what has ended, so that no later commit ends it again.
+func (v *save) takeEnds() {
+	p := v.part
+	if p.forsakes() && v.err == nil {
+		p.forsaken = nil
+	}
+	for _, d := range v.deletes {
+		if d.err == nil || errors.Is(d.err, ErrNoRecord) {
+			p.ended = slices.DeleteFunc(p.ended, func(e ended) bool { return e.key == d.asked })
+		}
+	}
+}
+
 // takeRotation gives the part the id that the session has got.
 func (v *save) takeRotation(now time.Time) {
 	if p := v.part; v.joined {
@@ -466,51 +472,69 @@ func (v *save) saved(now time.Time) {
 	switch {
 	case v.does == ends:
 		p.content = content{}
-	case v.main == nil && p.sealer == nil:
 	case p.sealer != nil:
-		past := p.legacyAfter(now)
-		p.renew = false
-		p.resent()
-		if v.lost {
-			p.entries = entries{}
-			for _, f := range v.changed {
-				if f.Value != nil {
-					*p.entries.at(f.Name) = entry{name: f.Name, value: f.Value, saved: f.Value}
-				}
-			}
-		}
-		if p.rec == nil {
-			p.rec = new(Record)
-		}
-		*p.rec = Record{Created: now, Saved: now, Expires: now.Add(p.contentAge(p.permanent)), Permanent: p.permanent}
-		p.rec.end(past)
-	case !v.creates():
-		v.main.change.update(p.rec, v.main.result)
-		p.doubt = p.doubt && v.main.change.Permanent == nil
-		p.refilled = false
-		p.resent()
-		if v.main.moved {
-			p.rename(v.main.sessionName, now)
-		}
-		if !v.does.reads() || len(v.main.change.Delete) > 0 {
-			p.foreign, p.sheds = nil, false
-		}
+		v.sealed(now)
+	case v.main == nil:
+	case v.creates():
+		v.created()
 	default:
-		p.name, p.rec, p.foreign, p.gone, p.doubt = v.main.sessionName, v.main.record, nil, false, false
-		p.resent()
-		for _, a := range v.amends {
-			c := a.change
-			for _, f := range c.Set {
+		v.updated(now)
+	}
+}
+
+// sealed notes what the secure cookie has now.
+func (v *save) sealed(now time.Time) {
+	p := v.part
+	past := p.legacyAfter(now)
+	p.renew = false
+	p.resent()
+	if v.lost {
+		p.entries = entries{}
+		for _, f := range v.changed {
+			if f.Value != nil {
 				*p.entries.at(f.Name) = entry{name: f.Name, value: f.Value, saved: f.Value}
 			}
-			for _, name := range c.Delete {
-				*p.entries.at(name) = entry{name: name}
-			}
-			if c.Permanent != nil {
-				p.permanent = *c.Permanent
-			}
-			c.update(p.rec, a.result)
 		}
+	}
+	if p.rec == nil {
+		p.rec = new(Record)
+	}
+	*p.rec = Record{Created: now, Saved: now, Expires: now.Add(p.contentAge(p.permanent)), Permanent: p.permanent}
+	p.rec.end(past)
+}
+
+// created notes that the part has the new record, with what was copied into it.
+func (v *save) created() {
+	p := v.part
+	p.name, p.rec, p.foreign, p.gone, p.doubt = v.main.sessionName, v.main.record, nil, false, false
+	p.resent()
+	for _, a := range v.amends {
+		c := a.change
+		for _, f := range c.Set {
+			*p.entries.at(f.Name) = entry{name: f.Name, value: f.Value, saved: f.Value}
+		}
+		for _, name := range c.Delete {
+			*p.entries.at(name) = entry{name: name}
+		}
+		if c.Permanent != nil {
+			p.permanent = *c.Permanent
+		}
+		c.update(p.rec, a.result)
+	}
+}
+
+// updated notes what has changed in the record.
+func (v *save) updated(now time.Time) {
+	p := v.part
+	v.main.change.update(p.rec, v.main.result)
+	p.doubt = p.doubt && v.main.change.Permanent == nil
+	p.refilled = false
+	p.resent()
+	if v.main.moved {
+		p.rename(v.main.sessionName, now)
+	}
+	if !v.does.reads() || len(v.main.change.Delete) > 0 {
+		p.foreign, p.sheds = nil, false
 	}
 }
 
