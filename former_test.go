@@ -213,3 +213,27 @@ func TestDeviceBoundSessionIsNoFormerOne(t *testing.T) {
 		t.Errorf("a stolen id is answered %q, %q", r.body, r.Header["Set-Cookie"])
 	}
 }
+
+// SPEC 3.9, SPEC 12.2: a logout with nothing but the former cookie has the browser drop that, which would stand in the
+// way of a new session for a minute.
+func TestLogoutWithFormerCookie(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, b sessplus.Backend) {
+		for _, lazy := range []bool{false, true} {
+			if lazy && b == sessplus.SecureCookie() {
+				continue
+			}
+			before := sessplus.Config{CookieName: "old", Backend: b, Domain: "example.com"}
+			after := importing(sessplus.Config{CookieName: "s", Backend: b, Lazy: lazy}, sessplus.Former(before))
+			old, now := newManager(t, nil, before), newManager(t, nil, after)
+			cookies := cookiesOf(pass(old, "", func(s *sessplus.Session) { s.Set("user", "ann") }))
+			r := pass(now, cookies, func(s *sessplus.Session) { s.Destroy() })
+			if k := setCookie(t, r, "old"); k == nil || k.MaxAge >= 0 || k.Domain != "example.com" || len(r.Cookies()) > 1 {
+				t.Errorf("lazy %v: Set-Cookie = %q, want one that expires the former cookie", lazy, r.Header["Set-Cookie"])
+			}
+			r = pass(now, cookiesOf(r), func(s *sessplus.Session) { s.Set("csrf", "x") })
+			if r.StatusCode != http.StatusOK || len(r.setCookies("s")) != 1 {
+				t.Errorf("lazy %v: a new session: status %d, Set-Cookie %q; want 200 and one", lazy, r.StatusCode, r.Header["Set-Cookie"])
+			}
+		}
+	})
+}

@@ -560,7 +560,7 @@ func (s *Session) destroy(p *part) {
 	s.disown(p)
 	s.shed(p)
 	p.state, p.content, p.sheds = loaded, content{}, false
-	if p.due = tellNothing; p.held {
+	if p.due = tellNothing; p.held || p.arrivals != nil && len(p.old) > 0 {
 		p.due = tellDrop
 	}
 	p.epoch++
