@@ -391,15 +391,18 @@ func (b *redisBackend) failedOver(cmd redis.Cmder) bool {
 	if err == nil {
 		return false
 	}
-	var refused *connectError
-	var network *net.OpError
+	var (
+		reply   redis.Error
+		refused *connectError
+		network *net.OpError
+	)
 	switch {
 	case errors.As(err, &refused), err == errReplica:
 		return b.answered.Load()
 	case outOfTime(err):
 		return false
-	case isReply(err):
-		return slices.ContainsFunc(failoverCodes, func(code string) bool { return redis.HasErrorPrefix(err, code) })
+	case errors.As(err, &reply):
+		return slices.Contains(failoverCodes, redisCode.FindString(redisReason(reply.Error())))
 	case errors.As(err, &network) && network.Op == "dial":
 		return b.elects
 	case errors.Is(err, io.EOF), network != nil:

@@ -108,7 +108,13 @@ var (
 	redisCalls   = regexp.MustCompile(`redis\.p?call\('([A-Z]+)'`)
 	redisPcall   = regexp.MustCompile(`redis\.pcall\('([A-Z]+)'`)
 	redisNoValue = regexp.MustCompile(`(?s),? (with )?args beginning with.*`)
+
+	// redisInScript is what Redis before version 7 puts in front of the error of a command in a script.
+	redisInScript = regexp.MustCompile(`^ERR Error running script \(call to \w+\): @user_script: ?\d+: (@user_script: ?\d+: )?-?`)
 )
+
+// redisReason is the text of a reply with the code of its reason in front.
+func redisReason(text string) string { return redisInScript.ReplaceAllString(text, "") }
 
 // redisCommands are the commands that Redis may refuse: those of sessplus, and those for connecting. Only these names
 // are taken from a reply.
@@ -123,7 +129,7 @@ var redisCommands = []string{
 // in a script, if the reply tells which.
 func redisRefusal(text string, cmd redis.Cmder, s *redisScript) error {
 	text = redisNoValue.ReplaceAllString(text, "")
-	code := redisCode.FindString(text)
+	code := redisCode.FindString(redisReason(text))
 	if code == "" {
 		code = "an error"
 	}

@@ -1,6 +1,7 @@
 package sessplus_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -153,6 +154,29 @@ func TestErrorsNameTheUnknownCommand(t *testing.T) {
 			saysWhy(t, s.Client(), want)
 			saysWhy(t, redis.NewRing(&redis.RingOptions{Addrs: map[string]string{"one": s.Addr}}), want)
 		})
+	}
+}
+
+// SPEC 6.9: Redis 6 hides the reason of an error in a script behind that of the script.
+func TestErrorsNameTheReasonOfRedis6(t *testing.T) {
+	for reply, want := range map[string]string{
+		"OOM command not allowed when used memory > 'maxmemory'.":                          "redis answers OOM",
+		"MISCONF Redis is configured to save RDB snapshots, but it is currently not able.": "redis answers MISCONF",
+		"WRONGTYPE Operation against a key holding the wrong kind of value":                "its key holds something else",
+	} {
+		client := servers.Redis(t)
+		client.AddHook(commandHook(func(_ context.Context, cmd redis.Cmder) error {
+			if cmd.FullName() == "evalsha" {
+				return replyError(redis6Refusal + reply)
+			}
+			return nil
+		}))
+		_, err := sessplus.Redis(client).Update(t.Context(), "key", &sessplus.Change{
+			Now: time.Now(), Set: []sessplus.RawField{{Name: "n", Value: []byte("1")}}, Delete: []string{"m"},
+		})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error is %v, want %q", err, want)
+		}
 	}
 }
 

@@ -155,15 +155,15 @@ func TestEndOfARenewalIsNotAnswered(t *testing.T) {
 func TestAnswersOfAFailoverAreRetried(t *testing.T) {
 	t.Parallel()
 	slow(t)
-	for _, code := range []string{"CLUSTERDOWN", "LOADING", "READONLY", "MASTERDOWN", "TRYAGAIN", "MOVED", "ASK"} {
-		t.Run(code, func(t *testing.T) {
+	for _, answer := range []string{"CLUSTERDOWN", "LOADING", "READONLY", "MASTERDOWN", "TRYAGAIN", "MOVED", "ASK", redis6Refusal + "READONLY"} {
+		t.Run(answer, func(t *testing.T) {
 			r := servers.Redis(t)
 			client := redis.NewClient(&redis.Options{Addr: r.Options().Addr, DB: r.Options().DB, ContextTimeoutEnabled: true})
 			defer client.Close()
 			left := 0
 			client.AddHook(commandHook(func(context.Context, redis.Cmder) error {
 				if left--; left >= 0 {
-					return replyError(code + " 1234 127.0.0.1:1")
+					return replyError(answer + " 1234 127.0.0.1:1")
 				}
 				return nil
 			}))
@@ -180,6 +180,9 @@ func TestAnswersOfAFailoverAreRetried(t *testing.T) {
 		})
 	}
 }
+
+// redis6Refusal is how Redis 6.0 and 6.2 begin an error of a command inside a script.
+const redis6Refusal = "ERR Error running script (call to f_6049387058fe13062993fcc83a6403cf2946459d): @user_script:7: @user_script: 7: -"
 
 // SPEC 6.7: a cluster elects another master, and so does Sentinel, so that one which refuses connections is waited for.
 func TestRestartOfAClusterIsNotNoticed(t *testing.T) {
