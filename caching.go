@@ -102,11 +102,14 @@ func yieldDirective(text string, yield func(name, directive string) bool) bool {
 }
 
 // clearContent removes from the header what the handler has set for a response that will not be sent.
-func clearContent(h http.Header) {
+func (s *Session) clearContent(h http.Header) {
 	for _, name := range []string{
 		"Accept-Ranges", "Cache-Control", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Length",
 		"Content-Range", "Content-Type", "Etag", "Expires", "Last-Modified", "Location", "Trailer",
 	} {
 		h.Del(name)
+	}
+	if len(s.encoding) > 0 {
+		h["Content-Encoding"] = s.encoding
 	}
 }

@@ -78,7 +78,7 @@ func (s *Session) conclude(saves []*save, err error, now time.Time, last bool) (
 		if last {
 			h := s.w.Header()
 			if fatal != nil && !s.alone {
-				clearContent(h)
+				s.clearContent(h)
 			}
 			s.sent = fatal == nil || !s.alone
 			s.writeHeader(h)

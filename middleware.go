@@ -46,6 +46,7 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 			return
 		}
 		sw.s, sw.r = s, inner
+		s.encoding = w.Header()["Content-Encoding"]
 		panicked := true
 		defer func() {
 			handBack(r, inner)

@@ -98,6 +98,7 @@ type session struct {
 	wrote []string      // the Set-Cookie lines that such a Save has written
 
 	vary, cacheControl [1]string // the values of these headers
+	encoding           []string  // Content-Encoding, as middleware outside has set it that encodes every response
 }
 
 // A part is what one request knows about one cookie.

@@ -2,6 +2,7 @@ package sessplus_test
 
 import (
 	"bufio"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -667,6 +668,40 @@ func TestFailedSaveReplacesTheResponse(t *testing.T) {
 		}
 	}
 }
+
+// SPEC 5.4: middleware outside that compresses every response also compresses that of the ErrorHandler, which says so.
+func TestErrorBehindCompression(t *testing.T) {
+	b := &recorder{Backend: sessplus.Memory(), hook: downBut()}
+	m := newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b})
+	s := newSiteOn(t, "HTTP/1.1", func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { // as gorilla/handlers and others do
+			w.Header().Set("Content-Encoding", "gzip")
+			z := gzip.NewWriter(w)
+			defer z.Close()
+			m.Handler(h).ServeHTTP(compressor{w, z}, r)
+		})
+	})
+	for _, own := range []string{"", "br"} {
+		res := s.visit(func(w http.ResponseWriter, r *http.Request) {
+			sessplus.Get(r).Set("n", 1)
+			if own != "" {
+				w.Header().Set("Content-Encoding", own)
+			}
+			io.WriteString(w, "the handler")
+		})
+		if res.StatusCode != http.StatusServiceUnavailable || !res.Uncompressed || !strings.Contains(res.body, "temporarily") {
+			t.Errorf("after an encoding of %q: %d %q, Content-Encoding %q", own, res.StatusCode, res.body, res.Header.Get("Content-Encoding"))
+		}
+	}
+}
+
+// A compressor compresses what is written.
+type compressor struct {
+	http.ResponseWriter
+	io.Writer
+}
+
+func (c compressor) Write(b []byte) (int, error) { return c.Writer.Write(b) }
 
 // SPEC 5.4, 5.8: the browser logs out although the server cannot (SPEC 6.2), and no cache keeps that answer.
 func TestFailedDestroyIsNotCached(t *testing.T) {
