@@ -187,12 +187,28 @@ func TestFormerWithMistakes(t *testing.T) {
 		{sessplus.Config{CookieName: "s", Import: []sessplus.Importer{sessplus.Former(sessplus.Config{CookieName: "a b"})}}, "CookieName"},
 		{sessplus.Config{CookieName: "s", Import: []sessplus.Importer{nil}}, "importer 0 is nil"},
 		{sessplus.Config{CookieName: "s", Import: []sessplus.Importer{sessplus.FromCookie("a;", &oldStore{})}}, `"a;" is not the name of a cookie`},
+		{sessplus.Config{CookieName: "s", Import: []sessplus.Importer{sessplus.FromCookie("a", nil)}}, "importer 0 is nil"},
+		{sessplus.Config{CookieName: "s", Import: []sessplus.Importer{sessplus.FromCookie("a", sessplus.Former(sessplus.Config{CookieName: "b"}))}},
+			`"a" is not the cookie of importer 0, a former config; leave out FromCookie: it reads "b"`},
 		{sessplus.Config{CookieName: "s", Backend: sessplus.Memory(), Keys: []sessplus.KeyPair{}, Import: []sessplus.Importer{&oldStore{}}}, "needs a pair of keys"},
 	} {
 		_, err := sessplus.New([]sessplus.Config{test.config}, &sessplus.Options{Keys: testKeys})
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("New = %v, want %q", err, test.want)
 		}
+	}
+}
+
+// SPEC 12.1: a former config reads its cookie, also if FromCookie says so once more.
+func TestFormerFromItsCookie(t *testing.T) {
+	before := sessplus.Config{CookieName: "old"}
+	old := newCrowd(t, newManager(t, nil, before))
+	cookies := cookiesOf(old.raw("", func(_ http.ResponseWriter, r *http.Request) { sessplus.Get(r).Set("user", "ann") }))
+	now := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Import: []sessplus.Importer{sessplus.FromCookie("old", sessplus.Former(before))}}))
+	got := ""
+	r := now.raw(cookies, func(_ http.ResponseWriter, r *http.Request) { got = sessplus.Get(r).GetString("user") })
+	if r.StatusCode != 200 || got != "ann" {
+		t.Errorf("status %d, user = %q; want 200 and ann", r.StatusCode, got)
 	}
 }
 

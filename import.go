@@ -38,8 +38,13 @@ type Imported struct {
 }
 
 // FromCookie returns an importer that reads the named cookie instead of that of the config. The response that sets the
-// new cookie expires the old one.
-func FromCookie(name string, i Importer) Importer { return fromCookie{i, name} }
+// new cookie expires the old one. [Former] reads the cookie of its config without that.
+func FromCookie(name string, i Importer) Importer {
+	if f, ok := i.(*former); ok && name == f.CookieName() {
+		return f
+	}
+	return fromCookie{i, name}
+}
 
 // fromCookie is an importer that reads the cookie of that name. So is any other with a method CookieName.
 type fromCookie struct {
@@ -61,8 +66,13 @@ func readsCookie(i Importer, own string) string {
 // imports finds the mistakes of Config.Import.
 func (v *validation) imports(c *Config) {
 	for i, importer := range c.Import {
-		if isNil(importer) {
+		from, wraps := importer.(fromCookie)
+		if isNil(importer) || wraps && isNil(from.Importer) {
 			v.add("Import", nil, "importer %d is nil; leave it out", i)
+			continue
+		}
+		if f, ok := from.Importer.(*former); ok {
+			v.add("Import", from.name, "is not the cookie of importer %d, a former config; leave out FromCookie: it reads %q", i, f.CookieName())
 			continue
 		}
 		if f, ok := importer.(*former); ok {
