@@ -50,8 +50,14 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 		panicked := true
 		defer func() {
 			handBack(r, inner)
-			if panicked {
-				s.passBy()
+			if !panicked {
+				return
+			}
+			s.passBy()
+			if sw.failed() { // ReverseProxy aborts then, and would cut off what the ErrorHandler has written
+				if p := recover(); p != nil && p != http.ErrAbortHandler {
+					panic(p)
+				}
 			}
 		}()
 		if s.refused = s.loadEager(); s.refused != nil {

@@ -67,6 +67,13 @@ func (w *writer) commit(status int) error {
 	return w.err
 }
 
+// failed reports whether the ErrorHandler has answered instead of the handler.
+func (w *writer) failed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err != nil
+}
+
 // noPage notes that the response upgrades the connection, which no cache keeps.
 func (s *Session) noPage() {
 	s.mu.Lock()

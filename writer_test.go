@@ -7,9 +7,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -748,6 +752,49 @@ func TestEndedSessionTakesBackItsCookie(t *testing.T) {
 		}
 		if got := res.setCookies("sid"); len(got) > 0 {
 			t.Errorf("DropIfGone=%t: %d Set-Cookie lines with the ended session's id, want none: they undo the login", drop, len(got))
+		}
+	}
+}
+
+// SPEC 5.4: a handler that aborts because its response cannot be written, as ReverseProxy does, leaves the visitor the
+// one of the ErrorHandler. Other panics go on up (SPEC 5.6).
+func TestAbortAfterAFailedSave(t *testing.T) {
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "upstream") }))
+	defer upstream.Close()
+	target, err := url.Parse(upstream.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &recorder{Backend: sessplus.Memory(), hook: downBut()}
+	var panics []any
+	m := newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b})
+	s := newSiteOn(t, "HTTP/1.1", func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			defer func() {
+				if p := recover(); p != nil {
+					panics = append(panics, p)
+				}
+			}()
+			m.Handler(h).ServeHTTP(w, r)
+		})
+	})
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy.ErrorLog = log.New(io.Discard, "", 0)
+	for _, then := range []any{nil, "a mistake"} {
+		panics = nil
+		res := s.visit(func(w http.ResponseWriter, r *http.Request) {
+			sessplus.Get(r).Set("n", 1)
+			if then != nil {
+				io.WriteString(w, "text")
+				panic(then)
+			}
+			proxy.ServeHTTP(w, r)
+		})
+		if res.StatusCode != http.StatusServiceUnavailable || !strings.Contains(res.body, "temporarily") {
+			t.Errorf("the answer is %d %q, want that of the ErrorHandler", res.StatusCode, res.body)
+		}
+		if want := len(panics) == 1 && panics[0] == then; then != nil && !want || then == nil && len(panics) > 0 {
+			t.Errorf("panics %v, want %v", panics, then)
 		}
 	}
 }
