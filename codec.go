@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"reflect"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 )
@@ -24,9 +26,9 @@ type Codec interface {
 	Unmarshal(data []byte, v any) error
 }
 
-// jsonCodec is encoding/json, except that whole numbers become int64 in an any, a map or a list of any, or uint64 where
-// only that fits, so that no digit is lost, and that what it would silently change or drop is an error (see
-// marshalKept).
+// jsonCodec is encoding/json, except that whole numbers become int64 in an any, also one inside of another type, or
+// uint64 where only that fits, so that no digit is lost, and that what it would silently change or drop is an error
+// (see marshalKept).
 type jsonCodec struct{}
 
 func (jsonCodec) Marshal(v any) ([]byte, error) {
@@ -84,7 +86,7 @@ func (jsonCodec) Unmarshal(data []byte, v any) error {
 			return err
 		}
 	}
-	if err = json.Unmarshal(data, v); err != nil {
+	if err = unmarshalInto(data, v); err != nil {
 		if text, ok := plainText(data); ok {
 			data, _ = json.Marshal(text) // it is valid UTF-8
 			return json.Unmarshal(data, v)
@@ -226,6 +228,100 @@ func numbers(tree any) (any, error) {
 		}
 	}
 	return tree, nil
+}
+
+// unmarshalInto decodes into a variable of any type. Each any in it gets the types that Get gives.
+func unmarshalInto(data []byte, dst any) error {
+	if !holdsAny(reflect.TypeOf(dst)) || !json.Valid(data) {
+		return json.Unmarshal(data, dst)
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	if err := d.Decode(dst); err != nil {
+		return err
+	}
+	return numbersIn(reflect.ValueOf(dst))
+}
+
+// numbersIn is numbers for each any that v holds.
+func numbersIn(v reflect.Value) (err error) {
+	if !holdsAny(v.Type()) {
+		return nil
+	}
+	switch v.Kind() {
+	case reflect.Interface:
+		if tree := v.Interface(); tree != nil {
+			if tree, err = numbers(tree); err == nil {
+				v.Set(reflect.ValueOf(tree))
+			}
+		}
+	case reflect.Pointer:
+		if !v.IsNil() {
+			err = numbersIn(v.Elem())
+		}
+	case reflect.Slice, reflect.Array:
+		for i := 0; i < v.Len() && err == nil; i++ {
+			err = numbersIn(v.Index(i))
+		}
+	case reflect.Map:
+		for key, value := range v.Seq2() {
+			settable := reflect.New(value.Type()).Elem()
+			settable.Set(value)
+			if err = numbersIn(settable); err != nil {
+				return err
+			}
+			v.SetMapIndex(key, settable)
+		}
+	case reflect.Struct:
+		for i := 0; i < v.NumField() && err == nil; i++ {
+			if decodes(v.Type().Field(i)) {
+				err = numbersIn(v.Field(i))
+			}
+		}
+	}
+	return err
+}
+
+// holdsAny reports whether encoding/json may decode into an any inside of the type.
+func holdsAny(t reflect.Type) bool {
+	known, ok := holders.Load(t)
+	if !ok {
+		known = findAny(t, make(map[reflect.Type]bool))
+		holders.Store(t, known)
+	}
+	return known.(bool)
+}
+
+var holders sync.Map // what findAny has found out about types
+
+func findAny(t reflect.Type, seen map[reflect.Type]bool) bool {
+	unmarshaler := reflect.TypeFor[json.Unmarshaler]()
+	if t == nil || seen[t] || t.Implements(unmarshaler) || reflect.PointerTo(t).Implements(unmarshaler) {
+		return false
+	}
+	seen[t] = true
+	switch t.Kind() {
+	case reflect.Interface:
+		return t.NumMethod() == 0
+	case reflect.Pointer, reflect.Slice, reflect.Array, reflect.Map:
+		return findAny(t.Elem(), seen)
+	case reflect.Struct:
+		for i := range t.NumField() {
+			if f := t.Field(i); decodes(f) && findAny(f.Type, seen) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// decodes reports whether encoding/json decodes into a field of a struct, or into the fields of one that is embedded.
+func decodes(f reflect.StructField) bool {
+	t := f.Type
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	return f.Tag.Get("json") != "-" && (f.IsExported() || f.Anonymous && t.Kind() == reflect.Struct)
 }
 
 // The conversions of the typed getters. They take what any codec may give for the type, and refuse what would lose

@@ -1,6 +1,7 @@
 package sessplus_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -239,6 +240,88 @@ func TestDigitsInsideOfTypedTrees(t *testing.T) {
 			t.Errorf("Decode into a struct: %v, %v, want %v", err, st.ID, id)
 		}
 	})
+}
+
+type embeddedTree struct{ Inner any }
+
+// A typedTree has an any wherever a type may have one.
+type typedTree struct {
+	embeddedTree
+	Any    any
+	List   []any
+	Maps   []map[string]any
+	Lists  map[string][]any
+	Array  [1]any
+	Nodes  map[string]typedTree
+	Next   *typedTree
+	Digits json.Number
+	Raw    json.RawMessage
+	Itself ownTree
+	Other  any `json:"-"`
+}
+
+// An ownTree decodes itself, and keeps the number that it has found.
+type ownTree struct{ Number any }
+
+func (o *ownTree) UnmarshalJSON(data []byte) error {
+	o.Number = json.Number(data)
+	return nil
+}
+
+func (o ownTree) MarshalJSON() ([]byte, error) { return json.Marshal(o.Number) }
+
+// SPEC 2.1, 2.2: an any inside of another type gets the types that Get gives, and Update writes back what was stored.
+func TestDigitsInsideOfOtherTypes(t *testing.T) {
+	const id, large = int64(1<<53 + 1), uint64(math.MaxUint64)
+	type named map[string]any
+	tree := func() typedTree {
+		return typedTree{
+			embeddedTree: embeddedTree{id}, Any: map[string]any{"a": []any{id, nil, "x", 1.5}}, List: []any{id, large},
+			Maps: []map[string]any{{"id": id}, nil}, Lists: map[string][]any{"a": {id}}, Array: [1]any{id},
+			Digits: "9007199254740993", Raw: json.RawMessage("9007199254740993"), Itself: ownTree{json.Number("7")},
+		}
+	}
+	want := tree()
+	next := tree()
+	want.Next, want.Nodes = &next, map[string]typedTree{"n": tree()}
+	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory()}))
+	s.with(func(s *sessplus.Session) {
+		s.Set("tree", want)
+		s.Set("named", named{"id": id})
+		s.Set("maps", []map[string]any{{"id": id}})
+	})
+	s.with(func(s *sessplus.Session) {
+		if got := sessplus.Field[typedTree]("tree").Get(s); !reflect.DeepEqual(got, want) {
+			t.Errorf("Field[typedTree].Get = %+v, want %+v", got, want)
+		}
+		if got := sessplus.Field[*typedTree]("tree").Get(s); !reflect.DeepEqual(got, &want) {
+			t.Errorf("Field[*typedTree].Get = %+v, want %+v", got, &want)
+		}
+		if got := sessplus.Field[named]("named").Get(s); !reflect.DeepEqual(got, named{"id": id}) {
+			t.Errorf("Field[named].Get = %T %v, want an int64 with all digits", got["id"], got["id"])
+		}
+		if _, ok := sessplus.Field[[]map[string]any]("named").Lookup(s); ok {
+			t.Error("an object reads as a list")
+		}
+		list, err := sessplus.Field[[]map[string]any]("maps").Update(s, func(list []map[string]any) []map[string]any {
+			return append(list, map[string]any{"id": 2})
+		})
+		if err != nil || len(list) != 2 {
+			t.Errorf("Update = %v, %v", list, err)
+		}
+		other := typedTree{Other: json.Number("1")}
+		if err := s.Decode("tree", &other); err != nil || other.Other != json.Number("1") {
+			t.Errorf("Decode = %v, and changes what is not of JSON to %v", err, other.Other)
+		}
+		for _, dst := range []any{nil, typedTree{}, (*typedTree)(nil), named{}} {
+			if s.Decode("tree", dst) == nil {
+				t.Errorf("Decode into a %T succeeds", dst)
+			}
+		}
+	})
+	if got, want := s.fields()["maps"], []any{map[string]any{"id": id}, map[string]any{"id": int64(2)}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("after Update the field is %v, want %v", got, want)
+	}
 }
 
 // SPEC 2.3
