@@ -72,6 +72,9 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 		next.ServeHTTP(wrap(sw), inner)
 		panicked = false
 		sw.commit(http.StatusOK)
+		if sw.taken.Load() && !sw.asked.Load() {
+			sw.takenOver()
+		}
 		if s.over() && sw.err == nil && !sw.rejected {
 			s.commit(true, false) // what was changed after the headers
 		}

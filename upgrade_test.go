@@ -4,6 +4,9 @@ import (
 	"bufio"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -36,6 +39,12 @@ func TestUpgradeWithoutTheCookieIsLogged(t *testing.T) {
 			t.Errorf("Save() = %v", err)
 		}
 	}
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { upgrade(t, w, nil) }))
+	defer upstream.Close()
+	target, err := url.Parse(upstream.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name   string
 		use    func(*sessplus.Session)
@@ -47,6 +56,7 @@ func TestUpgradeWithoutTheCookieIsLogged(t *testing.T) {
 		{"another header after Save", save, func(w http.ResponseWriter, _ *http.Request) { upgrade(t, w, nil) }, false, [2]int{1, 2}},
 		// Whether the program passes the header on cannot be seen, so it is told once what to check.
 		{"w.Header()", set, func(w http.ResponseWriter, _ *http.Request) { upgrade(t, w, w.Header()) }, true, [2]int{1, 1}},
+		{"w.Header(), after it has the connection", set, httputil.NewSingleHostReverseProxy(target).ServeHTTP, true, [2]int{1, 1}},
 		{"another header below one that sets headers", set, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("X-Frame-Options", "DENY")
 			upgrade(t, w, nil)

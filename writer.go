@@ -24,6 +24,7 @@ type writer struct {
 
 	answers bool        // the response is that of an ErrorHandler: nothing more is saved
 	asked   atomic.Bool // for the header
+	taken   atomic.Bool // the connection was, before the response, which is not logged yet
 }
 
 // Unwrap is for [http.ResponseController].
@@ -148,23 +149,22 @@ func (w *writer) hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	// The controller also finds the Hijacker of a writer further down, which it would otherwise do past this one.
 	conn, rw, err := http.NewResponseController(w.s.w).Hijack()
-	if err == nil && !begun {
-		w.s.takenOver(w.asked.Load())
+	if err == nil && !begun && w.s.cookiesToSend() != "" {
+		if w.taken.Store(true); !w.s.m.takenOver.Swap(true) {
+			w.takenOver()
+		}
 	}
 	return conn, rw, err
 }
 
 // takenOver warns of a connection that the program took over when the session's cookies were ready to be sent, which
-// now only the program can do. Whether it does is unknown. It does not if it never asked for the header; if it did, one
-// warning is enough to have it checked.
-func (s *Session) takenOver(asked bool) {
-	names := s.cookiesToSend()
-	if names == "" || asked && s.m.takenOver.Swap(true) {
-		return
-	}
-	s.warn("sessplus: a connection was taken over before the Set-Cookie of a session was sent, which never reaches the visitor unless "+
+// now only the program can do. Whether it does is unknown, and one warning is enough to have that checked. But it does
+// not if it has never asked for the header when the handler returns: then there is one for each response.
+func (w *writer) takenOver() {
+	w.taken.Store(false)
+	w.s.warn("sessplus: a connection was taken over before the Set-Cookie of a session was sent, which never reaches the visitor unless "+
 		"the program writes it; check that it answers with w.Header(), as in Upgrade(w, r, w.Header()) of gorilla/websocket",
-		"cookies", names)
+		"cookies", w.s.cookiesToSend())
 }
 
 // begunBefore warns, once, of a response that bypassed this writer, and began with the headers as they were: gin's
