@@ -17,7 +17,11 @@ const (
 	errNotText   lossError = "has text that is not valid UTF-8, of which JSON would keep something else; use []byte"
 	errNoExports lossError = "has a struct with no exported field, of which JSON would keep nothing"
 	errIsError   lossError = "is or has an error, of which JSON would not keep what it says; use its text"
+	errTooDeep   lossError = "is nested so deeply that encoding/json cannot decode it"
 )
+
+// maxDepth is how deeply lists and objects may be nested for encoding/json to decode them.
+const maxDepth = 10000
 
 // marshalKept is encoding/json, but rejects what that would silently change. Only if the text looks as if something was
 // changed, which is rare, is the value itself inspected.
@@ -36,6 +40,9 @@ func marshalKept(v any) ([]byte, error) {
 	}
 	if !utf8.Valid(data) { // as a Marshaler gave it
 		return nil, errNotText
+	}
+	if len(data) > 2*maxDepth && !json.Valid(data) { // each level has two brackets
+		return nil, errTooDeep
 	}
 	return data, nil
 }

@@ -46,7 +46,11 @@ func (e *jsonError) UnmarshalJSON(b []byte) error { return json.Unmarshal(b, &e.
 // SPEC 2.4: what the codec would not keep as it is, is an error that names the field and says what to do.
 func TestValueThatWouldNotBeKept(t *testing.T) {
 	const bad = "caf\xe9"
-	const text, none, fault = "use []byte", "no exported field", "its text"
+	const text, none, fault, depth = "use []byte", "no exported field", "its text", "nested so deeply"
+	deep := any(1)
+	for range 10001 { // encoding/json decodes 10000 levels
+		deep = []any{deep}
+	}
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, backend := range []sessplus.Backend{b, nil} {
 			s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c", Backend: backend}))
@@ -87,6 +91,7 @@ func TestValueThatWouldNotBeKept(t *testing.T) {
 				{&os.PathError{Op: "open", Path: "s3cr3t", Err: os.ErrNotExist}, fault},
 				{map[string]any{"err": errors.New("s3cr3t")}, fault},
 				{[]error{errors.New("s3cr3t")}, fault},
+				{deep, depth},
 			} {
 				var err error
 				r := s.with(func(s *sessplus.Session) {
