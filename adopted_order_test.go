@@ -146,6 +146,7 @@ func moveInOrder(t *testing.T, pick func(waiting []int) int, want []string, tabs
 // SPEC 12.4, SPEC 4.1: a request that moves the value which another one is just setting does not take it back when that
 // has removed it from the former owner.
 func TestMoveOfValueThatIsBeingSet(t *testing.T) {
+	t.Parallel()
 	next := strings.Split("setter setter setter mover mover mover mover setter setter setter mover mover", " ")
 	pick := func(waiting []int) int {
 		for len(next) > 0 {

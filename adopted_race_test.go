@@ -81,6 +81,7 @@ func TestMoveUndoesNothing(t *testing.T) {
 
 // SPEC 12.4: a Reload reads from the former owner again.
 func TestReloadOfMovingField(t *testing.T) {
+	t.Parallel()
 	b := sessplus.Memory()
 	before, after := moving(b, b)
 	old, now := newManager(t, nil, before...), newManager(t, nil, after...)

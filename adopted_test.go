@@ -146,6 +146,7 @@ func TestAdoptRemovesThere(t *testing.T) {
 // SPEC 12.4: what moves to a new cookie is kept for requests without it, of which another may be the one whose answer
 // arrives.
 func TestAdoptIntoNewCookie(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := sessplus.Memory()
 		before, after := moving(b, b)
@@ -180,6 +181,7 @@ func TestAdoptIntoNewCookie(t *testing.T) {
 
 // SPEC 12.4: the copy that the former owner keeps stands in the way of nothing, and brings nothing back.
 func TestWhileFormerOwnerKeepsCopy(t *testing.T) {
+	t.Parallel()
 	for name, home := range map[string]sessplus.Backend{"memory": sessplus.Memory(), "secure cookie": sessplus.SecureCookie()} {
 		for what, test := range map[string]struct {
 			do   func(s *sessplus.Session)
@@ -217,6 +219,7 @@ func TestWhileFormerOwnerKeepsCopy(t *testing.T) {
 
 // SPEC 10.2, SPEC 12.4: what a former owner keeps for a minute does not bring back what was revoked in the new cookie.
 func TestRevokedBesideCopy(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := sessplus.Memory()
 		before, after := moving(b, b)
@@ -259,6 +262,7 @@ func TestRevokedBesideCopy(t *testing.T) {
 // SPEC 12.4: a field that its new owner has not stored yet does not end with its former owner, whether that is loaded
 // or not.
 func TestFormerOwnerIsDestroyed(t *testing.T) {
+	t.Parallel()
 	onEveryHome(t, func(t *testing.T, b sessplus.Backend) {
 		for _, lazy := range []bool{false, true} {
 			if lazy && b == sessplus.SecureCookie() {
@@ -366,6 +370,7 @@ func TestAdoptUnderLoad(t *testing.T) {
 
 // SPEC 12.4: a field with the longest name moves, too, and no name that a backend gets is longer.
 func TestMoveOfTheLongestName(t *testing.T) {
+	t.Parallel()
 	long := strings.Repeat("n", 256)
 	b := &recorder{Backend: sessplus.Memory()}
 	before, after := moving(b, b)

@@ -30,6 +30,7 @@ func (w *writtenWriter) Written() bool { return w.written }
 // A response that begins past the writer of the middleware goes without the cookies of its session. Where that can be
 // seen, the log says so, once.
 func TestResponseBegunBeforeTheCommitIsLogged(t *testing.T) {
+	t.Parallel()
 	const message = "a response had begun before its session was saved"
 	answer := func(w http.ResponseWriter) { io.WriteString(w, "hello") }
 	for _, c := range []struct {

@@ -57,6 +57,7 @@ func (f *framework) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // SPEC 11.1: a framework that the middleware cannot be put around.
 func TestLoadForAFramework(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		m := newManager(t, nil,
 			sessplus.Config{CookieName: "session", Backend: b, Fields: sessplus.Include("user")},
@@ -114,6 +115,7 @@ func TestLoadForAFramework(t *testing.T) {
 
 // SPEC 11.1: Save is the commit; afterwards it is as after the headers.
 func TestLoadSavesOnce(t *testing.T) {
+	t.Parallel()
 	m := newManager(t, nil, sessplus.Config{CookieName: "session", Backend: sessplus.Memory(), Fields: sessplus.Include("a", "b")},
 		sessplus.Config{CookieName: "data", Fields: sessplus.Include("c")})
 	w := httptest.NewRecorder()
@@ -197,6 +199,7 @@ func TestLoadInAnOutage(t *testing.T) {
 }
 
 func TestMust(t *testing.T) {
+	t.Parallel()
 	if sessplus.Must(sessplus.New(nil, &sessplus.Options{Keys: testKeys})) == nil {
 		t.Error("Must returns nil")
 	}

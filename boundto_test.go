@@ -11,6 +11,7 @@ import (
 
 // SPEC 7.7
 func TestBoundCookieIsVoidWithoutItsSession(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		s := newSite(t, newManager(t, nil,
 			sessplus.Config{CookieName: "login", Backend: b, Fields: sessplus.Include("user")},
@@ -67,6 +68,7 @@ func TestBoundCookieIsVoidWithoutItsSession(t *testing.T) {
 
 // SPEC 3.4, 7.7: a session whose last field goes takes its bound cookie along.
 func TestEmptiedSessionTakesItsBoundCookieAlong(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		s := newSite(t, newManager(t, nil,
 			sessplus.Config{CookieName: "login", Backend: b, Fields: sessplus.Include("user")},
@@ -114,6 +116,7 @@ func TestEmptiedSessionTakesItsBoundCookieAlong(t *testing.T) {
 
 // SPEC 7.7
 func TestBoundToNamesAServerSideCookie(t *testing.T) {
+	t.Parallel()
 	server := sessplus.Config{CookieName: "server", Backend: sessplus.Memory(), Fields: sessplus.Include("s")}
 	sealed := sessplus.Config{CookieName: "sealed", Fields: sessplus.Include("x")}
 	for _, name := range []string{"absent", "sealed", "bound"} {
@@ -127,6 +130,7 @@ func TestBoundToNamesAServerSideCookie(t *testing.T) {
 
 // SPEC 7.7: with the session Lazy, too.
 func TestBoundCookieLoadsALazySession(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, newManager(t, nil,
 		sessplus.Config{CookieName: "login", Backend: sessplus.Memory(), Fields: sessplus.Include("user"), Lazy: true},
 		sessplus.Config{CookieName: "bound", Fields: sessplus.Include("a"), BoundTo: "login"}))
@@ -141,6 +145,7 @@ func TestBoundCookieLoadsALazySession(t *testing.T) {
 
 // SPEC 7.7: a request that has learned of the end of its session does not open what is bound to it.
 func TestBoundCookieAfterTheEndOfItsSession(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, nil,
 			sessplus.Config{CookieName: "login", Backend: b, Fields: sessplus.Include("user")},

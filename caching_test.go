@@ -78,6 +78,7 @@ func TestSharedCachesKeepNoSessionCookie(t *testing.T) {
 
 // SPEC 5.8: a page that reads the session when its headers have gone is not marked as personal, which is said.
 func TestFirstReadAfterTheHeadersIsLogged(t *testing.T) {
+	t.Parallel()
 	reads := map[string]func(*sessplus.Session){
 		"Get":    func(s *sessplus.Session) { s.Get("n") },
 		"Has":    func(s *sessplus.Session) { s.Has("n") },
@@ -142,6 +143,7 @@ func TestFirstReadAfterTheHeadersIsLogged(t *testing.T) {
 
 // SPEC 5.8, SPEC 11.2: what a program does with a session when the response has ended makes no page.
 func TestReadAfterTheRequestIsNotLogged(t *testing.T) {
+	t.Parallel()
 	var j journal
 	ended := make(chan struct{}, 1)
 	s := newSiteOn(t, "HTTP/1.1", func(h http.Handler) http.Handler {

@@ -209,6 +209,7 @@ func TestPanicOfAHookEndsTheRequestOnly(t *testing.T) {
 
 // SPEC 6.3: calls that a client does not let go of are bounded in number.
 func TestCallsLeftToThemselvesAreBounded(t *testing.T) {
+	slow(t)
 	const timeout, most = 300 * time.Millisecond, 1000
 	for _, kind := range []string{"custom", "ring"} {
 		t.Run(kind, func(t *testing.T) {

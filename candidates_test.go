@@ -51,6 +51,7 @@ func (s *site) behind(strays int, stray func(i int, name, good string) string, h
 
 // SPEC 5.10: a malformed value takes no place from a good one, however many come.
 func TestMalformedCookiesShadowNothing(t *testing.T) {
+	t.Parallel()
 	strays := map[string]func(i int, name, good string) string{
 		"words":    func(i int, _, _ string) string { return fmt.Sprint("stray", i) },
 		"too long": func(i int, _, good string) string { return good + strings.Repeat("A", 4100+4*i) },
@@ -99,6 +100,7 @@ func TestMalformedCookiesShadowNothing(t *testing.T) {
 
 // SPEC 5.10, 7.2: more well-formed values than are tried are no session, and what they hide is not overwritten.
 func TestTooManyCookiesOverwriteNothing(t *testing.T) {
+	t.Parallel()
 	for kind, config := range crowdedConfigs() {
 		for _, drops := range []bool{false, true} {
 			config.DropIfGone = drops
@@ -267,6 +269,7 @@ func TestChangeOfDomainOrPath(t *testing.T) {
 
 // SPEC 5.10: a logout reaches the cookie from before the config had a Domain, too.
 func TestDestroyReachesTheHostOnlyCookie(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, backend := range []sessplus.Backend{nil, b} {
 			for _, end := range []func(*sessplus.Session){
@@ -300,6 +303,7 @@ func TestDestroyReachesTheHostOnlyCookie(t *testing.T) {
 
 // SPEC 5.10: of several live ids the first counts, and a save leaves the browser with it alone.
 func TestSaveLeavesOneOfSeveralIDs(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		config := sessplus.Config{CookieName: "k", Backend: b}
 		narrow := newSite(t, newManager(t, nil, config))
@@ -330,6 +334,7 @@ func TestSaveLeavesOneOfSeveralIDs(t *testing.T) {
 
 // SPEC 5.10
 func TestStrayCookiesDoNotShadowTheGoodOne(t *testing.T) {
+	t.Parallel()
 	random := func() string {
 		b := make([]byte, 32)
 		rand.Read(b)

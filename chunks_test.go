@@ -21,6 +21,7 @@ func (s *site) redeployed(m *sessplus.Manager) *site {
 
 // SPEC 6.5: chunks that a former config has left behind go with the response that sets or drops the cookie.
 func TestChunksOfAFormerConfigAreExpired(t *testing.T) {
+	t.Parallel()
 	former := sessplus.Config{CookieName: "s", MaxChunks: 4}
 	set := func(s *sessplus.Session) { s.Set("user", "bob") }
 	for name, config := range map[string]sessplus.Config{
@@ -76,6 +77,7 @@ func TestChunksOfAFormerConfigAreExpired(t *testing.T) {
 
 // SPEC 6.5, 5.9: also when nothing but chunks is left, of a cookie with a Domain, and up to the last that there can be.
 func TestChunksThatAreLeftAlone(t *testing.T) {
+	t.Parallel()
 	m := newManager(t, nil, sessplus.Config{CookieName: "s", Domain: "example.com"})
 	h := m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { sessplus.Get(r).Destroy() }))
 	server := httptest.NewServer(h)
@@ -100,6 +102,7 @@ func TestChunksThatAreLeftAlone(t *testing.T) {
 
 // SPEC 6.5: a cookie that another config has, or that was never a chunk, is left alone.
 func TestCookiesThatAreNoLeftoversStay(t *testing.T) {
+	t.Parallel()
 	other := []sessplus.Config{
 		{CookieName: "s", Fields: sessplus.Include("user")},
 		{CookieName: "s.1", Fields: sessplus.Include("a"), MaxChunks: 3},
@@ -133,6 +136,7 @@ func TestCookiesThatAreNoLeftoversStay(t *testing.T) {
 
 // SPEC 6.5, 6.9: what is wrong with a cookie that has more chunks than the config takes is said by its name.
 func TestLogNamesMaxChunks(t *testing.T) {
+	t.Parallel()
 	for kind, config := range map[string]sessplus.Config{
 		"never split":  {CookieName: "s"},
 		"fewer chunks": {CookieName: "s", MaxChunks: 3},
@@ -159,6 +163,7 @@ func TestLogNamesMaxChunks(t *testing.T) {
 
 // SPEC 6.5
 func TestLargeSecureCookieIsSplit(t *testing.T) {
+	t.Parallel()
 	const chunks = 4
 	for _, name := range []string{"s", "__Host-" + strings.Repeat("n", 200)} {
 		t.Run(name[:1], func(t *testing.T) {
@@ -232,6 +237,7 @@ func TestLargeSecureCookieIsSplit(t *testing.T) {
 
 // SPEC 6.5: no more chunks than MaxChunks, and as many.
 func TestSecureCookieFillsAllItsChunks(t *testing.T) {
+	t.Parallel()
 	const chunks = 3
 	c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", MaxChunks: chunks}))
 	largest, smallestRefused := 0, 1<<20
@@ -266,6 +272,7 @@ func TestSecureCookieFillsAllItsChunks(t *testing.T) {
 
 // SPEC 6.4, 6.5
 func TestBrokenChunksAreNoSession(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name  string
 		spoil func(now, before map[string]string)
@@ -330,6 +337,7 @@ func TestBrokenChunksAreNoSession(t *testing.T) {
 
 // SPEC 6.5: of several cookies with the name of a chunk, a stray one does not shadow the good one (SPEC 5.10).
 func TestStrayChunkDoesNotShadowTheGoodOne(t *testing.T) {
+	t.Parallel()
 	c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", MaxChunks: 4}))
 	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("payload", noise(6000)) })
 	jar := c.jar(c.client)

@@ -30,6 +30,7 @@ func TestClockThatIsFastIsToldOf(t *testing.T) {
 
 // A machine whose clock is slow gets an error, in place of visitors whose sessions end at once.
 func TestClockThatIsSlowIsAnError(t *testing.T) {
+	t.Parallel()
 	r := servers.Redis(t)
 	b := sessplus.Redis(r)
 	past := time.Now().Add(-2 * time.Minute)

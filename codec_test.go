@@ -123,6 +123,7 @@ var codecTests = []struct {
 
 // SPEC 2.1, 2.2
 func TestValuesKeepTypeAndDigits(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, b sessplus.Backend) {
 		s := newSite(t, newManager(t, nil, oneCookie(b)))
 		check := func(s *sessplus.Session) {
@@ -149,6 +150,7 @@ func TestValuesKeepTypeAndDigits(t *testing.T) {
 
 // SPEC 2.2
 func TestGettersConvertWhatFits(t *testing.T) {
+	t.Parallel()
 	type zeros struct {
 		S string
 		I int
@@ -224,6 +226,7 @@ func TestGettersConvertWhatFits(t *testing.T) {
 
 // SPEC 2.2: also where the digits are inside of a tree that is decoded with a type.
 func TestDigitsInsideOfTypedTrees(t *testing.T) {
+	t.Parallel()
 	const id = int64(1<<53 + 1)
 	s := newSite(t, newManager(t, nil))
 	s.with(func(s *sessplus.Session) { s.Set("f", map[string]any{"id": id}) })
@@ -393,6 +396,7 @@ func (e secretError) MarshalJSON() ([]byte, error) {
 
 // SPEC 2.4, 7.3
 func TestWhatCannotBeEncodedFailsTheCommit(t *testing.T) {
+	t.Parallel()
 	cycle := map[string]any{}
 	cycle["self"] = cycle
 	type loop struct{ Next *loop }
@@ -528,6 +532,7 @@ func TestEveryNameIsAField(t *testing.T) {
 
 // SPEC 2.5
 func TestAwkwardNamesAreRouted(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		names := awkwardNames[:60]
 		s := newSite(t, newManager(t, nil,
@@ -545,6 +550,7 @@ func TestAwkwardNamesAreRouted(t *testing.T) {
 
 // SPEC 2.5
 func TestWhatIsNoNameFailsTheCommit(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, b sessplus.Backend) {
 		for _, name := range []string{"", strings.Repeat("x", 257), "\xff", "a\xc3", strings.Repeat("é", 129), "\xed\xa0\x80", strings.Repeat("x", 1<<20)} {
 			var failed error
@@ -569,6 +575,7 @@ func TestWhatIsNoNameFailsTheCommit(t *testing.T) {
 
 // SPEC 2.6
 func TestARequestSeesItsOwnChanges(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, b sessplus.Backend) {
 		s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}, sessplus.Config{CookieName: "all", Fields: sessplus.Exclude("solo")}))
 		see := func(s *sessplus.Session, want map[string]any) {
@@ -637,6 +644,7 @@ func TestARequestSeesItsOwnChanges(t *testing.T) {
 // SPEC 7.4: what a cookie or a record holds is data. Nothing registers types, and a deep or long text ends as one
 // field.
 func TestDecodingIsBounded(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c", Backend: sessplus.Memory()}))
 	deep := strings.Repeat("[", 20000) + strings.Repeat("]", 20000)
 	s.with(func(s *sessplus.Session) { s.Set("a", rawJSON(deep)) })

@@ -104,6 +104,7 @@ type commitPoint struct {
 
 // SPEC 5.1
 func TestCommitComesBeforeTheResponse(t *testing.T) {
+	t.Parallel()
 	for _, proto := range []string{"HTTP/1.1", "HTTP/2"} {
 		for _, p := range commitPoints(t) {
 			if proto == "HTTP/2" && p.http1 {
@@ -146,6 +147,7 @@ func TestCommitComesBeforeTheResponse(t *testing.T) {
 
 // SPEC 5.1
 func TestHandlerReturnCommits(t *testing.T) {
+	t.Parallel()
 	for _, proto := range []string{"HTTP/1.1", "HTTP/2"} {
 		b := &recorder{Backend: sessplus.Memory()}
 		s := newSiteOn(t, proto, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b}).Handler)
@@ -163,6 +165,7 @@ func TestHandlerReturnCommits(t *testing.T) {
 
 // SPEC 5.1
 func TestInformationalResponsesDoNotCommit(t *testing.T) {
+	t.Parallel()
 	for _, proto := range []string{"HTTP/1.1", "HTTP/2"} {
 		for _, code := range []int{100, 102, 103} {
 			t.Run(fmt.Sprint(proto, " ", code), func(t *testing.T) {
@@ -219,6 +222,7 @@ func recovering(got chan<- any) func(http.Handler) http.Handler {
 
 // SPEC 5.6
 func TestPanicSavesNothing(t *testing.T) {
+	t.Parallel()
 	for _, value := range []any{"oops", http.ErrAbortHandler, errDown} {
 		for _, caught := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%v caught=%t", value, caught), func(t *testing.T) {
@@ -262,6 +266,7 @@ func TestPanicSavesNothing(t *testing.T) {
 
 // SPEC 5.6, 5.8
 func TestPanicPageVaries(t *testing.T) {
+	t.Parallel()
 	s := newLateSite(t, sessplus.Memory(), &errorLog{}, recovering(make(chan any, 1)))
 	res, err := s.post(func(_ http.ResponseWriter, r *http.Request) { panic(sessplus.Get(r).Get("kept")) })
 	if err != nil {
@@ -317,6 +322,7 @@ func setEach(s *sessplus.Session, v any) {
 
 // SPEC 5.6
 func TestSaveBeforeAServerErrorStays(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory()}))
 	res := s.visit(func(w http.ResponseWriter, r *http.Request) {
 		sess := sessplus.Get(r)
@@ -432,6 +438,7 @@ func TestSaveBesideTheAnswer(t *testing.T) {
 
 // SPEC 3.9, 4.7, 5.9: a Destroy by another goroutine while a save is under way wins.
 func TestDestroyBesideASave(t *testing.T) {
+	t.Parallel()
 	for _, age := range []time.Duration{0, time.Hour} {
 		for _, existing := range []bool{false, true} {
 			entered, release := make(chan string, 1), make(chan struct{})

@@ -89,6 +89,7 @@ func TestNewRecordReplacesNone(t *testing.T) {
 
 // SPEC 4.4
 func TestLaterSaveOfAFieldWinsWhole(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("prefs", map[string]int{"base": 0}) })
@@ -114,6 +115,7 @@ func TestLaterSaveOfAFieldWinsWhole(t *testing.T) {
 // SPEC 3.4, 4.1: whether a field is the last one is decided where the record is, also by the second save of a request
 // that has not seen what others added before its first.
 func TestSecondSaveOfARequestKnowsOfOthersFields(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "session", Backend: b}))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("a", 1) })

@@ -333,6 +333,7 @@ func (failingCodec) Unmarshal([]byte, any) error { return errors.New("not this c
 
 // SPEC 1.6
 func TestNoConfigsAreOneSecureCookie(t *testing.T) {
+	t.Parallel()
 	for _, configs := range [][]sessplus.Config{nil, {}} {
 		s := newSite(t, newManager(t, nil, configs...))
 		res := s.with(func(s *sessplus.Session) {

@@ -10,6 +10,7 @@ import (
 
 // A session that its visitor never sends back is a mistake in the config, which is told once.
 func TestSessionMadeOutsideOfItsPathIsLogged(t *testing.T) {
+	t.Parallel()
 	const message = "outside of its Path"
 	for _, c := range []struct {
 		path, target string
@@ -60,6 +61,7 @@ func TestSessionMadeOutsideOfItsPathIsLogged(t *testing.T) {
 
 // A login page outside of the Path may well change a session that the visitor has from inside of it.
 func TestChangeOfASessionIsNoCreate(t *testing.T) {
+	t.Parallel()
 	var j journal
 	m := newManager(t, j.options(0), sessplus.Config{CookieName: "k", Backend: sessplus.Memory(), Path: "/app"})
 	s := newSiteOn(t, "HTTP/1.1", m.Handler)

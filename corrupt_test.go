@@ -67,6 +67,7 @@ type corruptCheck func(*testing.T, *crowd, *journal)
 
 // SPEC 6.4, 6.9, 7.3
 func TestCorruptRedisRecordIsNoSession(t *testing.T) {
+	t.Parallel()
 	hset := func(pairs ...any) func(ctx context.Context, r *redis.Client, key string) {
 		return func(ctx context.Context, r *redis.Client, key string) { r.HSet(ctx, key, pairs...) }
 	}
@@ -155,6 +156,7 @@ func (silent) Load(context.Context, string) (*sessplus.Record, error) { return n
 
 // SPEC 6.1, 6.4: neither a record nor an error is no answer, and no panic.
 func TestBackendThatAnswersNothingIsDown(t *testing.T) {
+	t.Parallel()
 	b := sessplus.Memory()
 	c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
 	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
@@ -219,6 +221,7 @@ func TestOddAnswersOfRedisAreAnOutage(t *testing.T) {
 
 // SPEC 6.4: corrupt on its own, a record hurts no other of the same round trip.
 func TestCorruptRecordHurtsNoOther(t *testing.T) {
+	t.Parallel()
 	r := servers.Redis(t)
 	b := sessplus.Redis(r)
 	c := newCrowd(t, newManager(t, nil,
@@ -414,6 +417,7 @@ func TestBrokenSecureCookieIsNoSession(t *testing.T) {
 
 // SPEC 3.3, 6.4: a planted id costs no error, whatever the backend.
 func TestBrokenIDIsNoSession(t *testing.T) {
+	t.Parallel()
 	id := base64.RawURLEncoding.EncodeToString(make([]byte, 32))
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, signed := range []bool{false, true} {
@@ -454,6 +458,7 @@ func (c careless) Load(ctx context.Context, key string) (*sessplus.Record, error
 
 // SPEC 3.5: the expiry of a record counts whatever its backend does.
 func TestExpiredRecordOfACarelessBackendIsNoSession(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c", Backend: careless{sessplus.Memory()}}))
 	s.with(func(s *sessplus.Session) { s.Set("a", "1") })
 	if got := s.visit(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, readA(sessplus.Get(r))) }).body; got != "" {

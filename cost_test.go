@@ -21,6 +21,7 @@ import (
 
 // SPEC 9.1: while one backend is waited for, the rest of the session can be used.
 func TestNoLockIsHeldAcrossACall(t *testing.T) {
+	t.Parallel()
 	asked, answer := make(chan string), make(chan struct{})
 	slow := &recorder{Backend: sessplus.Memory(), hook: func(_ context.Context, call string) error {
 		asked <- call

@@ -29,6 +29,7 @@ func releasedCookie(t testing.TB) (text string, written time.Time) {
 
 // Cookies that a released version wrote are read by every later one.
 func TestReleasedCookie(t *testing.T) {
+	t.Parallel()
 	text, written := releasedCookie(t)
 	c := newCookie(0, Config{CookieName: "n", Keys: formatKeys}, nil)
 	r, older, err := c.unseal(text, nil, nil, written)

@@ -174,6 +174,7 @@ func TestSessionEndsByTheIdleTimeoutOfADeployment(t *testing.T) {
 // SPEC 3.5, 3.7: a slower request, which knows the session from before it became permanent, does not shorten its life,
 // whether its end is another then or happens to be the same.
 func TestSlowRequestDoesNotUndoPermanence(t *testing.T) {
+	t.Parallel()
 	for name, life := range map[string]time.Duration{"another end": day, "the same end": 31 * day} {
 		t.Run(name, func(t *testing.T) {
 			onStores(t, func(c *sessplus.Config) { c.Lifetime = life }, func(t *testing.T, c *sidSite) {
@@ -237,6 +238,7 @@ func TestNoDeploymentMovesNoEnd(t *testing.T) {
 
 // SPEC 3.5, 3.6: after the headers have gone, a use sets the end as well, and the Max-Age of a cookie is not past it.
 func TestDeploymentAndTheCookie(t *testing.T) {
+	t.Parallel()
 	onStores(t, func(c *sessplus.Config) { c.MaxAge = day }, func(t *testing.T, c *sidSite) {
 		id := c.start()
 		shorter := c.redeploy(func(c *sessplus.Config) { c.MaxAge, c.Lifetime = day, time.Hour })

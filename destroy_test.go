@@ -64,6 +64,7 @@ func TestDestroyOfWhatWasJustCreated(t *testing.T) {
 
 // SPEC 3.9
 func TestDestroyOfASecureCookie(t *testing.T) {
+	t.Parallel()
 	c := &sidSite{site: newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", MaxChunks: 4}))}
 	c.ok(c.with(func(s *sessplus.Session) { s.Set("a", strings.Repeat("x", 5000)); s.SetPermanent("sid", true) }))
 	if n := len(c.jar(c.client)); n < 2 {
@@ -85,6 +86,7 @@ func TestDestroyOfASecureCookie(t *testing.T) {
 
 // SPEC 3.9: a logout does not load first what it removes.
 func TestDestroyOfALazySessionLoadsNothing(t *testing.T) {
+	t.Parallel()
 	for _, sign := range []bool{false, true} {
 		onStores(t, func(c *sessplus.Config) { c.Lazy, c.SignID = true, sign }, func(t *testing.T, c *sidSite) {
 			c.start()
@@ -176,6 +178,7 @@ func TestSetAfterDestroyStartsANewSession(t *testing.T) {
 
 // SPEC 3.9, 5.9: a browser drops a cookie only when the deletion has the attributes it was set with.
 func TestDeletionRepeatsTheAttributes(t *testing.T) {
+	t.Parallel()
 	for name, adapt := range map[string]func(*sessplus.Config){
 		"defaults": func(*sessplus.Config) {},
 		"domain":   func(c *sessplus.Config) { c.Domain, c.Path = "example.com", "/app" },

@@ -26,6 +26,7 @@ var challengeOf = regexp.MustCompile(`^"([^"]+)";id="([^"]+)"$`)
 
 // SPEC 14.3: what the endpoints tell browsers.
 func TestDeviceBoundInstructions(t *testing.T) {
+	t.Parallel()
 	cfg := bound(sessplus.Memory())
 	j := &journal{}
 	opts := j.options(0)
@@ -61,6 +62,7 @@ func TestDeviceBoundInstructions(t *testing.T) {
 
 // SPEC 14.3: the instructions, and the cookie as they say it.
 func TestDeviceBoundAnswer(t *testing.T) {
+	t.Parallel()
 	s := newBoundSite(t, bound(sessplus.Memory()))
 	cookie, challenge := s.offered("ann")
 	proof := s.proves(challenge)
@@ -95,6 +97,7 @@ func TestDeviceBoundAnswer(t *testing.T) {
 
 // SPEC 14.5: the endpoints answer 200, 403 and 503, whatever comes.
 func TestDeviceBoundStatus(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		k := newKeeper(b)
 		cfg := bound(b)
@@ -162,6 +165,7 @@ func TestDeviceBoundStatus(t *testing.T) {
 
 // SPEC 14.5: a registration whose write fails is 503, and succeeds when it is sent again.
 func TestDeviceBoundRegistrationInAnOutage(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		k := newKeeper(b)
 		cfg := bound(b)
@@ -196,6 +200,7 @@ func TestDeviceBoundRegistrationInAnOutage(t *testing.T) {
 // SPEC 14.5: older keys read challenges and bound cookies, and what they wrote is written by the newest with the next
 // proof.
 func TestDeviceBoundOldKeys(t *testing.T) {
+	t.Parallel()
 	b := sessplus.Memory()
 	older, newer := sessplus.GenerateKeyPair(), sessplus.GenerateKeyPair()
 	with := func(keys ...sessplus.KeyPair) *boundSite {
@@ -227,6 +232,7 @@ func TestDeviceBoundOldKeys(t *testing.T) {
 
 // SPEC 14.5: Secure-Session-Skipped is told, and relaxes nothing.
 func TestDeviceBoundSkipped(t *testing.T) {
+	t.Parallel()
 	s := newBoundSite(t, bound(sessplus.Memory()))
 	s.login("ann")
 	thumbprint := s.Bound()[0]
@@ -258,6 +264,7 @@ func TestDeviceBoundSkipped(t *testing.T) {
 
 // SPEC 14.6: a link on another site is followed twice, once each time.
 func TestDeviceBoundReload(t *testing.T) {
+	t.Parallel()
 	for _, lazy := range []bool{false, true} {
 		cfg := bound(sessplus.Memory())
 		cfg.Lazy = lazy
@@ -303,6 +310,7 @@ func TestDeviceBoundReload(t *testing.T) {
 
 // SPEC 14.7: what is bound to a session without a proof is void, and stays in the browser.
 func TestDeviceBoundTo(t *testing.T) {
+	t.Parallel()
 	cfg := bound(sessplus.Memory())
 	cfg.Fields = sessplus.Include("user")
 	s := newBoundSite(t, cfg, sessplus.Config{CookieName: "theme", Fields: sessplus.Include("theme"), BoundTo: "s"})
@@ -327,6 +335,7 @@ func TestDeviceBoundTo(t *testing.T) {
 
 // SPEC 14.7, 14.9: a person sees which sessions are bound, and ends them.
 func TestDeviceBoundRevoked(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		cfg := bound(b)
 		cfg.IndexBy = "user"
@@ -392,6 +401,7 @@ func TestDeviceBoundCost(t *testing.T) {
 
 // SPEC 14.3: what is not an endpoint goes to the program, also another manager's.
 func TestDeviceBoundNested(t *testing.T) {
+	t.Parallel()
 	inner := bound(sessplus.Memory())
 	inner.CookieName = "inner"
 	outer := newBoundSite(t, bound(sessplus.Memory()))
@@ -426,6 +436,7 @@ func TestDeviceBoundNested(t *testing.T) {
 
 // SPEC 14.7: Load, and an Edit, are no way around.
 func TestDeviceBoundBesideTheMiddleware(t *testing.T) {
+	t.Parallel()
 	cfg := bound(sessplus.Memory())
 	cfg.IndexBy = "user"
 	s := newBoundSite(t, cfg)
@@ -455,6 +466,7 @@ func TestDeviceBoundBesideTheMiddleware(t *testing.T) {
 
 // SPEC 14.5: the endpoints take, of several ids, that of the session that the browser means.
 func TestDeviceEndpointsTakeTheSessionThatIsMeant(t *testing.T) {
+	t.Parallel()
 	s := newBoundSite(t, bound(sessplus.Memory()))
 	s.login("ann")
 	thumbprint := s.Bound()[0]

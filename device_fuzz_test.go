@@ -69,6 +69,7 @@ var deviceKeys = sync.OnceValue(func() (keys struct {
 
 // SPEC 14.3: the example of RFC 7638.
 func TestThumbprint(t *testing.T) {
+	t.Parallel()
 	const n = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"
 	p := &deviceProof{alg: "RS256", key: &jwk{Kty: "RSA", N: n, E: "AQAB"}}
 	_, got, err := p.public()
@@ -79,6 +80,7 @@ func TestThumbprint(t *testing.T) {
 
 // SPEC 14.5: only a proof as browsers send it is one, of either kind of key.
 func TestDeviceProof(t *testing.T) {
+	t.Parallel()
 	keys := deviceKeys()
 	for _, key := range []crypto.Signer{keys.ec, keys.rsa} {
 		alg := map[bool]string{true: "ES256", false: "RS256"}[key == crypto.Signer(keys.ec)]
@@ -149,6 +151,7 @@ func deviceCookie(t testing.TB, name string, keys ...KeyPair) *cookie {
 // SPEC 14.4, 14.5: what is signed holds for one purpose, one session, one cookie and its time, with every key pair that
 // is left.
 func TestPledges(t *testing.T) {
+	t.Parallel()
 	older, newer := GenerateKeyPair(), GenerateKeyPair()
 	d := deviceCookie(t, "s", older).device
 	now := time.UnixMilli(1_800_000_000_123)

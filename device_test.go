@@ -331,6 +331,7 @@ func TestDeviceBoundIdentifier(t *testing.T) {
 
 // SPEC 14.3: of two registrations at once, through two Managers, one stays.
 func TestDeviceBoundRegistrationsAtOnce(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		j := &journal{}
 		one := serveBound(t, newManager(t, j.options(0), bound(b)), j)
@@ -418,6 +419,7 @@ func TestDeviceBoundUnproven(t *testing.T) {
 
 // SPEC 14.4: in the first minute after the registration requests may be under way that could not know of it.
 func TestDeviceBoundFirstMinute(t *testing.T) {
+	t.Parallel()
 	cfg := bound(sessplus.Memory())
 	cfg.Backend = sessplus.Memory()
 	s := newBoundSite(t, cfg)
@@ -441,6 +443,7 @@ func TestDeviceBoundFirstMinute(t *testing.T) {
 // SPEC 14.4, 5.10: a stray cookie of the same name does not shadow the good one, and many cost no more than eight
 // HMACs.
 func TestDeviceBoundStrayCookies(t *testing.T) {
+	t.Parallel()
 	s := newBoundSite(t, bound(sessplus.Memory()))
 	s.login("ann")
 	for n, want := range map[int]string{1: "ann", 7: "ann", 8: ""} {
@@ -469,8 +472,8 @@ func TestDeviceRegistrationIsOfferedOnceByABurst(t *testing.T) {
 	before := serveBound(t, newManager(t, o, sessplus.Config{CookieName: "s", Backend: b}), &j)
 	before.get("/login?user=ann")
 	after := bound(b)
-	after.RotateEvery = 50 * time.Millisecond
-	time.Sleep(60 * time.Millisecond)
+	after.RotateEvery = time.Second // longer than the burst
+	time.Sleep(1100 * time.Millisecond)
 	s := serveBound(t, newManager(t, o, after), &j)
 	offers := make(chan int, 6)
 	for range 6 {

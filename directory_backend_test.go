@@ -22,6 +22,7 @@ func TestDirectory(t *testing.T) {
 }
 
 func TestDirectorySweep(t *testing.T) {
+	t.Parallel()
 	backend, err := OpenDirectory(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -46,6 +47,7 @@ func TestDirectorySweep(t *testing.T) {
 
 // Every snippet of the page is code that is compiled and tested here.
 func TestBackendPageShowsTestedCode(t *testing.T) {
+	t.Parallel()
 	var code strings.Builder
 	for _, name := range []string{"example_directory_backend_test.go", "directory_backend_test.go"} {
 		text, err := os.ReadFile(name)

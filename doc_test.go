@@ -108,6 +108,7 @@ func members(t ast.Expr) []*ast.Field {
 }
 
 func TestEveryExportedNameIsDocumented(t *testing.T) {
+	t.Parallel()
 	for _, dir := range []string{".", "sessplustest", "adopt", "inspect"} {
 		for _, name := range undocumented(parseDir(t, dir)) {
 			t.Errorf("%s: %s has no comment", dir, name)
@@ -116,6 +117,7 @@ func TestEveryExportedNameIsDocumented(t *testing.T) {
 }
 
 func TestUndocumentedNamesAreFound(t *testing.T) {
+	t.Parallel()
 	const src = `package p
 
 type T struct { A, B int; C int // c
@@ -158,6 +160,7 @@ var V int
 
 // SPEC 7.8: every test that SECURITY.md names is there.
 func TestSecurityDocumentNamesTests(t *testing.T) {
+	t.Parallel()
 	doc, err := os.ReadFile("SECURITY.md")
 	if err != nil {
 		t.Fatal(err)

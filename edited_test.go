@@ -135,6 +135,7 @@ func TestFieldEditedInTheConsole(t *testing.T) {
 
 // SPEC 6.11, 4.5: the compared value is the one in the document, also when it changes again meanwhile.
 func TestUpdateOfAnEditedField(t *testing.T) {
+	t.Parallel()
 	d := newDocument(t, nil, func(s *sessplus.Session) { s.Set("n", 1) })
 	d.edit(41, "fields", "n")
 	d.mustAsk(d.client, func(s *sessplus.Session) {
@@ -254,6 +255,7 @@ func TestDocumentEditedBeyondReading(t *testing.T) {
 
 // SPEC 6.11: so it is with Redis, where all is text.
 func TestFieldEditedInRedis(t *testing.T) {
+	t.Parallel()
 	for typed, want := range map[string]any{
 		"hello":           "hello",
 		" two  words ":    " two  words ",
@@ -311,6 +313,7 @@ func (wrappedJSON) Unmarshal(data []byte, v any) error { return json.Unmarshal(d
 
 // SPEC 6.11: another codec gets JSON for what is no text, and what it does not take costs that field.
 func TestEditedFieldsWithAnotherCodec(t *testing.T) {
+	t.Parallel()
 	d := newDocument(t, func(o *sessplus.Options) { o.Codec = wrappedJSON{} }, func(s *sessplus.Session) { s.Set("user", "ann"); s.Set("n", 1); s.Set("x", "a") })
 	d.edit(7, "fields", "n")
 	d.edit("hello", "fields", "x")
@@ -326,6 +329,7 @@ func TestEditedFieldsWithAnotherCodec(t *testing.T) {
 
 // SPEC 2.2, 2.4: a number that no type of 64 bits holds keeps its digits, whoever has written them.
 func TestNumbersBeyond64Bits(t *testing.T) {
+	t.Parallel()
 	const digits = "12345678901234567890123456789"
 	large, _ := new(big.Int).SetString(digits, 10)
 	number := func(s string) json.Number { return json.Number(s) }
@@ -390,6 +394,7 @@ func TestNumbersBeyond64Bits(t *testing.T) {
 
 // SPEC 2.1: a field that was set to nil is there, and reads as the zero value of whatever is asked for.
 func TestNilIsAValue(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, b sessplus.Backend) {
 		var j journal
 		s := newSite(t, newManager(t, j.options(0), oneCookie(b)))

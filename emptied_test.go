@@ -114,6 +114,7 @@ func TestFieldAddedToEmptiedSessionRevivesIt(t *testing.T) {
 // SPEC 3.4: a request that changes nothing does not undo the end of the session in the browser, nor does it keep
 // moving the end of what is left.
 func TestReadingAnEmptiedSessionSendsNoCookie(t *testing.T) {
+	t.Parallel()
 	onEveryVariant(t, func(t *testing.T, c *sidSite) {
 		c.start()
 		old := c.jar(c.client)["sid"]

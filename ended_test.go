@@ -82,6 +82,7 @@ func TestDeadIDWithDropIfGone(t *testing.T) {
 
 // SPEC 3.11
 func TestLoginAndLogoutBeginAfreshFromADeadID(t *testing.T) {
+	t.Parallel()
 	for name, begin := range map[string]func(*sessplus.Session){
 		"Renew":       func(s *sessplus.Session) { s.Renew() },
 		"Destroy":     func(s *sessplus.Session) { s.Destroy() },
@@ -228,6 +229,7 @@ func TestUndoneRenewalDoesNotUndoALogout(t *testing.T) {
 
 // SPEC 6.2: the record is taken, and the answer to that is lost.
 func TestLostAnswerOfATakeLeavesTheSession(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, step := range []string{"take", "end"} {
 			t.Run(step, func(t *testing.T) {
@@ -257,6 +259,7 @@ func TestLostAnswerOfATakeLeavesTheSession(t *testing.T) {
 
 // SPEC 3.11, SPEC 4.2: a logout that comes after a renewal has ended the old id ends what that has become.
 func TestLogoutEndsWhatTheOldIDHasBecome(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, lazy := range []bool{false, true} {
 			c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, Lazy: lazy}))
@@ -336,6 +339,7 @@ func TestRenewalUnderWayHidesNothing(t *testing.T) {
 
 // SPEC 4.3: a record that was there is never taken for one's own.
 func TestRecordThatExistsIsNotOnesOwn(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		var clashes atomic.Int32
 		clashing := &clashingBackend{Backend: b, clashes: &clashes}
@@ -378,6 +382,7 @@ func (b *clashingBackend) Create(ctx context.Context, key string, r *sessplus.Re
 // SPEC 3.11, 4.2: a login whose session is ended while its request runs begins afresh: nothing of the old session comes
 // back, not what was bound to it either.
 func TestLoginBesideALogoutBringsNothingBack(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, Fields: sessplus.Exclude("color", "size")},
 			sessplus.Config{CookieName: "bound", BoundTo: "s", Fields: sessplus.Include("color", "size")}))

@@ -14,6 +14,7 @@ import (
 
 // SPEC 5.4, 6.1: the ErrorHandler's request carries the session, at a failed load as at a failed save.
 func TestErrorHandlerHasTheSession(t *testing.T) {
+	t.Parallel()
 	for _, op := range []string{"load", "save"} {
 		t.Run(op, func(t *testing.T) {
 			b := &recorder{Backend: sessplus.Memory()}
@@ -58,6 +59,7 @@ func TestErrorHandlerHasTheSession(t *testing.T) {
 
 // SPEC 6.1: when the load has failed nothing is saved, whatever the ErrorHandler does with the session.
 func TestNothingIsSavedAfterAFailedLoad(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, backend sessplus.Backend) {
 		for name, use := range map[string]func(*sessplus.Session) error{
 			"Set": func(s *sessplus.Session) error {

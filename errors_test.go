@@ -8,6 +8,7 @@ import (
 )
 
 func TestErrorNamesThePackageOnce(t *testing.T) {
+	t.Parallel()
 	wrapped := fmt.Errorf("%w: %w", sessplus.ErrUnavailable, sessplus.ErrTaken)
 	for _, tt := range []struct {
 		err  sessplus.Error

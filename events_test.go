@@ -177,6 +177,7 @@ func TestEventsOfAge(t *testing.T) {
 
 // SPEC 8: of a user's sessions, the handles are those of Info.
 func TestEventsOfSessionsOfAUser(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		var j journal
 		m := newManager(t, j.options(0), sessplus.Config{CookieName: "s", Backend: b, IndexBy: "user"})
@@ -327,6 +328,7 @@ func TestEventsOfFailedRotations(t *testing.T) {
 
 // SPEC 8: what a program would be surprised to lose is an event, although no call has failed.
 func TestEventsOfLostChanges(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		var j journal
 		c := newCrowd(t, newManager(t, j.options(0),
@@ -365,6 +367,7 @@ func TestEventsOfLostChanges(t *testing.T) {
 
 // SPEC 8: of each refused cookie, the reason is one of a few.
 func TestEventsOfRejectedCookies(t *testing.T) {
+	t.Parallel()
 	var j journal
 	own := sessplus.Config{CookieName: "s", MaxAge: time.Hour}
 	chunked := own

@@ -63,6 +63,7 @@ func fieldRoundTrip[T any](v T) func(t *testing.T, b sessplus.Backend) {
 
 // SPEC 2.1, 2.2, 2.6
 func TestFieldKeepsItsType(t *testing.T) {
+	t.Parallel()
 	n := 5
 	tests := map[string]func(t *testing.T, b sessplus.Backend){
 		"int64":       fieldRoundTrip(int64(math.MaxInt64)),
@@ -92,6 +93,7 @@ func TestFieldKeepsItsType(t *testing.T) {
 }
 
 func TestFieldOfAnotherTypeReadsAsAbsent(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, newManager(t, nil))
 	s.with(func(s *sessplus.Session) {
 		s.Set("text", "text")
@@ -124,6 +126,7 @@ func TestFieldOfAnotherTypeReadsAsAbsent(t *testing.T) {
 
 // SPEC 2.1
 func TestFieldValuesAreCopies(t *testing.T) {
+	t.Parallel()
 	const f sessplus.Field[map[string][]int] = "f"
 	s := newSite(t, newManager(t, nil))
 	s.with(func(s *sessplus.Session) {
@@ -146,6 +149,7 @@ func TestFieldValuesAreCopies(t *testing.T) {
 
 // SPEC 4.5: the plain part; the concurrent one has tests of its own.
 func TestFieldUpdate(t *testing.T) {
+	t.Parallel()
 	const visits sessplus.Field[int] = "visits"
 	add := func(n int) int { return n + 1 }
 	onEveryStore(t, func(t *testing.T, b sessplus.Backend) {

@@ -160,6 +160,7 @@ func TestFirestoreAnswersAbortedOnce(t *testing.T) {
 
 // SPEC 6.9, 7.3: what Firestore says of a document and its fields goes nowhere.
 func TestFirestoreErrorsQuoteNothing(t *testing.T) {
+	t.Parallel()
 	fake := newFakeFirestore(t, servers.FirestoreAddr(t))
 	b := sessplus.Firestore(servers.FirestoreAt(t, fake.addr, servers.NewProject()), "sessions")
 	for _, code := range []codes.Code{codes.InvalidArgument, codes.PermissionDenied, codes.Internal, codes.Unknown} {
@@ -184,6 +185,7 @@ func TestFirestoreErrorsQuoteNothing(t *testing.T) {
 
 // SPEC 6.6: a record that Firestore has no room for is too large, and not an outage; the old one stays.
 func TestTooLargeForFirestore(t *testing.T) {
+	t.Parallel()
 	c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: sessplus.Firestore(servers.Firestore(t), "sessions")}))
 	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 	for name, fields := range map[string]map[string]int{

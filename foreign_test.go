@@ -76,6 +76,7 @@ func TestForeignFieldsAreNamedInTheLogOnce(t *testing.T) {
 
 // SPEC 1.3: also when the handler loads a long request's session again.
 func TestForeignFieldsAreNamedAtReload(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		var j journal
 		wide := sessplus.Config{CookieName: "s", Backend: b}
@@ -104,6 +105,7 @@ func TestForeignFieldsAreNamedAtReload(t *testing.T) {
 
 // SPEC 1.3: requests side by side say it once, and what is remembered has an end.
 func TestLinesAboutForeignFieldsAreBounded(t *testing.T) {
+	t.Parallel()
 	b := sessplus.Memory()
 	var j journal
 	wide := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
@@ -137,6 +139,7 @@ func TestLinesAboutForeignFieldsAreBounded(t *testing.T) {
 
 // SPEC 1.3
 func TestForeignFieldsAreDropped(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, b sessplus.Backend) {
 		for name, fields := range map[string]sessplus.Fields{
 			"include": sessplus.Include("theme"), "exclude": sessplus.Exclude("user_id"), "auto": sessplus.Auto(),

@@ -37,6 +37,7 @@ func init() {
 // With Gob every value has the type that was set, in the request that set it and in later ones, on every backend, and
 // the typed getters convert (SPEC 2.1, SPEC 2.2).
 func TestGobKeepsTypes(t *testing.T) {
+	t.Parallel()
 	now := time.Date(2026, 11, 26, 12, 0, 0, 5, time.UTC)
 	values := map[string]any{
 		"uint": uint(7), "int": 42, "int8": int8(-8), "float32": float32(1.5), "float": 3.0, "bool": true, "text": "é", "raw": "\xff",
@@ -80,6 +81,7 @@ func TestGobKeepsTypes(t *testing.T) {
 // A Field reads the type it names, by gob's rules for what has changed, and anything else as absent, with a line in
 // the log that does not hold the value (SPEC 2.4, SPEC 7.3).
 func TestGobFields(t *testing.T) {
+	t.Parallel()
 	var log bytes.Buffer
 	s := newSite(t, newManager(t, &sessplus.Options{Codec: sessplus.Gob(), Logger: slog.New(slog.NewTextHandler(&log, nil))},
 		sessplus.Config{CookieName: "session", Backend: sessplus.Memory()}))
@@ -128,6 +130,7 @@ func TestGobFields(t *testing.T) {
 
 // What gob would refuse or lose makes the commit fail, names the field, and saves nothing (SPEC 2.4).
 func TestGobRefuses(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name  string
 		value any
@@ -164,6 +167,7 @@ func TestGobRefuses(t *testing.T) {
 
 // Setting a field to the value that it has saves nothing (SPEC 2.3), as far as the bytes of a gob are equal.
 func TestGobSameValue(t *testing.T) {
+	t.Parallel()
 	saves := 0
 	s := newSite(t, newManager(t, &sessplus.Options{Codec: sessplus.Gob()},
 		sessplus.Config{CookieName: "session", Backend: countSaves{sessplus.Memory(), &saves}}))

@@ -115,6 +115,7 @@ func TestGoroutinesOfARequestLoseNothing(t *testing.T) {
 
 // SPEC 4.7: of several goroutines one takes a field, and Err goes beside what fails.
 func TestGoroutinesOfARequestTakeAFieldOnce(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, Fields: sessplus.Exclude("nobody's")}))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })

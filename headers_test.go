@@ -19,6 +19,7 @@ import (
 
 // SPEC 5.8
 func TestVaryNamesCookieOnce(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory()}))
 	s.with(func(s *sessplus.Session) { s.Set("n", 1) })
 	uses := map[string]func(*sessplus.Session){
@@ -77,6 +78,7 @@ func TestVaryNamesCookieOnce(t *testing.T) {
 
 // SPEC 5.8
 func TestCacheControlOfAResponseThatSetsASession(t *testing.T) {
+	t.Parallel()
 	const ours = "private, no-cache"
 	set := func(w http.ResponseWriter, r *http.Request) { sessplus.Get(r).Set("n", rand.Text()) }
 	then := func(more http.HandlerFunc) http.HandlerFunc {
@@ -232,6 +234,7 @@ func TestAtMostOneSetCookiePerName(t *testing.T) {
 
 // SPEC 3.6: each attribute is what the config says, and HttpOnly, Lax, and Secure over TLS where it says nothing.
 func TestAttributesAreThoseOfTheConfig(t *testing.T) {
+	t.Parallel()
 	secure := map[sessplus.SecureMode]map[bool]bool{ // over TLS, and not
 		sessplus.SecureAuto:   {true: true, false: false},
 		sessplus.SecureAlways: {true: true, false: true},
@@ -277,6 +280,7 @@ func TestAttributesAreThoseOfTheConfig(t *testing.T) {
 
 // SPEC 5.9
 func TestDeletionFitsTheCookie(t *testing.T) {
+	t.Parallel()
 	for _, base := range []sessplus.Config{
 		{},
 		{Path: "/app"},

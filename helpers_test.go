@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"runtime/pprof"
 	"slices"
 	"strconv"
@@ -26,7 +27,7 @@ import (
 
 // Most tests wait for most of the time, so that many of them can do so side by side. -parallel takes precedence.
 func TestMain(m *testing.M) {
-	beside := 10 * runtime.GOMAXPROCS(0)
+	beside := 20 * runtime.GOMAXPROCS(0)
 	if raceEnabled {
 		beside = 4 * runtime.GOMAXPROCS(0) // the race detector needs the processors
 	}
@@ -34,6 +35,7 @@ func TestMain(m *testing.M) {
 		beside = 1 // there are sixteen databases
 	}
 	flag.Set("test.parallel", strconv.Itoa(beside))
+	debug.SetGCPercent(400) // the servers need the processors more than the tests need memory
 	servers.Main(m)
 }
 

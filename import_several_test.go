@@ -58,6 +58,7 @@ func TestImportIntoSeveralCookies(t *testing.T) {
 // SPEC 12.2: what a secure cookie has got of the session waits for requests with the old cookie for a minute, and goes
 // at once with the secure cookie.
 func TestImportBringsNothingBack(t *testing.T) {
+	t.Parallel()
 	for name, leave := range map[string]func(s *sessplus.Session){
 		"Destroy": func(s *sessplus.Session) { s.Destroy("t") },
 		"in time": func(s *sessplus.Session) { s.Get("user") },
@@ -94,6 +95,7 @@ func TestImportBringsNothingBack(t *testing.T) {
 
 // SPEC 12.1: an importer that fails is a backend that is down.
 func TestImporterIsDown(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]sessplus.Config{
 		"eager": {CookieName: "s", Backend: sessplus.Memory()}, "optional": {CookieName: "s", Backend: sessplus.Memory(), Optional: true},
 		"secure": {CookieName: "s"}, "lazy": {CookieName: "s", Backend: sessplus.Memory(), Lazy: true},
@@ -165,24 +167,27 @@ func TestDeafImporter(t *testing.T) {
 	const timeout = 200 * time.Millisecond
 	for _, pause := range []time.Duration{timeout * 3 / 5, time.Hour} {
 		for _, b := range []sessplus.Backend{sessplus.Memory(), sessplus.SecureCookie()} {
-			d := &deafImporter{pause: pause, released: make(chan struct{})}
-			var configs []sessplus.Config
-			for _, name := range []string{"s", "t", "u"} {
-				configs = append(configs, importing(sessplus.Config{CookieName: name, Backend: b, Fields: sessplus.Include(name)}, d))
-			}
-			m := newManager(t, &sessplus.Options{Timeout: timeout}, configs...)
-			start := time.Now()
-			r := pass(m, "s=a; s=b; s=c; t=a; t=b; u=a; u=b", func(s *sessplus.Session) {
-				s.Fields()
-				s.Destroy()
+			t.Run(fmt.Sprintf("%s after %v", b, pause), func(t *testing.T) {
+				t.Parallel()
+				d := &deafImporter{pause: pause, released: make(chan struct{})}
+				var configs []sessplus.Config
+				for _, name := range []string{"s", "t", "u"} {
+					configs = append(configs, importing(sessplus.Config{CookieName: name, Backend: b, Fields: sessplus.Include(name)}, d))
+				}
+				m := newManager(t, &sessplus.Options{Timeout: timeout}, configs...)
+				start := time.Now()
+				r := pass(m, "s=a; s=b; s=c; t=a; t=b; u=a; u=b", func(s *sessplus.Session) {
+					s.Fields()
+					s.Destroy()
+				})
+				if took := time.Since(start); r.StatusCode != 503 || took > timeout*9/5 {
+					t.Errorf("status %d after %v, want 503 after %v", r.StatusCode, took, timeout)
+				}
+				close(d.released)
+				settle(t)
 			})
-			if took := time.Since(start); r.StatusCode != 503 || took > timeout*9/5 {
-				t.Errorf("status %d after %v, want 503 after %v", r.StatusCode, took, timeout)
-			}
-			close(d.released)
 		}
 	}
-	settle(t)
 }
 
 // SPEC 12.1, SPEC 6.3: nor may removing a session from where it was hold the request.
@@ -233,6 +238,7 @@ func TestImporterHangs(t *testing.T) {
 // SPEC 12.1: what is no importer's is rejected as without them; each of several cookies is tried; keys are rotated
 // meanwhile.
 func TestImportAmongOthers(t *testing.T) {
+	t.Parallel()
 	newer := []sessplus.KeyPair{sessplus.DeriveKeyPair([]byte("a newer secret of thirty-two bytes or more")), testKeys[0]}
 	b := sessplus.Memory()
 	old := newOldStore("old", sessplus.Imported{Fields: map[string]any{"user": "ann"}})
@@ -264,6 +270,7 @@ func TestImportAmongOthers(t *testing.T) {
 
 // SPEC 12.1, SPEC 6.5: what does not fit is named, and not what the cookie remembers of the old session.
 func TestImportIsTooLarge(t *testing.T) {
+	t.Parallel()
 	many := map[string]any{"user": "ann"}
 	for i := range 500 {
 		many[fmt.Sprint("item", i)] = "x"
@@ -284,6 +291,7 @@ func TestImportIsTooLarge(t *testing.T) {
 
 // SPEC 12.1, SPEC 5.13: another cookie, into a single one; the former one goes.
 func TestImportFromAnotherCookie(t *testing.T) {
+	t.Parallel()
 	for _, single := range []string{"", "__session"} {
 		old := newOldStore("old", sessplus.Imported{Fields: map[string]any{"user": "ann", "theme": "dark"}, Permanent: true})
 		c := newCrowd(t, newManager(t, &sessplus.Options{SingleCookie: single},
@@ -303,6 +311,7 @@ func TestImportFromAnotherCookie(t *testing.T) {
 
 // SPEC 12.1: the new cookies come together or not at all, since the first one takes the place of the old one.
 func TestImportMeetsOutage(t *testing.T) {
+	t.Parallel()
 	for failing := range 5 {
 		old := newOldStore(oldToken, sessplus.Imported{Fields: map[string]any{"user": "ann", "theme": "dark"}})
 		var updates atomic.Int64

@@ -127,6 +127,7 @@ func onEveryHome(t *testing.T, test func(t *testing.T, b sessplus.Backend)) {
 
 // SPEC 12.1, SPEC 12.2: six requests at once on two machines, which share only keys and the backend.
 func TestImport(t *testing.T) {
+	t.Parallel()
 	onEveryHome(t, func(t *testing.T, b sessplus.Backend) {
 		for _, value := range []string{oldToken, "not_an_id/of ours", "MTc5NTY5MzUwOXw="} {
 			for _, signed := range []bool{false, true} {
@@ -250,6 +251,7 @@ func pass(m *sessplus.Manager, cookies string, f func(s *sessplus.Session)) *rep
 // SPEC 12.2, SPEC 12.3: nothing tells requests side by side that one of them has made a secure cookie of the session,
 // so that it stays where it was for a minute, or until the session ends.
 func TestImportIntoSecureCookieForgets(t *testing.T) {
+	t.Parallel()
 	for name, end := range map[string]func(s *sessplus.Session){
 		"in time": func(s *sessplus.Session) { time.Sleep(time.Minute); s.Get("user") },
 		"Destroy": func(s *sessplus.Session) { s.Destroy() },

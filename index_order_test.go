@@ -186,6 +186,7 @@ func TestSingleCookieOptional(t *testing.T) {
 
 // SPEC 10.5: two requests of a session from before the index, one of which is a login as somebody else.
 func TestMisfiledByARace(t *testing.T) {
+	t.Parallel()
 	fast(t, func(t *testing.T, b sessplus.Backend) {
 		config := sessplus.Config{CookieName: "s", Backend: b}
 		before := newCrowd(t, newManager(t, nil, config))

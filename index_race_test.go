@@ -390,6 +390,7 @@ func TestEditBesideRenewals(t *testing.T) {
 
 // SPEC 10.2: of what a revocation ends in the midst of a renewal that fails, nothing comes back.
 func TestRevokeInTheMidstOfAFailingRenewal(t *testing.T) {
+	t.Parallel()
 	onEveryIndexer(t, func(t *testing.T, b *watchedIndexer) {
 		broken := &brokenBackend{Backend: sessplus.Memory()}
 		m := newManager(t, nil, indexed(b), sessplus.Config{CookieName: "other", Backend: broken, Fields: sessplus.Include("x")})

@@ -116,6 +116,7 @@ func sessionsOfAUser(t *testing.T, b sessplus.Backend) {
 
 // SPEC 10.1, SPEC 10.6: what is told of a session.
 func TestInfo(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		config := indexed(b)
 		config.Fields = sessplus.Include("user_id", "role")
@@ -155,6 +156,7 @@ func TestInfo(t *testing.T) {
 
 // SPEC 10.1: however a user is called.
 func TestUsersOfAnyName(t *testing.T) {
+	t.Parallel()
 	names := []any{"", " ", "a*", "[a]", "null", "{x}", "a/b", "__x__", strings.Repeat("long", 256), "a\x00b", "a\x00", "A", "a", 7, 7.5, true,
 		"é", "%2F", "-", "0", -1}
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
@@ -240,6 +242,7 @@ func TestRevoke(t *testing.T) {
 
 // SPEC 10.2: mistakes are told.
 func TestRevokeRefuses(t *testing.T) {
+	t.Parallel()
 	b := sessplus.Memory()
 	plain := sessplus.Config{CookieName: "plain", Backend: b, Fields: sessplus.Include("x")}
 	m := newManager(t, nil, indexed(b), plain)
@@ -380,6 +383,7 @@ func TestEditIsNoRequest(t *testing.T) {
 
 // SPEC 10.3: an Edit that cannot be saved returns why, and logs nothing about a response, because there is none.
 func TestEditThatFailsSaysSoOnce(t *testing.T) {
+	t.Parallel()
 	var log bytes.Buffer
 	config := indexed(sessplus.Memory())
 	config.Fields = sessplus.Include("user_id")
@@ -403,15 +407,20 @@ func TestUserSessionsInAnOutage(t *testing.T) {
 	f.proxy.set(proxyHang)
 	f.proxy.cut()
 	ctx := t.Context()
-	_, err1 := m.Sessions(ctx, "session", "ann")
-	_, err2 := m.RevokeAll(ctx, "session", "ann")
-	err3 := m.Revoke(ctx, "session", handle)
-	err4 := m.Edit(ctx, "session", handle, func(*sessplus.Session) error { return nil })
-	for i, err := range []error{err1, err2, err3, err4} {
-		if !errors.Is(err, sessplus.ErrUnavailable) {
-			t.Errorf("call %d while Redis is down: %v, want ErrUnavailable", i, err)
-		}
+	var wg sync.WaitGroup
+	for name, call := range map[string]func() error{
+		"Sessions":  func() error { _, err := m.Sessions(ctx, "session", "ann"); return err },
+		"RevokeAll": func() error { _, err := m.RevokeAll(ctx, "session", "ann"); return err },
+		"Revoke":    func() error { return m.Revoke(ctx, "session", handle) },
+		"Edit":      func() error { return m.Edit(ctx, "session", handle, func(*sessplus.Session) error { return nil }) },
+	} {
+		wg.Go(func() {
+			if err := call(); !errors.Is(err, sessplus.ErrUnavailable) {
+				t.Errorf("%s while Redis is down: %v, want ErrUnavailable", name, err)
+			}
+		})
 	}
+	wg.Wait()
 	f.proxy.set(proxyServe)
 	f.proxy.cut()
 	if n, err := m.RevokeAll(ctx, "session", "ann"); n != 1 || err != nil {

@@ -15,6 +15,7 @@ import (
 
 // SPEC 10.1: sessions from before there was an IndexBy, or with another, are listed from their next use on.
 func TestSessionsFromBeforeTheIndex(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		var j journal
 		config := sessplus.Config{CookieName: "session", Backend: b}
@@ -62,6 +63,7 @@ func TestSessionsFromBeforeTheIndex(t *testing.T) {
 
 // SPEC 10.1, SPEC 10.2, SPEC 10.3: with all other settings of a cookie.
 func TestIndexByWithOtherSettings(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		config := indexed(b)
 		config.Fields = sessplus.Exclude("color")
@@ -154,6 +156,7 @@ func TestIndexByOfAValueThatCannotBeRead(t *testing.T) {
 
 // SPEC 10.1: who is to be found must be called something.
 func TestIndexByRefusesValuesThatNameNobody(t *testing.T) {
+	t.Parallel()
 	m := newManager(t, nil, indexed(sessplus.Memory()))
 	c := newCrowd(t, m)
 	client := c.logIn("ann")
@@ -287,6 +290,7 @@ func TestEventsFromOutside(t *testing.T) {
 
 // SPEC 10.4: of a session that was ended nothing is left which a list would read, and pay for.
 func TestFirestoreListReadsNoEndedDocument(t *testing.T) {
+	t.Parallel()
 	client := servers.Firestore(t)
 	m := newManager(t, nil, indexed(sessplus.Firestore(client, "sessions")))
 	c := newCrowd(t, m)

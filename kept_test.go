@@ -45,6 +45,7 @@ func (e *jsonError) UnmarshalJSON(b []byte) error { return json.Unmarshal(b, &e.
 
 // SPEC 2.4: what the codec would not keep as it is, is an error that names the field and says what to do.
 func TestValueThatWouldNotBeKept(t *testing.T) {
+	t.Parallel()
 	const bad = "caf\xe9"
 	const text, none, fault, depth = "use []byte", "no exported field", "its text", "nested so deeply"
 	deep := any(1)
@@ -124,6 +125,7 @@ func TestValueThatWouldNotBeKept(t *testing.T) {
 
 // SPEC 2.4: and what it does keep is none.
 func TestValueThatIsKept(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c"}))
 	for want, value := range map[string]any{
 		`"\ufffd"`:                            `\ufffd`,
@@ -175,6 +177,7 @@ func TestValueThatIsKept(t *testing.T) {
 // SPEC 2.4: a stored value of another type reads as absent, whoever asks, and the log names the field. Update does not
 // begin from nothing in its place.
 func TestValueOfAnotherType(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, backend := range []sessplus.Backend{b, nil} {
 			var j journal

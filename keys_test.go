@@ -11,6 +11,7 @@ import (
 
 // SPEC 3.10: pairs may differ in Hash, Block or both, as those of programs that come from gorilla do.
 func TestKeysMayDifferInTheBlockOnly(t *testing.T) {
+	t.Parallel()
 	a, b := sessplus.GenerateKeyPair(), sessplus.GenerateKeyPair()
 	signed := sessplus.KeyPair{Hash: a.Hash}
 	block := sessplus.KeyPair{Hash: a.Hash, Block: b.Block}
@@ -58,6 +59,7 @@ func TestKeysMayDifferInTheBlockOnly(t *testing.T) {
 
 // SPEC 6.4: a cookie that fits the hash of every pair, and is readable by none, is no session.
 func TestCookieOfALostBlockKey(t *testing.T) {
+	t.Parallel()
 	a, b, c := sessplus.GenerateKeyPair(), sessplus.GenerateKeyPair(), sessplus.GenerateKeyPair()
 	b.Hash, c.Hash = a.Hash, a.Hash
 	before := newSite(t, newManager(t, &sessplus.Options{Keys: []sessplus.KeyPair{a}}, sessplus.Config{CookieName: "c"}))
@@ -80,6 +82,7 @@ func TestCookieOfALostBlockKey(t *testing.T) {
 
 // SPEC 3.10: a request that only reads re-writes the cookie, once, and then the old key can go.
 func TestOlderKeyIsReplaced(t *testing.T) {
+	t.Parallel()
 	older, newer := sessplus.GenerateKeyPair(), sessplus.GenerateKeyPair()
 	stage := func(cfg sessplus.Config, keys ...sessplus.KeyPair) *sidSite {
 		return &sidSite{site: newSite(t, newManager(t, &sessplus.Options{Keys: keys}, cfg))}

@@ -69,6 +69,7 @@ func TestLateSaveThatFailedIsNotMadeAgain(t *testing.T) {
 
 // SPEC 5.5
 func TestLateChangesAreSaved(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, save := range []bool{false, true} {
 			logged := &errorLog{}
@@ -100,6 +101,7 @@ func TestLateChangesAreSaved(t *testing.T) {
 
 // SPEC 5.5: the client got the id with this very response.
 func TestLateChangesOfANewSessionAreSaved(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory()}))
 	s.visit(func(w http.ResponseWriter, r *http.Request) {
 		sessplus.Get(r).Set("n", 1)
@@ -173,6 +175,7 @@ func notifyEnd(ended chan<- struct{}) func(http.Handler) http.Handler {
 
 // SPEC 5.5: an error of one cookie does not hold up another.
 func TestLateChangeIsSavedBesideOneThatCannotBe(t *testing.T) {
+	t.Parallel()
 	s := newLateSite(t, sessplus.Memory(), &errorLog{}, nil)
 	s.visit(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(200)
@@ -228,6 +231,7 @@ func TestLateRenewalSavesNothing(t *testing.T) {
 
 // SPEC 5.5: the browser was told to drop the cookie, so that nobody would ever see the field again.
 func TestLateChangeOfADroppedSessionIsAnError(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for name, empty := range map[string]func(s *site, r *http.Request){
 			"by this request": func(_ *site, r *http.Request) { sessplus.Get(r).Clear() },

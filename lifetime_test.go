@@ -16,6 +16,7 @@ import (
 
 // SPEC 3.5: Lifetime runs from creation, however often the session is used; with a negative one there is no such end.
 func TestLifetimeEndsTheSession(t *testing.T) {
+	t.Parallel()
 	const life = 800 * time.Millisecond
 	for name, adapt := range map[string]func(*sessplus.Config){
 		"plain":     func(*sessplus.Config) {},
@@ -84,6 +85,7 @@ func TestSaveAfterTheLifetime(t *testing.T) {
 
 // SPEC 3.5: each use moves the idle expiry, and without one it comes.
 func TestIdleTimeoutEndsWhatIsNotUsed(t *testing.T) {
+	t.Parallel()
 	const idle = 1200 * time.Millisecond
 	for name, adapt := range map[string]func(*sessplus.Config){
 		"plain":        func(*sessplus.Config) {},
@@ -208,6 +210,7 @@ func TestFailedTouchIsNoError(t *testing.T) {
 
 // SPEC 3.5: what the store has not removed yet does not count.
 func TestExpiredRecordThatIsStillStored(t *testing.T) {
+	t.Parallel()
 	onStores(t, func(*sessplus.Config) {}, func(t *testing.T, c *sidSite) {
 		id := c.start()
 		key, past := recordKey(c.cfg, id), time.Now().Add(-time.Second)
@@ -321,6 +324,7 @@ func TestMaxAgeAfterATouch(t *testing.T) {
 
 // SPEC 3.6: the server checks the age of a secure cookie's content, whatever the browser does.
 func TestAgeOfASecureCookie(t *testing.T) {
+	t.Parallel()
 	const h, short = time.Hour, 2 * time.Second
 	for _, test := range []struct {
 		name              string

@@ -98,6 +98,7 @@ func lazyLoadFails(t *testing.T, s *site) {
 
 // SPEC 5.12
 func TestFailingLazyLoad(t *testing.T) {
+	t.Parallel()
 	b := &recorder{Backend: sessplus.Memory()}
 	s := newSite(t, newManager(t, nil,
 		sessplus.Config{CookieName: "lazy", Backend: b, Fields: sessplus.Include("lazy"), Lazy: true},
@@ -141,6 +142,7 @@ func TestLazyLoadFromKilledRedis(t *testing.T) {
 
 // SPEC 5.6: of a backend, an OnEvent or a Logger, too. It must end the request, not the process.
 func TestPanicDuringLoadEndsTheRequestOnly(t *testing.T) {
+	t.Parallel()
 	const env = "SESSPLUS_TEST_PANIC"
 	lazy := os.Getenv(env) == "lazy"
 	if os.Getenv(env) == "" {
@@ -174,6 +176,7 @@ func TestPanicDuringLoadEndsTheRequestOnly(t *testing.T) {
 
 // SPEC 11.1: Reload leaves what the request has asked for and not saved yet: fields, and the permanence.
 func TestReloadLeavesChanges(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory()}))
 	s.with(func(s *sessplus.Session) { s.Set("a", 1) })
 	s.with(func(s *sessplus.Session) {

@@ -89,6 +89,7 @@ func TestUploadsLeaveNoFiles(t *testing.T) {
 
 // SPEC 5.2: what is outside of the middleware, and logs or measures requests by their route.
 func TestRequestOutsideSeesWhatWasPutIntoItsCopy(t *testing.T) {
+	t.Parallel()
 	for _, panics := range []bool{false, true} {
 		m := newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory()})
 		outer := newManager(t, nil, sessplus.Config{CookieName: "outer"})
@@ -123,6 +124,7 @@ func TestRequestOutsideSeesWhatWasPutIntoItsCopy(t *testing.T) {
 
 // SPEC 5.11
 func TestSameManagerTwiceActsOnce(t *testing.T) {
+	t.Parallel()
 	b := &recorder{Backend: sessplus.Memory()}
 	m := newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b})
 	between := newManager(t, nil, sessplus.Config{CookieName: "other", Backend: sessplus.Memory()})
@@ -144,6 +146,7 @@ func TestSameManagerTwiceActsOnce(t *testing.T) {
 
 // SPEC 5.11
 func TestTwoManagersNest(t *testing.T) {
+	t.Parallel()
 	outer := newManager(t, nil, sessplus.Config{CookieName: "outer", Backend: sessplus.Memory()})
 	inner := newManager(t, nil, sessplus.Config{CookieName: "inner"})
 	stranger := newManager(t, nil, sessplus.Config{CookieName: "stranger"})

@@ -184,6 +184,7 @@ func TestDomainsAndShortTimesThatAreRight(t *testing.T) {
 
 // SPEC 1.4, 1.9: what a file says is quoted as it stands there, but not what may be a key.
 func TestAMistakeInJSONIsQuotedAndSaysWhatIsRight(t *testing.T) {
+	t.Parallel()
 	backends := map[string]sessplus.Backend{"redis": sessplus.Memory()}
 	for _, tt := range []struct{ property, value, quote, right string }{
 		{"cookie_name", `["a"]`, `["a"]`, "text"},

@@ -124,6 +124,7 @@ var jsonProperties = []string{
 
 // SPEC 1.9
 func TestParseConfigsOfNoOrManyConfigs(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		json  string
 		names []string
@@ -145,6 +146,7 @@ func TestParseConfigsOfNoOrManyConfigs(t *testing.T) {
 
 // SPEC 1.9
 func TestParseConfigsRefusesWrongValues(t *testing.T) {
+	t.Parallel()
 	const strings_, numbers, bools = `"x" "" "true" "1"`, `0 1 -1 1.5 1e400`, `true false`
 	const composed = `[] ["a"] {} {"a":1} [null]`
 	wrong := map[string]string{
@@ -211,6 +213,7 @@ type nilBackend struct{ sessplus.Backend }
 
 // SPEC 1.9
 func TestParseConfigsNamesThePlaceOfMistakesInTheText(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		json string
 		want []string
@@ -261,6 +264,7 @@ func TestParseConfigsNamesThePlaceOfMistakesInTheText(t *testing.T) {
 
 // SPEC 1.9
 func TestParseConfigsReportsEveryMistake(t *testing.T) {
+	t.Parallel()
 	text := `[
 		{"cookie_name": "a", "session_type": "wrong", "cookie_max_age": "wrong", "password": "wrong"},
 		{"session_fields": {"wrong": ["wrong"]}, "cookie_samesite": "wrong", "max_chunks": "wrong"},
@@ -279,6 +283,7 @@ func TestParseConfigsReportsEveryMistake(t *testing.T) {
 
 // SPEC 1.9
 func TestParsedConfigsMakeAManager(t *testing.T) {
+	t.Parallel()
 	const text = `[
 		{"cookie_name": "csrf", "session_fields": ["csrf_token"]},
 		{"cookie_name": "session", "session_type": "store", "session_fields": ["user_id"], "session_lifetime": "12h",

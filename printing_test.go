@@ -24,6 +24,7 @@ import (
 // SPEC 7.3: what a program logs of a request shows nothing of its session: neither its context, nor those made from it,
 // nor the writer, nor the request itself beyond its own headers.
 func TestContextShowsNothing(t *testing.T) {
+	t.Parallel()
 	const secret = "s3cr3t-value"
 	type key struct{}
 	for _, config := range []sessplus.Config{{CookieName: "sid", Backend: sessplus.Memory()}, {CookieName: "sid"}} {
@@ -87,6 +88,7 @@ func TestContextShowsNothing(t *testing.T) {
 
 // SPEC 1.8
 func TestNothingPrintsKeys(t *testing.T) {
+	t.Parallel()
 	var keys []sessplus.KeyPair
 	var needles []string
 	for i := range 3 {
@@ -217,6 +219,7 @@ func chain(err error) string {
 
 // SPEC 7.3: of a codec
 func TestErrorsQuoteNoValue(t *testing.T) {
+	t.Parallel()
 	const secret = "s3cr3t-value"
 	var logged bytes.Buffer
 	opts := &sessplus.Options{Logger: slog.New(slog.NewTextHandler(&logged, nil))}
@@ -293,6 +296,7 @@ func (quotingHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 
 // SPEC 7.3: of a driver
 func TestDriverErrorsQuoteNothing(t *testing.T) {
+	t.Parallel()
 	for want, answer := range map[string]func(text string) error{
 		"redis answers ERR": func(text string) error { return replyError(text) },
 		// The error is go-redis's.

@@ -128,6 +128,7 @@ func TestRepliesOfRedisPrintNoValues(t *testing.T) {
 
 // SPEC 7.3: an answer that quotes the command shows no more where a command is printed than in an error.
 func TestErrorRepliesOfRedisPrintNoValues(t *testing.T) {
+	t.Parallel()
 	client := servers.NewRedis(t).Client()
 	t.Cleanup(func() { client.Close() })
 	h := &quotedHook{}
@@ -162,6 +163,7 @@ func (h *quotedHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 // SPEC 7.3: what a hook of the program writes of a command to a trace, as redisotel does, has no id and no value of a
 // field.
 func TestCommandsOfRedisPrintNoValues(t *testing.T) {
+	t.Parallel()
 	const secret = "secret-value"
 	client := servers.Redis(t)
 	var mu sync.Mutex

@@ -47,6 +47,7 @@ func TestFullRedisKeepsTheSessionsThatAreUsed(t *testing.T) {
 
 // SPEC 3.5: a Redis user who may not set an expiry leaves no record without one.
 func TestRedisUserWithoutExpiryLeavesNoRecord(t *testing.T) {
+	t.Parallel()
 	admin := servers.NewRedis(t)
 	r := admin.Client()
 	defer r.Close()

@@ -94,6 +94,7 @@ func TestBackendKeepsNoClientAlive(t *testing.T) {
 // SPEC 5.3: what a program has hooked onto its client, as redisotel does, hears of sessplus, too, and of which request
 // it is.
 func TestHooksOfTheRedisClientAreKept(t *testing.T) {
+	t.Parallel()
 	for _, bounded := range []bool{false, true} {
 		direct := servers.Redis(t)
 		client := redis.NewClient(&redis.Options{Addr: direct.Options().Addr, DB: direct.Options().DB, ContextTimeoutEnabled: bounded})

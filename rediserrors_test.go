@@ -182,6 +182,7 @@ func TestErrorsNameTheReasonOfRedis6(t *testing.T) {
 
 // SPEC 6.9: rights, databases and passwords.
 func TestErrorsNameTheMissingRight(t *testing.T) {
+	t.Parallel()
 	s := servers.NewRedis(t, "--databases", "2")
 	admin := s.Client()
 	defer admin.Close()

@@ -472,6 +472,7 @@ func TestFullRedisKeepsTheIndex(t *testing.T) {
 
 // SPEC 4.6: a server that has forgotten the scripts is sent them again.
 func TestRedisIndexAfterAScriptFlush(t *testing.T) {
+	t.Parallel()
 	r := servers.NewRedis(t).Client()
 	defer r.Close()
 	m := newManager(t, nil, indexed(sessplus.Redis(r)))

@@ -49,7 +49,6 @@ var pipelines = map[string]func(t *testing.T, c *redis.Client, o redis.AutoPipel
 }
 
 func onEveryPipeline(t *testing.T, test func(t *testing.T, p redis.UniversalClient, s *servers.RedisServer)) {
-	t.Parallel()
 	for name, open := range pipelines {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -17,6 +17,7 @@ import (
 
 // SPEC 6.4: a cookie that other code sealed with the same keys is no session, and the log says of it what is true.
 func TestTheReasonOfARejectedSecureCookieIsTrue(t *testing.T) {
+	t.Parallel()
 	gob := func() *securecookie.SecureCookie { return securecookie.New(testKeys[0].Hash, testKeys[0].Block) }
 	json := func() *securecookie.SecureCookie { return gob().SetSerializer(securecookie.JSONEncoder{}) }
 	const foreign, later = "not written by sessplus", "later version"
@@ -92,6 +93,7 @@ func (j *journal) rejected(cookie string) (lines, events int) {
 
 // SPEC 6.4, 8: a cookie that every visitor brings is not a line for every request, but an event.
 func TestRejectedCookiesDoNotFloodTheLog(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, b sessplus.Backend) {
 		var j journal
 		c := newCrowd(t, newManager(t, j.options(0),
@@ -118,6 +120,7 @@ func TestRejectedCookiesDoNotFloodTheLog(t *testing.T) {
 
 // SPEC 8: each one is told as an event, and each reason in the log.
 func TestEveryRejectedCookieIsAnEvent(t *testing.T) {
+	t.Parallel()
 	var j journal
 	s := newSite(t, newManager(t, j.options(0), sessplus.Config{CookieName: "s", MaxAge: time.Hour}))
 	const visits = 10
@@ -137,6 +140,7 @@ func TestEveryRejectedCookieIsAnEvent(t *testing.T) {
 
 // SPEC 6.4: the next minute's line says how many were left out.
 func TestTheLogCountsRejectedCookiesThatItLeftOut(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var j journal
 		h := newManager(t, j.options(0), sessplus.Config{CookieName: "s"}).Handler(

@@ -15,6 +15,7 @@ import (
 
 // SPEC 3.8: what belongs to a login is never stored under the id from before it, however the renewal is refused.
 func TestLoginIsNeverStoredUnderTheIDFromBefore(t *testing.T) {
+	t.Parallel()
 	login := func(s *sessplus.Session) { s.Renew(); s.Set("user", "ann") }
 	refused := func(t *testing.T, s *sessplus.Session) {
 		for range 2 {
@@ -91,6 +92,7 @@ func TestLoginIsNeverStoredUnderTheIDFromBefore(t *testing.T) {
 
 // SPEC 3.8: whoever holds the old id renews before the login's commit does, and does not get the login.
 func TestThiefWhoRenewsFirstGetsNoLogin(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
 		c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("cart", 1) })
@@ -114,6 +116,7 @@ func TestThiefWhoRenewsFirstGetsNoLogin(t *testing.T) {
 
 // SPEC 3.8, 5.6: a panic inside the commit, which the program recovers, puts the plan back; a status of 500 stays one.
 func TestPanicInsideTheCommitKeepsTheRenewal(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, inner sessplus.Backend) {
 		for _, step := range []string{"create", "take", "end"} {
 			for _, status := range []int{http.StatusOK, http.StatusInternalServerError} {
@@ -159,6 +162,7 @@ func TestPanicInsideTheCommitKeepsTheRenewal(t *testing.T) {
 
 // SPEC 6.1: a logout whose backend is down is an error, with Optional, too.
 func TestLogoutOfAnOptionalBackendThatIsDown(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, inner sessplus.Backend) {
 		for _, lazy := range []bool{false, true} {
 			b := &recorder{Backend: inner}
@@ -176,6 +180,7 @@ func TestLogoutOfAnOptionalBackendThatIsDown(t *testing.T) {
 
 // SPEC 3.4: an Update fills an emptied session, and the call that lets the browser have the cookie again fails.
 func TestRefilledSessionIsNotAnsweredWithoutACookie(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, inner sessplus.Backend) {
 		b := &recorder{Backend: inner}
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
@@ -198,6 +203,7 @@ func TestRefilledSessionIsNotAnsweredWithoutACookie(t *testing.T) {
 // SPEC 7.7: a renewal begins afresh because of a logout beside it. What was bound to the session from before that stays
 // void, also when the request saves twice.
 func TestBoundContentDoesNotOutliveALogout(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, Fields: sessplus.Include("user")},
 			sessplus.Config{CookieName: "bound", BoundTo: "s", Fields: sessplus.Auto()}))
@@ -351,6 +357,7 @@ func TestRenewLosesNothingOfOthers(t *testing.T) {
 
 // SPEC 3.4, 3.8: the new record has no field either, so the browser gets no cookie for it.
 func TestRenewOfASessionEmptiedMeanwhile(t *testing.T) {
+	t.Parallel()
 	onStores(t, func(*sessplus.Config) {}, func(t *testing.T, c *sidSite) {
 		c.start()
 		c.ok(c.with(func(s *sessplus.Session) {
@@ -420,6 +427,7 @@ func TestRenewReachesTheCookiesNamed(t *testing.T) {
 
 // SPEC 3.8, 5.5: a new id needs a header.
 func TestRenewAfterTheHeaders(t *testing.T) {
+	t.Parallel()
 	onStores(t, func(*sessplus.Config) {}, func(t *testing.T, c *sidSite) {
 		c.start()
 		c.visit(func(w http.ResponseWriter, r *http.Request) {
@@ -436,6 +444,7 @@ func TestRenewAfterTheHeaders(t *testing.T) {
 
 // SPEC 3.11: of two that renew at once one wins, and the other, which has nothing to lose, leaves no record behind.
 func TestOneOfTwoRenewalsWins(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		s := &recorder{Backend: b}
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: s}))

@@ -90,6 +90,7 @@ func names(t *testing.T, rec *httptest.ResponseRecorder, want string) {
 
 // SPEC 5.11, SPEC 11.1: a Handler behind a Load of the same Manager.
 func TestHandlerBehindLoad(t *testing.T) {
+	t.Parallel()
 	m := newManager(t, nil, sessplus.Config{CookieName: "s", Backend: sessplus.Memory()})
 	inner := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		sessplus.Get(r).Set("user", "ann")

@@ -476,6 +476,7 @@ func TestBoundCookieWaitsForARecordThatIsTaken(t *testing.T) {
 
 // SPEC 3.9, 3.12: a stream that has slept through a rotation does not know the session's id any more, and is told so.
 func TestLogoutOfAStreamThatSleptThroughARotation(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m := newManager(t, nil, sessplus.Config{CookieName: "s", Backend: sessplus.Memory(), RotateEvery: 15 * time.Minute})
 		ask := func(id string, f func(w http.ResponseWriter, s *sessplus.Session)) string {

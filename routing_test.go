@@ -24,6 +24,7 @@ func (j *journal) lines(text string) (list []string) {
 
 // SPEC 1.1, 1.4: several configs that own every field are allowed, and named in the log once.
 func TestSeveralOwnersOfEveryFieldAreNamedInTheLog(t *testing.T) {
+	t.Parallel()
 	all := func(name string) sessplus.Config { return sessplus.Config{CookieName: name} }
 	named := sessplus.Config{CookieName: "named", Fields: sessplus.Include("x")}
 	for _, tt := range []struct {
@@ -62,6 +63,7 @@ func TestSeveralOwnersOfEveryFieldAreNamedInTheLog(t *testing.T) {
 
 // SPEC 1.2: the error says what there is to choose from.
 func TestTheErrorForAFieldWithoutOwnerNamesTheCookies(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, b sessplus.Backend) {
 		s := newSite(t, newManager(t, nil,
 			sessplus.Config{CookieName: "login", Fields: sessplus.Include("user_id"), Backend: b},
@@ -98,6 +100,7 @@ func TestTheErrorForAFieldWithoutOwnerNamesTheCookies(t *testing.T) {
 
 // SPEC 1.1
 func TestFieldsGoToTheirOwners(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		configs := []sessplus.Config{
 			{CookieName: "inc", Fields: sessplus.Include("a")},
@@ -143,6 +146,7 @@ func sorted(s string) string {
 
 // SPEC 1.1
 func TestOfSeveralOwnersTheLastIsRead(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		configs := []sessplus.Config{{CookieName: "one", Backend: b}, {CookieName: "two"}, {CookieName: "three", Backend: b}}
 		s := newSite(t, newManager(t, nil, configs...))
@@ -166,6 +170,7 @@ func TestOfSeveralOwnersTheLastIsRead(t *testing.T) {
 
 // SPEC 1.2
 func TestAFieldWithoutOwnerFailsTheCommit(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, b sessplus.Backend) {
 		var failed error
 		saved := 0

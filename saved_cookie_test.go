@@ -70,6 +70,7 @@ func answersPanics(h http.Handler) http.Handler {
 
 // SPEC 5.10, 5.9, 5.6: what Save has stored reaches the browser, whatever becomes of the header in between.
 func TestCookieOfASaveIsPutBack(t *testing.T) {
+	t.Parallel()
 	between := clearers(t)
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		m := newManager(t, nil,
@@ -119,6 +120,7 @@ func TestCookieOfASaveIsPutBack(t *testing.T) {
 
 // SPEC 5.10: also an ErrorHandler may clear the header, and the logout goes out.
 func TestErrorHandlerThatClearsTheHeader(t *testing.T) {
+	t.Parallel()
 	b := &recorder{Backend: sessplus.Memory()}
 	opts := &sessplus.Options{ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
 		clear(w.Header())

@@ -9,6 +9,7 @@ import (
 
 // SPEC 11.3: behind a trusted proxy the program knows which requests came over TLS.
 func TestSecureRequestTellsSecureAuto(t *testing.T) {
+	t.Parallel()
 	byHeader := func(r *http.Request) bool { return r.Header.Get("X-Forwarded-Proto") == "https" }
 	for _, c := range []struct {
 		name   string

@@ -21,6 +21,7 @@ import (
 
 // SPEC 7.1
 func TestSecureCookieIsWorthlessUnderAnotherName(t *testing.T) {
+	t.Parallel()
 	one := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "one"}))
 	two := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "two"}))
 	one.with(func(s *sessplus.Session) { s.Set("a", "secret") })
@@ -35,6 +36,7 @@ func TestSecureCookieIsWorthlessUnderAnotherName(t *testing.T) {
 
 // SPEC 7.1: encrypted with a Block key, readable without.
 func TestBlockKeyHidesTheFields(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		keys sessplus.KeyPair
@@ -94,6 +96,7 @@ func rewrite(t *testing.T, name, text string, when time.Time) string {
 
 // SPEC 7.6
 func TestTimeStampOfASecureCookie(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c", MaxAge: time.Hour}))
 	s.with(func(s *sessplus.Session) { s.Set("a", "1") })
 	text := s.jar(s.client)["c"]
@@ -163,6 +166,7 @@ func TestTooLongCookieIsNotDecoded(t *testing.T) {
 
 // A forged, truncated, swapped or foreign cookie is answered as a new visitor is (SPEC 6.4, SPEC 7.1).
 func TestForgedCookieIsAnsweredLikeNone(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, newManager(t, nil,
 		sessplus.Config{CookieName: "sid", Backend: sessplus.Memory(), Fields: sessplus.Include("user"), SignID: true},
 		sessplus.Config{CookieName: "data"}))
@@ -191,6 +195,7 @@ func TestForgedCookieIsAnsweredLikeNone(t *testing.T) {
 
 // SPEC 7.1: nothing altered is accepted, not even where base64 has bits to spare.
 func TestAlteredSecureCookieIsRefused(t *testing.T) {
+	t.Parallel()
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_="
 	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c"}))
 	padded := 0
@@ -213,6 +218,7 @@ func TestAlteredSecureCookieIsRefused(t *testing.T) {
 
 // SPEC 7.1: the signature of an id covers every bit of the cookie, as that of a secure cookie does.
 func TestAlteredSignedIDIsRefused(t *testing.T) {
+	t.Parallel()
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "c", Backend: sessplus.Memory(), SignID: true}))
 	s.with(func(s *sessplus.Session) { s.Set("a", "1") })
@@ -266,6 +272,7 @@ func TestCookieCostsLittleMemory(t *testing.T) {
 
 // SPEC 6.5: the limit is exact. Values come in steps of four bytes, so names of four lengths try every remainder.
 func TestSecureCookieMayHave4096Bytes(t *testing.T) {
+	t.Parallel()
 	for extra := range 4 {
 		name := "name" + strings.Repeat("x", extra)
 		t.Run(name, func(t *testing.T) {

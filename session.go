@@ -561,7 +561,7 @@ func (s *Session) destroy(p *part) {
 	s.disown(p)
 	s.shed(p)
 	p.state, p.content, p.sheds = loaded, content{}, false
-	if p.due = tellNothing; p.held || p.arrivals != nil && len(p.old) > 0 {
+	if p.due = tellNothing; p.held {
 		p.due = tellDrop
 	}
 	p.epoch++

@@ -26,6 +26,7 @@ func slowly(c *crowd, later func(*sessplus.Session)) *slowRequest {
 
 // SPEC 5.13, SPEC 4.2: a rotation of one session does not bring back the id from before the login of another.
 func TestSingleCookieRotationUndoesALogin(t *testing.T) {
+	t.Parallel()
 	for _, lazy := range []bool{false, true} {
 		t.Run(fmt.Sprint("lazy ", lazy), func(t *testing.T) {
 			b := sessplus.Memory()
@@ -74,6 +75,7 @@ func TestSingleCookieTouchUndoesALogin(t *testing.T) {
 
 // SPEC 3.11, SPEC 4.2: with DropIfGone a change is dropped, and the request succeeds.
 func TestSingleCookieDropIfGone(t *testing.T) {
+	t.Parallel()
 	b := sessplus.Memory()
 	m := newManager(t, &sessplus.Options{SingleCookie: "__session"},
 		sessplus.Config{CookieName: "login", Backend: b, Fields: sessplus.Include("user"), IndexBy: "user", DropIfGone: true},
@@ -95,6 +97,7 @@ func TestSingleCookieDropIfGone(t *testing.T) {
 
 // What an early Save has dropped must not cost a later login its cookie.
 func TestSingleCookieLoginAfterADroppedSave(t *testing.T) {
+	t.Parallel()
 	b := sessplus.Memory()
 	m := newManager(t, &sessplus.Options{SingleCookie: "__session"},
 		sessplus.Config{CookieName: "login", Backend: b, Fields: sessplus.Include("user", "n"), IndexBy: "user", DropIfGone: true},
@@ -120,6 +123,7 @@ func TestSingleCookieLoginAfterADroppedSave(t *testing.T) {
 
 // SPEC 3.9, SPEC 6.2: a logout reaches the browser, whatever has become of the other sessions in its cookie.
 func TestSingleCookieLogoutBesideADeadPart(t *testing.T) {
+	t.Parallel()
 	for _, early := range []bool{true, false} {
 		b := sessplus.Memory()
 		c := newCrowd(t, newManager(t, &sessplus.Options{SingleCookie: "__session"},
@@ -274,6 +278,7 @@ func TestAgeOfASingleCookieAfterSave(t *testing.T) {
 
 // SPEC 5.10: one that was not tried may be the session, and is not to be overwritten.
 func TestNineSingleCookies(t *testing.T) {
+	t.Parallel()
 	b := sessplus.Memory()
 	c := newCrowd(t, newManager(t, &sessplus.Options{SingleCookie: "__session"},
 		sessplus.Config{CookieName: "login", Backend: b, Fields: sessplus.Include("user")}))

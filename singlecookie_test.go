@@ -134,6 +134,7 @@ func TestPartsOfASingleCookieEndOnTheirOwn(t *testing.T) {
 
 // SPEC 5.13: an id that has ended meanwhile does not come back with another part, to undo a login.
 func TestSingleCookieUndoesNoLogin(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, lazy := range []bool{false, true} {
 			configs := single(b)
@@ -165,6 +166,7 @@ func TestSingleCookieUndoesNoLogin(t *testing.T) {
 
 // SPEC 5.13, 6.5: the size limit counts the whole.
 func TestSizeOfASingleCookie(t *testing.T) {
+	t.Parallel()
 	for chunks, most := range map[int]int{0: 1, 3: 3} {
 		c := newCrowd(t, newManager(t, &sessplus.Options{SingleCookie: "__session"},
 			sessplus.Config{CookieName: "a", Fields: sessplus.Include("a"), MaxChunks: chunks},
@@ -213,6 +215,7 @@ func TestSizeOfASingleCookie(t *testing.T) {
 
 // SPEC 5.13, 7.3: what nobody has written is no session, and never a 500.
 func TestForeignSingleCookies(t *testing.T) {
+	t.Parallel()
 	j := &journal{}
 	opts := j.options(time.Second)
 	opts.SingleCookie, opts.Keys = "__session", testKeys
@@ -272,6 +275,7 @@ func TestSingleCookieInAnOutage(t *testing.T) {
 
 // SPEC 5.13, 1.4: configs must agree.
 func TestSingleCookieConfigsAgree(t *testing.T) {
+	t.Parallel()
 	base := sessplus.Config{CookieName: "a", Domain: "example.com", Path: "/x", Secure: sessplus.SecureAlways, SameSite: http.SameSiteStrictMode, ScriptReadable: true, Partitioned: true}
 	_, err := sessplus.New([]sessplus.Config{base, {CookieName: "b", Fields: sessplus.Auto()}}, &sessplus.Options{Keys: testKeys, SingleCookie: "s"})
 	for _, field := range []string{"Domain", "Path", "Secure", "SameSite", "ScriptReadable", "Partitioned"} {
@@ -291,6 +295,7 @@ func TestSingleCookieConfigsAgree(t *testing.T) {
 
 // SPEC 5.13, 10.2: on a device that was logged out from elsewhere, pages that write what belongs to no login go on.
 func TestSingleCookieAfterALogoutElsewhere(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		configs := single(b)
 		configs[0].IndexBy = "user"

@@ -17,6 +17,7 @@ import (
 
 // SPEC 3.9, 6.2: a logout does not depend on the rest of the request: the record goes although the commit fails.
 func TestDestroyGoesAheadWhenTheCommitFails(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		spied := &recorder{Backend: b}
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: spied, Fields: sessplus.Include("user")}))
@@ -46,6 +47,7 @@ func downAt(op string) func(context.Context, string) error {
 
 // SPEC 3.8, 6.2: of two renewals one cannot end its old record; both sessions are then what they were.
 func TestRenewalIsUndoneWhenAnotherCannotEnd(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		spied := &recorder{Backend: b}
 		c := newCrowd(t, newManager(t, nil,
@@ -122,6 +124,7 @@ func TestEndOfARenewalIsNotAnswered(t *testing.T) {
 			},
 		} {
 			t.Run(name+", "+client, func(t *testing.T) {
+				t.Parallel()
 				p := newProxy(t, servers.NewRedis(t).Addr)
 				c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: timeout}, sessplus.Config{CookieName: "s", Backend: closing(t, open(p.addr()))}))
 				c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })

@@ -176,6 +176,7 @@ func TestUpdateSeesWhatOthersStored(t *testing.T) {
 
 // SPEC 4.5
 func TestUpdateWithoutARecordIsAPlainChange(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name   string
 		config func(b sessplus.Backend) sessplus.Config
@@ -230,6 +231,7 @@ func TestUpdateWithoutARecordIsAPlainChange(t *testing.T) {
 
 // SPEC 4.5
 func TestUpdateOfUnusualFields(t *testing.T) {
+	t.Parallel()
 	m := newManager(t, nil, sessplus.Config{CookieName: "s", Backend: sessplus.Memory(), Fields: sessplus.Include("counter")})
 	c := newCrowd(t, m)
 	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("counter", "a text") })
@@ -417,6 +419,7 @@ func TestUpdateGivesUpWithTheTimeout(t *testing.T) {
 
 // SPEC 4.5: a field that another request removes meanwhile counts as absent.
 func TestUpdateOfAFieldThatIsRemovedMeanwhile(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
 		c.mustAsk(c.client, func(s *sessplus.Session) { counter.Set(s, 5); s.Set("user", "ann") })

@@ -31,6 +31,7 @@ func upgrade(t *testing.T, w http.ResponseWriter, header http.Header) {
 
 // SPEC 11.4
 func TestUpgradeWithoutTheCookieIsLogged(t *testing.T) {
+	t.Parallel()
 	const message = "connection was taken over"
 	set := func(s *sessplus.Session) { s.Set("n", 1) }
 	save := func(s *sessplus.Session) {

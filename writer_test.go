@@ -289,6 +289,7 @@ func useInterface(w http.ResponseWriter, i int) string {
 
 // SPEC 5.2, 5.1
 func TestWriterHasTheInterfacesOfTheOneBelow(t *testing.T) {
+	t.Parallel()
 	m := newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory()})
 	var below http.ResponseWriter
 	var x *callLog
@@ -332,6 +333,7 @@ func TestWriterHasTheInterfacesOfTheOneBelow(t *testing.T) {
 
 // SPEC 5.2
 func TestWriterIsLikeTheServersOwn(t *testing.T) {
+	t.Parallel()
 	for _, proto := range []string{"HTTP/1.1", "HTTP/2"} {
 		outer := newManager(t, nil, sessplus.Config{CookieName: "outer"})
 		m := newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory()})
@@ -387,6 +389,7 @@ func (u unwrapOnly) Unwrap() http.ResponseWriter { return u.w }
 
 // SPEC 5.1, 5.2: the controller looks for the method past the writers that lack it.
 func TestControllerCommitsAboveAWriterWithUnwrapOnly(t *testing.T) {
+	t.Parallel()
 	for _, p := range commitPoints(t) {
 		if !strings.HasPrefix(p.name, "ResponseController") {
 			continue
@@ -412,6 +415,7 @@ func TestControllerCommitsAboveAWriterWithUnwrapOnly(t *testing.T) {
 
 // SPEC 5.2, 5.1: what cannot be done commits nothing.
 func TestControllerOfAWriterThatCannot(t *testing.T) {
+	t.Parallel()
 	b := &recorder{Backend: sessplus.Memory()}
 	m := newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b})
 	s := newSiteOn(t, "HTTP/1.1", func(h http.Handler) http.Handler {
@@ -436,6 +440,7 @@ func TestControllerOfAWriterThatCannot(t *testing.T) {
 
 // SPEC 5.2
 func TestSendfileSeesTheFile(t *testing.T) {
+	t.Parallel()
 	name := filepath.Join(t.TempDir(), "file.bin")
 	content := strings.Repeat("0123456789abcdef", 1<<14)
 	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
@@ -477,6 +482,7 @@ func TestSendfileSeesTheFile(t *testing.T) {
 
 // SPEC 5.2, 5.5
 func TestUpgradedConnection(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory()}))
 	s.do <- func(w http.ResponseWriter, r *http.Request) {
 		sess := sessplus.Get(r)
@@ -531,6 +537,7 @@ func TestUpgradedConnection(t *testing.T) {
 
 // SPEC 5.2, 5.5
 func TestEventStream(t *testing.T) {
+	t.Parallel()
 	for _, proto := range []string{"HTTP/1.1", "HTTP/2"} {
 		s := newSiteOn(t, proto, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory()}).Handler)
 		next := make(chan string)
@@ -584,6 +591,7 @@ func TestEventStream(t *testing.T) {
 
 // SPEC 5.4
 func TestFailedSaveReplacesTheResponse(t *testing.T) {
+	t.Parallel()
 	points := append(commitPoints(t), commitPoint{"return", false, func(http.ResponseWriter, *http.Request) error { return nil }})
 	for _, custom := range []bool{false, true} {
 		for _, p := range points {
@@ -709,6 +717,7 @@ func (c compressor) Write(b []byte) (int, error) { return c.Writer.Write(b) }
 
 // SPEC 5.4, 5.8: the browser logs out although the server cannot (SPEC 6.2), and no cache keeps that answer.
 func TestFailedDestroyIsNotCached(t *testing.T) {
+	t.Parallel()
 	b := &recorder{Backend: sessplus.Memory()}
 	opts := &sessplus.Options{ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(404) }}
 	s := newSite(t, newManager(t, opts, sessplus.Config{CookieName: "sid", Backend: b}))
@@ -728,6 +737,7 @@ func TestFailedDestroyIsNotCached(t *testing.T) {
 
 // SPEC 5.4, 4.2: what Save had put into the header goes, when the session turns out to have ended.
 func TestEndedSessionTakesBackItsCookie(t *testing.T) {
+	t.Parallel()
 	for _, drop := range []bool{false, true} {
 		m := newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: sessplus.Memory(), MaxAge: time.Hour, DropIfGone: drop})
 		s := newSite(t, m)
