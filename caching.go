@@ -109,7 +109,7 @@ func (s *Session) clearContent(h http.Header) {
 	} {
 		h.Del(name)
 	}
-	if len(s.encoding) > 0 {
-		h["Content-Encoding"] = s.encoding
+	if s.encoding != "" {
+		h.Set("Content-Encoding", s.encoding)
 	}
 }

@@ -77,10 +77,10 @@ func (s *Session) conclude(saves []*save, err error, now time.Time, last bool) (
 		}
 		if last {
 			h := s.w.Header()
-			if fatal != nil && !s.alone {
+			if fatal != nil && s.alone == nil {
 				s.clearContent(h)
 			}
-			s.sent = fatal == nil || !s.alone
+			s.sent = fatal == nil || s.alone == nil
 			s.writeHeader(h)
 		}
 	}
@@ -94,13 +94,13 @@ func (s *Session) writeHeader(h http.Header) {
 		s.noteUse(h)
 	}
 	sets := false
-	if s.alone { // a Save that has failed may have written lines, too
-		h["Set-Cookie"] = slices.DeleteFunc(h["Set-Cookie"], func(line string) bool { return slices.Contains(s.wrote, line) })
-		if s.wrote = nil; len(h["Set-Cookie"]) == 0 {
+	if w := s.alone; w != nil { // a Save that has failed may have written lines, too
+		h["Set-Cookie"] = slices.DeleteFunc(h["Set-Cookie"], func(line string) bool { return slices.Contains(w.lines, line) })
+		if w.lines = nil; len(h["Set-Cookie"]) == 0 {
 			delete(h, "Set-Cookie")
 		}
 		for i := range s.parts {
-			s.wrote = append(s.wrote, s.parts[i].lines...)
+			w.lines = append(w.lines, s.parts[i].lines...)
 		}
 	}
 	for i := range s.parts {
@@ -620,6 +620,6 @@ func (s *Session) reportMistake(saves []*save, err error) {
 // headers. For a session from [Manager.Load], Save is the commit, and writes to the header at once.
 func (s *Session) Save() error {
 	s.askAgain()
-	fatal, soft := s.commit(s.alone, true)
+	fatal, soft := s.commit(s.alone != nil, true)
 	return errors.Join(fatal, soft)
 }

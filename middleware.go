@@ -46,7 +46,7 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 			return
 		}
 		sw.s, sw.r = s, inner
-		s.encoding = w.Header()["Content-Encoding"]
+		s.encoding = w.Header().Get("Content-Encoding")
 		panicked := true
 		defer func() {
 			handBack(r, inner)
@@ -72,8 +72,8 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 		next.ServeHTTP(wrap(sw), inner)
 		panicked = false
 		sw.commit(http.StatusOK)
-		if sw.taken.Load() && !sw.asked.Load() {
-			sw.takenOver()
+		if sw.wasted() {
+			s.takenOver()
 		}
 		if s.over() && sw.err == nil && !sw.rejected {
 			s.commit(true, false) // what was changed after the headers
@@ -101,7 +101,7 @@ func (m *Manager) Load(w http.ResponseWriter, r *http.Request) (*Session, *http.
 	q := newRequest(len(m.cookies))
 	s := &q.ctx.s
 	s.start(m, w, r)
-	s.alone, s.sent, s.open = true, w == nil, s.open && w != nil
+	s.alone, s.sent, s.open = new(written), w == nil, s.open && w != nil
 	if err := s.loadEager(); err != nil {
 		return nil, r, err
 	}
@@ -113,10 +113,10 @@ func (m *Manager) Load(w http.ResponseWriter, r *http.Request) (*Session, *http.
 func (s *Session) adopt(w http.ResponseWriter) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.alone || s.sent {
+	if s.alone == nil || s.sent {
 		return false
 	}
-	s.alone, s.w = false, w
+	s.alone, s.w = nil, w
 	return true
 }
 

@@ -94,12 +94,14 @@ type session struct {
 	tls   bool          // the request came over TLS
 	sent  bool          // the headers have been sent
 	open  bool          // shared caches may store the response, and give it to other visitors
-	alone bool          // from Manager.Load, without the middleware: Save writes the headers
-	wrote []string      // the Set-Cookie lines that such a Save has written
+	alone *written      // by Manager.Load, without the middleware: Save writes the headers; else nil
 
 	vary, cacheControl [1]string // the values of these headers
-	encoding           []string  // Content-Encoding, as middleware outside has set it that encodes every response
+	encoding           string    // Content-Encoding, as middleware outside has set it that encodes every response
 }
+
+// written has the Set-Cookie lines that Save has written to the headers.
+type written struct{ lines []string }
 
 // A part is what one request knows about one cookie.
 type part struct {

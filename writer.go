@@ -17,14 +17,14 @@ type writer struct {
 	s *Session
 	r *http.Request
 
-	mu        sync.Mutex // guards err to rejected; the first commit holds it, so that concurrent Writes wait
+	mu        sync.Mutex // guards err to taken; the first commit holds it, so that concurrent Writes wait
 	err       error      // the commit failed, and the ErrorHandler has answered
 	committed bool
 	rejected  bool // the status is 500 or more: nothing is saved
+	taken     bool // the connection was taken over before the response, which is not logged yet
 
 	answers bool        // the response is that of an ErrorHandler: nothing more is saved
 	asked   atomic.Bool // for the header
-	taken   atomic.Bool // the connection was, before the response, which is not logged yet
 }
 
 // Unwrap is for [http.ResponseController].
@@ -150,8 +150,12 @@ func (w *writer) hijack() (net.Conn, *bufio.ReadWriter, error) {
 	// The controller also finds the Hijacker of a writer further down, which it would otherwise do past this one.
 	conn, rw, err := http.NewResponseController(w.s.w).Hijack()
 	if err == nil && !begun && w.s.cookiesToSend() != "" {
-		if w.taken.Store(true); !w.s.m.takenOver.Swap(true) {
-			w.takenOver()
+		if w.s.m.takenOver.Swap(true) {
+			w.mu.Lock()
+			w.taken = true
+			w.mu.Unlock()
+		} else {
+			w.s.takenOver()
 		}
 	}
 	return conn, rw, err
@@ -160,11 +164,17 @@ func (w *writer) hijack() (net.Conn, *bufio.ReadWriter, error) {
 // takenOver warns of a connection that the program took over when the session's cookies were ready to be sent, which
 // now only the program can do. Whether it does is unknown, and one warning is enough to have that checked. But it does
 // not if it has never asked for the header when the handler returns: then there is one for each response.
-func (w *writer) takenOver() {
-	w.taken.Store(false)
-	w.s.warn("sessplus: a connection was taken over before the Set-Cookie of a session was sent, which never reaches the visitor unless "+
+func (s *Session) takenOver() {
+	s.warn("sessplus: a connection was taken over before the Set-Cookie of a session was sent, which never reaches the visitor unless "+
 		"the program writes it; check that it answers with w.Header(), as in Upgrade(w, r, w.Header()) of gorilla/websocket",
-		"cookies", w.s.cookiesToSend())
+		"cookies", s.cookiesToSend())
+}
+
+// wasted reports whether a connection was taken over, and the header never asked for.
+func (w *writer) wasted() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.taken && !w.asked.Load()
 }
 
 // begunBefore warns, once, of a response that bypassed this writer, and began with the headers as they were: gin's
