@@ -211,6 +211,7 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 func (s *Session) putBack(saves []*save) {
 	s.mu.Lock()
 	for _, v := range saves {
+		v.keepForsaken()
 		if v.part.epoch == v.epoch {
 			v.part.renew = v.part.renew || v.renews
 			v.doubts()
@@ -440,8 +441,8 @@ func (v *save) takeOver(now time.Time, failed, late bool) {
 // takeEnds notes what has ended, so that no later commit ends it again.
 func (v *save) takeEnds() {
 	p := v.part
-	if p.forsakes() && v.err == nil {
-		p.forsaken = nil
+	if v.err != nil {
+		v.keepForsaken()
 	}
 	for _, d := range v.deletes {
 		if d.err == nil || errors.Is(d.err, ErrNoRecord) {

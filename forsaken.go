@@ -33,16 +33,29 @@ func (p *part) abandon() {
 // forsakes reports whether old sessions must end.
 func (p *part) forsakes() bool { return p.arrivals != nil && len(p.forsaken) > 0 }
 
+// takeForsaken returns the old sessions that must end, for the save that ends them. Those of a Destroy while that is
+// under way are for the next commit.
+func (p *part) takeForsaken() (list []stray) {
+	if p.arrivals != nil {
+		list, p.forsaken = p.forsaken, nil
+	}
+	return list
+}
+
+// keepForsaken leaves them to the next commit, because this one has failed.
+func (v *save) keepForsaken() {
+	if len(v.forsaken) > 0 {
+		v.part.forsaken = append(v.forsaken, v.part.forsaken...)
+	}
+}
+
 // forsake ends old sessions that the program has destroyed: both what they became and the originals.
 func (s *Session) forsake(v *save) {
 	p := v.part
-	if !p.forsakes() {
-		return
-	}
-	for i := range p.forsaken {
-		switch err := s.forsakeOne(p, &p.forsaken[i]); {
+	for i := range v.forsaken {
+		switch err := s.forsakeOne(p, &v.forsaken[i]); {
 		case err == nil || v.err != nil:
-		case p.epoch == 0: // it lives on here
+		case v.epoch == 0: // it lives on here
 			s.notForgotten(p, err)
 		default:
 			v.err, v.undead = &Error{Cookie: p.CookieName, Op: "delete", Err: fmt.Errorf("%w: %w", ErrUnavailable, err)}, true

@@ -309,3 +309,36 @@ func TestImportIntoSecureCookieForgets(t *testing.T) {
 		})
 	}
 }
+
+// SPEC 4.7, SPEC 12.2: a Destroy by another goroutine while a save is under way ends the old session, too.
+func TestDestroyOfAnOldSessionBesideASave(t *testing.T) {
+	entered, release := make(chan bool), make(chan bool)
+	b := &recorder{Backend: sessplus.Memory(), hook: func(_ context.Context, op string) error {
+		if op == "end" {
+			entered <- true
+			<-release
+		}
+		return nil
+	}}
+	old := newOldStore(oldToken, sessplus.Imported{Fields: map[string]any{"user": "ann"}})
+	c := newCrowd(t, newManager(t, nil,
+		importing(sessplus.Config{CookieName: "s", Fields: sessplus.Include("user", "theme")}, old),
+		sessplus.Config{CookieName: "t", Fields: sessplus.Auto(), Backend: b}))
+	first := c.raw("", func(_ http.ResponseWriter, r *http.Request) { sessplus.Get(r).Set("n", 1) })
+	c.raw("s="+oldToken+"; "+cookiesOf(first), func(_ http.ResponseWriter, r *http.Request) {
+		s := sessplus.Get(r)
+		s.Set("theme", "dark")
+		s.Renew("t")
+		saved := make(chan error)
+		go func() { saved <- s.Save() }()
+		<-entered
+		s.Destroy("s")
+		release <- true
+		if err := <-saved; err != nil {
+			t.Errorf("Save() = %v", err)
+		}
+	})
+	if old.has(oldToken) {
+		t.Error("the old session is still there")
+	}
+}

@@ -20,12 +20,13 @@ type save struct {
 	err  error // why it was not saved
 	late error // ErrHeadersSent, for the part of it that would need a Set-Cookie
 
-	deletes []*call // end the records of destroyed sessions
-	main    *call   // creates or updates the record
-	take    *call   // takes the old record of a renewed session
-	amends  []*call // bring the new record up to date with what others have saved in the old one meanwhile
-	finish  *call   // ends the old record, once all else is saved
-	rotated *call   // creates the record again under a new id, because of its age
+	deletes  []*call // end the records of destroyed sessions
+	forsaken []stray // old sessions to end
+	main     *call   // creates or updates the record
+	take     *call   // takes the old record of a renewed session
+	amends   []*call // bring the new record up to date with what others have saved in the old one meanwhile
+	finish   *call   // ends the old record, once all else is saved
+	rotated  *call   // creates the record again under a new id, because of its age
 
 	*moves             // of fields to this part, or nil
 	changed []RawField // the fields that this save writes to the store; nil values are deleted
@@ -232,7 +233,7 @@ func (c *cookie) saveError(err error) error {
 
 // planRecord plans the save of a server-side part, or returns nil if there is nothing to do.
 func (p *part) planRecord(now time.Time, late bool) *save {
-	v := &save{part: p, epoch: p.epoch, drop: p.due == tellDrop}
+	v := &save{part: p, epoch: p.epoch, drop: p.due == tellDrop, forsaken: p.takeForsaken()}
 	v.changed = p.changes(v.change[:0])
 	v.moves = p.planMoves()
 	if p.rec == nil {
@@ -256,7 +257,7 @@ func (p *part) planRecord(now time.Time, late bool) *save {
 		v.rotates, v.name, v.origin = true, p.name, p.origin()
 		p.trial = noTrial
 	}
-	if v.main == nil && v.err == nil && v.late == nil && len(v.deletes) == 0 && !p.forsakes() && len(p.expelled) == 0 && !v.drop && !v.rotates {
+	if v.main == nil && v.err == nil && v.late == nil && len(v.deletes)+len(v.forsaken)+len(p.expelled) == 0 && !v.drop && !v.rotates {
 		return nil
 	}
 	return v
@@ -466,6 +467,7 @@ func (p *part) planSealed(late bool) *save {
 		return nil
 	}
 	p.settle(wallNow())
+	v.forsaken = p.takeForsaken()
 	switch {
 	case !filled:
 		v.does = empties
