@@ -373,6 +373,8 @@ func (b *firestoreBackend) Create(ctx context.Context, key string, r *Record) er
 		switch {
 		case err == nil && r.Expires.After(time.Now()):
 			return ErrRecordExists
+		case err == ErrNoRecord:
+			return errNotAlone // another request has removed it since
 		case snap == nil:
 			return err
 		}
@@ -419,7 +421,7 @@ func (b *firestoreBackend) Update(ctx context.Context, key string, c *Change) (r
 			return err
 		}
 		if id != "" && snap.Data()[docUpdate] == id {
-			result = Result{Expires: r.Expires}
+			result.Expires = r.Expires // the rest is as it was written
 			return nil
 		}
 		_, err = write(r)

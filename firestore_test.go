@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -214,4 +215,61 @@ func TestTooLargeForFirestore(t *testing.T) {
 		}
 	}
 	c.mustAsk(c.client, wantUser(t, "ann"))
+}
+
+// SPEC 4.3: several at once create the record of a key whose former record has expired, and one of them does.
+func TestFirestoreCreatesOverAnExpiredRecord(t *testing.T) {
+	t.Parallel()
+	b := sessplus.Firestore(servers.Firestore(t), "sessions")
+	for round := range 20 {
+		key := fmt.Sprintf("session:s:%d", round)
+		now := time.Now()
+		if err := b.Create(t.Context(), key, &sessplus.Record{Created: now, Saved: now, Expires: now.Add(-time.Second)}); err != nil {
+			t.Fatal(err)
+		}
+		var created atomic.Int32
+		var wg sync.WaitGroup
+		for range 6 {
+			wg.Go(func() {
+				err := b.Create(t.Context(), key, &sessplus.Record{Created: now, Saved: now, Expires: now.Add(time.Hour)})
+				if err == nil {
+					created.Add(1)
+				} else if !errors.Is(err, sessplus.ErrRecordExists) {
+					t.Errorf("Create() = %v, want nil or ErrRecordExists", err)
+				}
+			})
+		}
+		if wg.Wait(); created.Load() != 1 {
+			t.Errorf("%d of 6 have created the record", created.Load())
+		}
+	}
+}
+
+// SPEC 4.5: the client library repeats a commit whose answer is lost, and finds that the document has changed.
+func TestFirestoreLosesTheAnswerToAnUpdateOfAnEmptySession(t *testing.T) {
+	t.Parallel()
+	fake := newFakeFirestore(t, servers.FirestoreAddr(t))
+	b := sessplus.Firestore(servers.FirestoreAt(t, fake.addr, servers.NewProject()), "sessions")
+	now := time.Now()
+	if err := b.Create(t.Context(), "session:s:k", &sessplus.Record{Created: now, Saved: now, Expires: now.Add(time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	lost := false
+	fake.before(func(ctx context.Context, r *firestorepb.CommitRequest) error {
+		if lost {
+			return nil
+		}
+		lost = true
+		if _, err := fake.to.Commit(passOn(ctx), r); err != nil {
+			t.Errorf("Commit() = %v", err)
+		}
+		return status.Error(codes.Unavailable, "the answer is lost")
+	})
+	field := sessplus.RawField{Name: "n", Value: []byte("1")}
+	result, err := b.Update(t.Context(), "session:s:k", &sessplus.Change{
+		Set: []sessplus.RawField{field}, Match: []sessplus.RawField{{Name: "n"}}, Now: now, Expires: now.Add(time.Hour),
+	})
+	if err != nil || !lost || !result.Refilled {
+		t.Errorf("Update() = %+v, %v after a lost answer: %t; want Refilled", result, err, lost)
+	}
 }
