@@ -110,7 +110,10 @@ func (b *firestoreBackend) doc(key string) *firestore.DocumentRef {
 	return b.database.Collection(b.collection).Doc(docName.Replace(key))
 }
 
-var errCorruptDocument = fmt.Errorf("%w: it is corrupt", ErrNoRecord)
+var (
+	errCorruptDocument = fmt.Errorf("%w: it is corrupt", ErrNoRecord)
+	errLargeDocument   = fmt.Errorf("firestore: %w for a document", ErrTooLarge)
+)
 
 // unreadable stands for a value that cannot become a field: it is not text, and no JSON or other usual encoding begins
 // like it.
@@ -285,22 +288,16 @@ func firestoreError(err error) error {
 			return err
 		}
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("firestore: %w", context.DeadlineExceeded)
-	}
-	switch code := status.Code(err); code {
-	case codes.OK:
+	code, text := status.Code(err), status.Convert(err).Message()
+	switch {
+	case err == nil:
 		return nil
-	case codes.DeadlineExceeded:
+	case code == codes.DeadlineExceeded, errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("firestore: %w", context.DeadlineExceeded)
-	case codes.InvalidArgument:
-		if text := status.Convert(err).Message(); strings.Contains(text, "size") || strings.Contains(text, "longer than") {
-			return fmt.Errorf("firestore: %w for a document", ErrTooLarge)
-		}
-		return fmt.Errorf("firestore answers %s", code)
-	default:
-		return fmt.Errorf("firestore answers %s", code)
+	case code == codes.InvalidArgument && (strings.Contains(text, "size") || strings.Contains(text, "longer than")):
+		return errLargeDocument
 	}
+	return fmt.Errorf("firestore answers %s", code)
 }
 
 // missing reports whether a read found no document. NotFound without a snapshot means that there is no database.
@@ -352,7 +349,7 @@ func tooLarge(fields []RawField) error {
 	for _, f := range fields {
 		total += len(f.Name) + len(f.Value)
 		if len(f.Value) > maxDocumentValue || total > maxDocument {
-			return fmt.Errorf("firestore: %w for a document", ErrTooLarge)
+			return errLargeDocument
 		}
 	}
 	return nil
