@@ -102,7 +102,8 @@ var (
 	// ErrRecordExists means that there is already a record under the key.
 	ErrRecordExists = errors.New("sessplus: the record exists already")
 
-	// ErrConflict means that a field does not have the value that [Change.Match] asks for.
+	// ErrConflict means that a field does not have the value that [Change.Match] asks for, or that the record has
+	// another [Change.DeviceKey].
 	ErrConflict = errors.New("sessplus: the record has changed meanwhile")
 
 	// ErrTaken means that somebody else is about to end the record, and that it is not yet known whether they will.

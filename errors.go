@@ -35,7 +35,7 @@ var (
 // value, key or field value.
 type Error struct {
 	Cookie string // the CookieName of the config, or "" if the error concerns no single cookie
-	Op     string // "load", "save", "delete", "renew", "update", "encode" or "decode"
+	Op     string // "load", "save", "delete", "renew", "update", "import", "list", "revoke", "edit", "encode", "decode"
 	Err    error  // what went wrong; [errors.Is] finds the sentinels of this package in it
 }
 
