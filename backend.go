@@ -258,8 +258,8 @@ func (e *Ending) Apply(r *Record) error {
 	err := r.live(e.Now)
 	ended := r.Mark != nil && r.Mark.Ended
 	switch {
-	case err != nil && !ended, ended && err == ErrNoRecord:
-		return ErrNoRecord
+	case err == ErrNoRecord:
+		return err
 	case e.Step == StepRelease:
 		if mine && ended {
 			r.Expires = r.Mark.At
