@@ -1,8 +1,6 @@
 package sessplus
 
-import (
-	"slices"
-)
+import "slices"
 
 // How a field moves to another cookie when a deployment changes the configs (Config.Adopt). What the former owner has
 // stored is read from there. The next commit that saves something of either cookie writes it to the new owner, and then

@@ -24,14 +24,11 @@ func (s *Session) start(m *Manager, w http.ResponseWriter, r *http.Request) {
 	}
 	if m.single != nil {
 		s.unpack(r, time.Now())
-		if len(m.formers)+len(m.formerChunks) > 0 {
-			s.bringFormers(r)
-		}
-		return
+	} else {
+		m.readCookies(r, func(at slot, value string) {
+			s.parts[at.cookie].bring(candidate{value, at.chunk})
+		})
 	}
-	m.readCookies(r, func(at slot, value string) {
-		s.parts[at.cookie].bring(candidate{value, at.chunk})
-	})
 	if len(m.formers)+len(m.formerChunks) > 0 {
 		s.bringFormers(r)
 	}
