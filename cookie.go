@@ -1,6 +1,7 @@
 package sessplus
 
 import (
+	"cmp"
 	"net/http"
 	"net/textproto"
 	"slices"
@@ -103,12 +104,12 @@ func newCookie(index int, c Config, keys []KeyPair) *cookie {
 	past := newImports(&c, keys)
 	c.Import, c.Adopt = nil, slices.Clone(c.Adopt)
 	c.Keys = nil // the Manager only keeps the codecs made of them
-	setDefault(&c.Path, "/")
-	setDefault(&c.SameSite, http.SameSiteLaxMode)
-	setDefault(&c.Lifetime, defaultLifetime)
-	setDefault(&c.PermanentLifetime, defaultPermanentLifetime)
-	setDefault(&c.KeyPrefix, defaultKeyPrefix)
-	setDefault(&c.MaxChunks, 1)
+	c.Path = cmp.Or(c.Path, "/")
+	c.SameSite = cmp.Or(c.SameSite, http.SameSiteLaxMode)
+	c.Lifetime = cmp.Or(c.Lifetime, defaultLifetime)
+	c.PermanentLifetime = cmp.Or(c.PermanentLifetime, defaultPermanentLifetime)
+	c.KeyPrefix = cmp.Or(c.KeyPrefix, defaultKeyPrefix)
+	c.MaxChunks = max(c.MaxChunks, 1)
 	c.Fields.names = slices.Clone(c.Fields.names)
 	k := &cookie{Config: c, index: index, store: backendName(c.Backend), imports: past}
 	k.prepareLines()
@@ -124,13 +125,6 @@ func newCookie(index int, c Config, keys []KeyPair) *cookie {
 		}
 	}
 	return k
-}
-
-func setDefault[T comparable](v *T, d T) {
-	var zero T
-	if *v == zero {
-		*v = d
-	}
 }
 
 // A candidate is a value that came under the name of a cookie, or of one of its chunks.

@@ -1,6 +1,7 @@
 package sessplus
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"html"
@@ -23,7 +24,7 @@ type deviceEndpoint struct {
 
 // deviceEndpoints gives cookies their endpoints below scope, and returns these by path, or nil if there are none.
 func deviceEndpoints(cookies []*cookie, scope string) map[string]deviceEndpoint {
-	setDefault(&scope, defaultDevicePath)
+	scope = cmp.Or(scope, defaultDevicePath)
 	var m map[string]deviceEndpoint
 	for _, c := range cookies {
 		if c.device == nil {

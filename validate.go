@@ -88,8 +88,7 @@ func (v *validation) options() {
 	}
 	v.keys("Keys", o.Keys)
 	if p := o.DevicePath; p != "" {
-		plain := func(r rune) bool { return r > ' ' && r <= '~' && !strings.ContainsRune("\"\\%?#;", r) }
-		v.check(p[0] != '/' || path.Clean(p) != p || p == "/" || strings.ContainsFunc(p, func(r rune) bool { return !plain(r) }), "DevicePath", p,
+		v.check(p[0] != '/' || path.Clean(p) != p || p == "/" || !printable(p) || strings.ContainsAny(p, "\"\\%?#;"), "DevicePath", p,
 			`is no path of plain characters that begins with "/" and does not end with it, as %s`, quote(defaultDevicePath))
 	}
 }
@@ -267,11 +266,7 @@ func (v *validation) serverSide(i int, c *Config) {
 			v.add("IndexBy", c.IndexBy, "needs a backend that is an Indexer; %s is none", backendName(c.Backend))
 		}
 	}
-	prefix := func(c *Config) string {
-		p := c.KeyPrefix
-		setDefault(&p, defaultKeyPrefix)
-		return p
-	}
+	prefix := func(c *Config) string { return cmp.Or(c.KeyPrefix, defaultKeyPrefix) }
 	key := func(c *Config) string { return prefix(c) + c.CookieName }
 	for j := range v.configs[:i] {
 		if o := &v.configs[j]; o.CookieName != c.CookieName && sameBackend(o.Backend, c.Backend) && key(o) == key(c) {
@@ -288,9 +283,7 @@ func (v *validation) deviceBound(c *Config) {
 		return
 	}
 	refuse := func(mistake bool, format string, args ...any) { v.check(mistake, "DeviceBound", d, format, args...) }
-	if d < minDeviceBound {
-		v.add("DeviceBound", d, "is below %v, for which browsers do not sign often enough; 10*time.Minute is usual, 0 is off", minDeviceBound)
-	}
+	refuse(d < minDeviceBound, "is below %v, for which browsers do not sign often enough; 10*time.Minute is usual, 0 is off", minDeviceBound)
 	for _, life := range []struct {
 		name string
 		d    time.Duration
