@@ -464,6 +464,12 @@ func newRecord(n int) *Record {
 	return &r.Record
 }
 
+func (r *Record) clone() *Record {
+	c := *r
+	c.Fields = slices.Clone(r.Fields)
+	return &c
+}
+
 // valueOf returns the value of a field, or nil if the record has none of that name.
 func (r *Record) valueOf(name string) []byte {
 	if i := slices.IndexFunc(r.Fields, func(f RawField) bool { return f.Name == name }); i >= 0 {

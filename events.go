@@ -3,6 +3,8 @@ package sessplus
 import (
 	"errors"
 	"time"
+
+	"github.com/sessplus/sessplus/internal/inspection"
 )
 
 // An Event tells [Options.OnEvent] what happened to a session. There is one event for each load, save and end of a
@@ -148,6 +150,22 @@ func (s *Session) tell(c *cookie, e Event, made *call) {
 		}
 	}
 	s.m.onEvent(eventContext{s.session}, e)
+}
+
+// An eventContext is the context of a request without its cancellation: what happened is reported whether or not the
+// client has disconnected.
+type eventContext struct{ *session }
+
+func (eventContext) Deadline() (end time.Time, ok bool) { return time.Time{}, false }
+func (eventContext) Done() <-chan struct{}              { return nil }
+func (eventContext) Err() error                         { return nil }
+func (eventContext) String() string                     { return "sessplus.Context" }
+
+func (c eventContext) Value(key any) any {
+	if key == (inspection.RequestKey{}) {
+		return c.request
+	}
+	return c.ctx.Value(key)
 }
 
 // kind returns the event of a successful call, as far as the call alone determines it.

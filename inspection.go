@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/sessplus/sessplus/internal/inspection"
@@ -101,31 +100,4 @@ func (c *cookie) readable(data []byte) string {
 		return "(cannot be decoded)"
 	}
 	return fmt.Sprintf("%#v", v)
-}
-
-// An eventContext is the context of a request without its cancellation: what happened is reported whether or not the
-// client has disconnected.
-type eventContext struct{ *session }
-
-func (eventContext) Deadline() (end time.Time, ok bool) { return time.Time{}, false }
-func (eventContext) Done() <-chan struct{}              { return nil }
-func (eventContext) Err() error                         { return nil }
-func (eventContext) String() string                     { return "sessplus.Context" }
-
-func (c eventContext) Value(key any) any {
-	if key == (inspection.RequestKey{}) {
-		return c.request
-	}
-	return c.ctx.Value(key)
-}
-
-// uri is what the browser requested, "" outside a request.
-func (s *Session) uri() string {
-	switch {
-	case s.request == nil:
-		return ""
-	case s.request.RequestURI == "": // not from a server
-		return s.request.URL.Path
-	}
-	return s.request.RequestURI
 }

@@ -168,12 +168,6 @@ func (m *memory) Load(_ context.Context, key string) (*Record, error) {
 	return r, nil
 }
 
-func (r *Record) clone() *Record {
-	c := *r
-	c.Fields = slices.Clone(r.Fields)
-	return &c
-}
-
 func (m *memory) Create(_ context.Context, key string, r *Record) error {
 	s := m.lock(key)
 	defer s.mu.Unlock()

@@ -176,6 +176,17 @@ func (c *sessionContext) String() string { return "sessplus.Context" }
 // Format implements [fmt.Formatter] for every verb.
 func (c *sessionContext) Format(f fmt.State, _ rune) { io.WriteString(f, c.String()) }
 
+// uri is what the browser requested, "" outside a request.
+func (s *Session) uri() string {
+	switch {
+	case s.request == nil:
+		return ""
+	case s.request.RequestURI == "": // not from a server
+		return s.request.URL.Path
+	}
+	return s.request.RequestURI
+}
+
 // defaultErrorHandler answers in plain text that reveals nothing about the error, and logs it.
 func (m *Manager) defaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
 	status, text := http.StatusInternalServerError, "The request could not be completed."
