@@ -386,6 +386,9 @@ func TestDescribe(t *testing.T) {
 				t.Errorf("String = %q does not say %q", route, part)
 			}
 		}
+		if strings.Contains(route.String(), "no absolute end") != (route.Lifetime < 0) {
+			t.Errorf("String = %q, but the Lifetime is %v", route, route.Lifetime)
+		}
 	}
 	lines := strings.Split(m.Describe().String(), "\n")
 	if len(lines) != 1+len(want) {

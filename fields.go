@@ -160,7 +160,14 @@ const (
 
 // String returns the route as one line of text.
 func (r FieldRoute) String() string {
-	return fmt.Sprintf("%s: %s in %s, %s, %s", r.Cookie, r.field(), r.Backend, r.Visibility, r.Lifetime)
+	return fmt.Sprintf("%s: %s in %s, %s, %s", r.Cookie, r.field(), r.Backend, r.Visibility, r.lifetime())
+}
+
+func (r FieldRoute) lifetime() string {
+	if r.Lifetime < 0 {
+		return "no absolute end"
+	}
+	return r.Lifetime.String()
 }
 
 func (r FieldRoute) field() string {
@@ -179,11 +186,7 @@ func (l FieldRoutes) String() string {
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprint(w, "COOKIE\tFIELD\tBACKEND\tVISIBILITY\tLIFETIME")
 	for _, r := range l {
-		lifetime := "no absolute end"
-		if r.Lifetime >= 0 {
-			lifetime = r.Lifetime.String()
-		}
-		fmt.Fprintf(w, "\n%s\t%s\t%s\t%s\t%s", r.Cookie, r.field(), r.Backend, r.Visibility, lifetime)
+		fmt.Fprintf(w, "\n%s\t%s\t%s\t%s\t%s", r.Cookie, r.field(), r.Backend, r.Visibility, r.lifetime())
 	}
 	w.Flush() // a Builder returns no error
 	return b.String()
