@@ -302,7 +302,7 @@ func (v *save) check(made bool) {
 		} else if r.Refilled {
 			v.send = true // the request that removed the last field has told the browser to drop the cookie
 		}
-	case v.does == touches && !(p.taken() && errors.Is(err, ErrUnavailable)):
+	case v.does == touches && !(p.arrived() && errors.Is(err, ErrUnavailable)):
 		// The request only read, and that succeeded. But the new cookies that replace a former one are sent together.
 	case errors.Is(err, ErrNoRecord):
 		v.err = p.saveError(ErrSessionGone)

@@ -165,15 +165,15 @@ func (p *part) was() bool { return p.arrivals != nil && p.past != nil }
 
 // resends reports whether this request must send the cookie again: because the program has used it, or because the
 // browser still has the old one.
-func (p *part) resends() bool { return p.due == tellSet && (p.used || p.taken() || p.movedOut) }
+func (p *part) resends() bool { return p.due == tellSet && (p.used || p.arrived() || p.movedOut) }
 
-// taken reports whether this request has imported fields of an old session into this cookie.
-func (p *part) taken() bool { return p.arrivals != nil && p.took }
+// arrived reports whether this request has imported fields of an old session into this cookie.
+func (p *part) arrived() bool { return p.arrivals != nil && p.took }
 
 // leaves reports whether the browser must drop the former cookie, because all fields of its session belong to other
 // cookies.
 func (p *part) leaves(filled bool) bool {
-	return !filled && p.due == tellSet && (p.movedOut || p.taken() && len(p.brought) > 0)
+	return !filled && p.due == tellSet && (p.movedOut || p.arrived() && len(p.brought) > 0)
 }
 
 // takeOverFormers looks up what the strays of a part stand for, until one of them is a session.

@@ -79,7 +79,7 @@ func (m *Manager) Revoke(ctx context.Context, cookie, handle string) error {
 	if ended > 0 || err != nil {
 		return err
 	}
-	list, err := m.now(ctx, c, n)
+	list, err := m.rotated(ctx, c, n)
 	if err != nil {
 		return c.listError(err)
 	}
@@ -153,7 +153,7 @@ func (m *Manager) Edit(ctx context.Context, cookie, handle string, change func(s
 		return &Error{Cookie: cookie, Op: op, Err: err}
 	}
 	if errors.Is(load.err, ErrNoRecord) {
-		list, err := m.now(ctx, c, n)
+		list, err := m.rotated(ctx, c, n)
 		if err != nil {
 			return c.listError(err)
 		}
@@ -253,8 +253,8 @@ func isHex(text string, bytes int) bool {
 	return err == nil && len(b) == bytes && text == strings.ToLower(text)
 }
 
-// now finds the record of a session that was rotated so long ago that the tombstone under its first key is gone.
-func (m *Manager) now(ctx context.Context, c *cookie, n named) (list []KeyedRecord, err error) {
+// rotated finds the record of a session that was rotated so long ago that the tombstone under its first key is gone.
+func (m *Manager) rotated(ctx context.Context, c *cookie, n named) (list []KeyedRecord, err error) {
 	if n.owner == "" {
 		return nil, nil
 	}
