@@ -126,7 +126,8 @@ func (s *Session) notForgotten(p *part, err error) {
 // renewed.
 func (p *part) settle(now time.Time) {
 	if p.imports != nil && p.rec != nil && p.rec.legacy != nil && (p.renew || p.rec.legacy.overdue(now)) && p.rec.legacy.old.value != "" {
-		p.meet().forsaken = append(p.forsaken, p.rec.legacy.old)
+		a := p.meet()
+		a.forsaken = append(a.forsaken, p.rec.legacy.old)
 	}
 }
 

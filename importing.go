@@ -123,7 +123,8 @@ func (s *Session) bringFormers(r *http.Request) {
 	eachCookie(r, func(name, value string) {
 		for _, at := range s.m.formerChunks[name] {
 			p := &s.parts[at.cookie]
-			p.meet().chunks = append(p.chunks, candidate{value, at.chunk})
+			a := p.meet()
+			a.chunks = append(a.chunks, candidate{value, at.chunk})
 			if _, ours := s.m.names[name]; !ours {
 				p.old = append(p.old, name)
 			}
