@@ -119,8 +119,8 @@ func redisReason(text string) string { return redisInScript.ReplaceAllString(tex
 // redisCommands are the commands that Redis may refuse: those of sessplus, and those for connecting. Only these names
 // are taken from a reply.
 var redisCommands = []string{
-	"HGETALL", "HMGET", "HGET", "HSET", "HDEL", "HLEN", "EXISTS", "DEL", "PEXPIRE", "PEXPIREAT", "TIME", "EVALSHA", "EVAL",
-	"ZADD", "ZREM", "ZRANGE", "ZRANGEBYSCORE", "ZREMRANGEBYSCORE", "ZSCORE",
+	"HGETALL", "HMGET", "HGET", "HSET", "HDEL", "HLEN", "EXISTS", "DEL", "PEXPIREAT", "TIME", "EVALSHA", "EVAL",
+	"ZADD", "ZREM", "ZRANGE", "ZREMRANGEBYSCORE", "ZSCORE",
 	"HELLO", "AUTH", "SELECT", "CLIENT", "CLIENT|SETINFO", "CLIENT|SETNAME", "READONLY", "COMMAND", "CLUSTER", "CLUSTER|SLOTS",
 	"ASKING", "PING", "ROLE",
 }
