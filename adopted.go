@@ -157,11 +157,14 @@ func (p *part) adopted() bool {
 // or has destroyed that.
 func (s *Session) overridden(from *part) (names []string) {
 	names = slices.Clone(from.expelled)
-	known := func(name string) bool { return slices.Contains(names, name) }
 	for _, name := range from.remains() {
 		for _, i := range s.m.adopters(from.index, name) {
 			t := &s.parts[i]
-			if j := t.entries.findTouched(name); j >= 0 && !t.entries.touched[j].moved && (t.sealer == nil || t.entries.touched[j].value == nil) && !known(name) {
+			j := t.entries.findTouched(name)
+			if j < 0 || slices.Contains(names, name) {
+				continue
+			}
+			if e := t.entries.touched[j]; !e.moved && (t.sealer == nil || e.value == nil) {
 				names = append(names, name)
 			}
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -337,5 +336,5 @@ func (c Config) Format(f fmt.State, _ rune) {
 	if c.Backend != nil {
 		backend = backendName(c.Backend)
 	}
-	io.WriteString(f, fmt.Sprintf("sessplus.Config(%s: %s in %s)", c.CookieName, c.Fields, backend))
+	fmt.Fprintf(f, "sessplus.Config(%s: %s in %s)", c.CookieName, c.Fields, backend)
 }

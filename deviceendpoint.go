@@ -208,16 +208,13 @@ func (a *deviceAnswer) bind(key string) (*call, error) {
 func (a *deviceAnswer) refresh() {
 	p := a.p
 	id, named := a.identifier()
-	if p.rec == nil && p.crowded { // the session may have an id that was not tried
-		a.challenge(id, "")
-		return
-	}
 	if p.rec == nil {
-		if asked := func(c candidate) bool { _, _, err := p.parseID(c.text); return err == nil }; len(p.texts) > 0 && !slices.ContainsFunc(p.texts, asked) {
-			a.challenge(id, "") // what came is no id, and the backend was not asked
-			return
+		isID := func(c candidate) bool { _, _, err := p.parseID(c.text); return err == nil }
+		if p.crowded || len(p.texts) > 0 && !slices.ContainsFunc(p.texts, isID) {
+			a.challenge(id, "") // there may be a session: not every id was tried, or what came is none
+		} else {
+			a.stop()
 		}
-		a.stop()
 		return
 	}
 	key := parseDeviceKey(p.rec.DeviceKey)
