@@ -255,8 +255,8 @@ func (s *Session) runGroup(calls []*call) {
 	for _, c := range calls {
 		c.began, c.took = start.UnixNano(), took
 		switch err := c.err; {
-		case err == nil, errors.Is(err, ErrNoRecord), errors.Is(err, ErrConflict), errors.Is(err, ErrTaken),
-			errors.Is(err, ErrRecordExists), errors.Is(err, ErrTooLarge):
+		case err == nil, errors.Is(err, ErrNoRecord), errors.Is(err, ErrTaken), errors.Is(err, ErrRecordExists),
+			errors.Is(err, ErrTooLarge), c.op == opUpdate && errors.Is(err, ErrConflict):
 		default:
 			c.err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 			if took >= timeout-timeout/deadlineShare {

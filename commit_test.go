@@ -491,3 +491,18 @@ func TestDestroyBesideASave(t *testing.T) {
 		}
 	}
 }
+
+// SPEC 6.2: a Create that fails with an error that only an Update should have is a backend that is down.
+func TestCreateThatAnswersConflict(t *testing.T) {
+	t.Parallel()
+	b := &recorder{Backend: sessplus.Memory(), hook: func(_ context.Context, op string) error {
+		if op == "create" {
+			return sessplus.ErrConflict
+		}
+		return nil
+	}}
+	c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b}))
+	if res := c.askWith(c.client, func(s *sessplus.Session) { s.Set("n", 1) }); res.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("status = %d, want 503", res.StatusCode)
+	}
+}

@@ -144,7 +144,7 @@ func (s *Session) setThere(v *save) {
 func (s *Session) concede(saves []*save) {
 	var calls []*call
 	for _, v := range saves {
-		if v.main != nil && errors.Is(v.main.err, ErrConflict) {
+		if v.main != nil && v.main.op == opUpdate && errors.Is(v.main.err, ErrConflict) {
 			c := v.main.change
 			c.Owner, c.Match = nil, nil
 			for _, name := range v.moved() {
