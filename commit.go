@@ -534,7 +534,7 @@ func (v *save) updated(now time.Time) {
 	if v.main.moved {
 		p.rename(v.main.sessionName, now)
 	}
-	if !v.does.reads() || len(v.main.change.Delete) > 0 {
+	if len(p.foreign) == 0 || slices.Contains(v.main.change.Delete, p.foreign[0]) { // all of them went, or none
 		p.foreign, p.sheds = nil, false
 	}
 }

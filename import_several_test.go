@@ -338,3 +338,30 @@ func TestImportMeetsOutage(t *testing.T) {
 		})
 	}
 }
+
+// SPEC 12.2: a secure cookie that the program destroys does not come back with the former cookie, also if the request
+// has saved something before.
+func TestDestroyedSecureCookieOfAnOldSessionAfterASave(t *testing.T) {
+	for _, saves := range []bool{false, true} {
+		old := newOldStore(oldToken, sessplus.Imported{Fields: map[string]any{"user": "ann", "theme": "dark"}})
+		c := newCrowd(t, newManager(t, nil,
+			importing(sessplus.Config{CookieName: "s", Fields: sessplus.Exclude("theme"), Backend: sessplus.Memory()}, old),
+			sessplus.Config{CookieName: "t", Fields: sessplus.Include("theme")}))
+		first := c.raw("s="+oldToken, who)
+		c.raw(cookiesOf(first), func(_ http.ResponseWriter, r *http.Request) {
+			s := sessplus.Get(r)
+			if saves {
+				s.Set("n", 1)
+				if err := s.Save(); err != nil {
+					t.Errorf("Save() = %v", err)
+				}
+			}
+			s.Destroy("t")
+		})
+		c.raw("s="+oldToken, func(_ http.ResponseWriter, r *http.Request) {
+			if s := sessplus.Get(r); !s.Has("user") || s.Has("theme") {
+				t.Errorf("after a Save (%t) and a Destroy there are %q, want the user alone", saves, s.Fields())
+			}
+		})
+	}
+}
