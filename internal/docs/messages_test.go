@@ -26,6 +26,7 @@ var notMessages = []string{
 	// What is looked for in a reply.
 	"-ERR max number of clients", "executing the script", "nknown Redis command", "No such master", " run ",
 	"(?s),? (with )?args beginning with.*", "(?, ?, ?)", ", … = ?", " or ",
+	`^ERR Error running script \(call to \w+\): @user_script: ?\d+: (@user_script: ?\d+: )?-?`,
 }
 
 // TestTroubleshootingLacksNoMessage takes every literal of three words or more for a message.
