@@ -261,21 +261,30 @@ func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 		args := append(redisArgs(redisCreate, c.key, 4+2*len(r.Fields)), time.Now().UnixMilli(), r.Expires.UnixMilli(),
 			string(head), r.Saved.UnixMilli())
 		return newQuiet(ctx, redisFields(args, r.Fields))
+	case opUpdate:
+		args := c.change.redisUpdateArgs(c.redisScript(), c.key)
+		if len(c.change.Match) > 0 {
+			return onceCmd{newQuiet(ctx, args)}
+		}
+		return newQuiet(ctx, args)
 	case opIndex:
 		return newQuiet(ctx, c.redisIndexArgs())
 	case opOwned:
 		return newQuiet(ctx, redisArgs(redisOwned, c.key, 0))
-	case opForget:
+	default: // opForget
 		args := redisArgs(redisForget, c.key, len(c.entries))
 		for _, entry := range c.entries {
 			args = append(args, entry)
 		}
 		return newQuiet(ctx, args)
 	}
-	u := c.change
-	if c.redisScript() == redisSet {
-		args := append(redisArgs(redisSet, c.key, 2+2*len(u.Set)), u.Now.UnixMilli(), u.Expires.UnixMilli())
-		return newQuiet(ctx, redisFields(args, u.Set))
+}
+
+// redisUpdateArgs is the command that makes the change by one of its two scripts.
+func (u *Change) redisUpdateArgs(s *redisScript, key string) []any {
+	if s == redisSet {
+		args := append(redisArgs(redisSet, key, 2+2*len(u.Set)), u.Now.UnixMilli(), u.Expires.UnixMilli())
+		return redisFields(args, u.Set)
 	}
 	flag, exact := "", ""
 	if u.Permanent != nil {
@@ -295,7 +304,7 @@ func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 	if sets+len(u.Delete) > 0 {
 		sets++ // the time of the save
 	}
-	args := redisArgs(redisUpdate, c.key, 10+2*len(u.Match)+2*sets+len(u.Delete))
+	args := redisArgs(redisUpdate, key, 10+2*len(u.Match)+2*sets+len(u.Delete))
 	args = append(args, u.Now.UnixMilli(), u.Now.Add(EmptyGrace).UnixMilli(), u.Expires.UnixMilli(), flag, exact, owner, u.DeviceKey,
 		len(u.Match), sets, len(u.Delete))
 	for i := range u.Match {
@@ -308,10 +317,7 @@ func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 	for _, name := range u.Delete {
 		args = append(args, redisName(name))
 	}
-	if len(u.Match) > 0 {
-		return onceCmd{newQuiet(ctx, args)}
-	}
-	return newQuiet(ctx, args)
+	return args
 }
 
 // redisArgs begins the command that runs a script by its hash, with room for n arguments.
