@@ -161,10 +161,10 @@ func TestTouchIsRareAndSmall(t *testing.T) {
 // SPEC 3.5: a response that takes long uses its session until its end.
 func TestEndOfALongResponseIsAUse(t *testing.T) {
 	t.Parallel()
-	onStores(t, func(c *sessplus.Config) { c.IdleTimeout = 2 * time.Second }, func(t *testing.T, c *sidSite) {
+	onStores(t, func(c *sessplus.Config) { c.IdleTimeout = 5 * time.Second }, func(t *testing.T, c *sidSite) {
 		id := c.start()
 		before, err1 := c.record(id)
-		const long = 500 * time.Millisecond
+		const long = 600 * time.Millisecond // more than a tenth
 		c.visit(func(w http.ResponseWriter, r *http.Request) {
 			sessplus.Get(r).Get("a")
 			w.(http.Flusher).Flush()
