@@ -186,7 +186,7 @@ func TestMovesInAnyOrder(t *testing.T) {
 						want = want[1:]
 					}
 				}
-				for seed := range uint64(300) {
+				for seed := range uint64(times(300)) {
 					random := rand.New(rand.NewPCG(seed, 0))
 					stalled, since, left := random.IntN(len(tabs)), random.IntN(6), random.IntN(30)
 					pick := func(waiting []int) int {

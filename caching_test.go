@@ -23,6 +23,7 @@ func (j *journal) warnings(text string) (n int) {
 
 // SPEC 5.8: no shared cache keeps a response that sets a session, also when the handler says that it may.
 func TestSharedCachesKeepNoSessionCookie(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		own  []string
 		want string // "": as the handler has it

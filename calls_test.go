@@ -385,7 +385,7 @@ func TestBackendCallsRunSideBySide(t *testing.T) {
 
 // SPEC 5.3
 func TestRequestWaitsForTheSlowestBackendOnly(t *testing.T) {
-	const delay = 300 * time.Millisecond
+	const delay = 150 * time.Millisecond
 	m := newManager(t, nil, threeConfigs(false, func(int) sessplus.Backend {
 		return &recorder{Backend: sessplus.Memory(), hook: func(context.Context, string) error {
 			time.Sleep(delay)

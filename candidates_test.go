@@ -210,6 +210,7 @@ func howMany(header string) int {
 
 // SPEC 5.10: a deployment that changes Domain or Path is followed by everybody's next save.
 func TestChangeOfDomainOrPath(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name      string
 		old, new  sessplus.Config
@@ -408,6 +409,7 @@ func TestStrayCookiesDoNotShadowTheGoodOne(t *testing.T) {
 // SPEC 5.10: a deployment that sets Partitioned, or no longer does, leaves browsers with one cookie, too, and nobody
 // logged in after a logout.
 func TestChangeOfPartitioned(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, b sessplus.Backend) {
 		for _, partitioned := range []bool{false, true} {
 			for _, domain := range []string{"", "example.test"} {

@@ -11,6 +11,7 @@ import (
 
 // A machine whose clock is fast says so, and does not end sessions without a word.
 func TestClockThatIsFastIsToldOf(t *testing.T) {
+	t.Parallel()
 	r := servers.Redis(t)
 	var j journal
 	b := &recorder{Backend: sessplus.Redis(r)}

@@ -19,6 +19,7 @@ import (
 
 // SPEC 2.1
 func TestValuesAreCopies(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, b sessplus.Backend) {
 		s := newSite(t, newManager(t, nil, oneCookie(b)))
 		want := map[string]any{"list": []any{"x", int64(1)}, "map": map[string]any{"k": "v"}}
@@ -275,6 +276,7 @@ func (o ownTree) MarshalJSON() ([]byte, error) { return json.Marshal(o.Number) }
 
 // SPEC 2.1, 2.2: an any inside of another type gets the types that Get gives, and Update writes back what was stored.
 func TestDigitsInsideOfOtherTypes(t *testing.T) {
+	t.Parallel()
 	const id, large = int64(1<<53 + 1), uint64(math.MaxUint64)
 	type named map[string]any
 	tree := func() typedTree {
@@ -329,6 +331,7 @@ func TestDigitsInsideOfOtherTypes(t *testing.T) {
 
 // SPEC 2.3
 func TestNoChangeIsNotSaved(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, b sessplus.Backend) {
 		var writes writeCounter
 		c := oneCookie(b)

@@ -279,6 +279,7 @@ func TestPanicPageVaries(t *testing.T) {
 
 // SPEC 5.6
 func TestServerErrorSavesNothing(t *testing.T) {
+	t.Parallel()
 	for status, saves := range map[int]bool{499: true, 500: false, 502: false, 503: false, 599: false} {
 		for name, change := range map[string]func(*sessplus.Session){
 			"Set":     func(s *sessplus.Session) { setEach(s, "after") },

@@ -59,6 +59,7 @@ func TestChangesOfDifferentFieldsAllStay(t *testing.T) {
 
 // SPEC 4.3
 func TestNewRecordReplacesNone(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		var taken string
 		s := &recorder{Backend: b}

@@ -24,6 +24,7 @@ import (
 
 // SPEC 1.4
 func TestNewFindsTheMistake(t *testing.T) {
+	t.Parallel()
 	mem := sessplus.Memory()
 	fs := servers.Firestore(t)
 	rdb := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
@@ -152,6 +153,7 @@ func TestNewFindsTheMistake(t *testing.T) {
 
 // SPEC 1.4
 func TestNewFindsTheMistakeInOptions(t *testing.T) {
+	t.Parallel()
 	signed := sessplus.Config{CookieName: "s", Backend: sessplus.Memory(), SignID: true}
 	for _, tt := range []struct {
 		name    string
@@ -176,6 +178,7 @@ func TestNewFindsTheMistakeInOptions(t *testing.T) {
 
 // SPEC 1.4
 func TestNewReportsEveryMistakeAtOnce(t *testing.T) {
+	t.Parallel()
 	_, err := sessplus.New([]sessplus.Config{
 		{CookieName: "a b", Fields: sessplus.Include("", "x", "x"), SameSite: http.SameSiteNoneMode, Partitioned: true, MaxAge: -1},
 		{Lazy: true, Optional: true, IdleTimeout: time.Hour, IndexBy: "u", Lifetime: -1},
@@ -212,6 +215,7 @@ type anyClient struct {
 
 // SPEC 1.4
 func TestNewAcceptsWhatIsRight(t *testing.T) {
+	t.Parallel()
 	mem := sessplus.Memory()
 	fs := servers.Firestore(t)
 	rdb := servers.Redis(t)
@@ -354,6 +358,7 @@ func TestNoConfigsAreOneSecureCookie(t *testing.T) {
 
 // SPEC 1.7
 func TestDescribe(t *testing.T) {
+	t.Parallel()
 	rdb := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
 	t.Cleanup(func() { rdb.Close() })
 	m := newManager(t, nil,

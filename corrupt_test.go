@@ -252,6 +252,7 @@ func TestCorruptRecordHurtsNoOther(t *testing.T) {
 
 // SPEC 4.2, 6.4: a record that something else has replaced while the request ran.
 func TestRecordThatTurnsIntoSomethingElseIsGone(t *testing.T) {
+	t.Parallel()
 	for name, change := range map[string]func(*sessplus.Session){
 		"set":   func(s *sessplus.Session) { s.Set("user", "bob") },
 		"renew": func(s *sessplus.Session) { s.Renew() },
@@ -357,6 +358,7 @@ func flip(t *testing.T, text string, at int) string {
 
 // SPEC 6.4, 6.9, 7.2
 func TestBrokenSecureCookieIsNoSession(t *testing.T) {
+	t.Parallel()
 	value := "\x04user\x10\"" + corruptSecret + "\""
 	tests := []struct {
 		name  string

@@ -68,6 +68,7 @@ func TestNoLockIsHeldAcrossACall(t *testing.T) {
 
 // SPEC 9.2, SPEC 9.3: the traffic of a request with a record of 50 KB.
 func TestTrafficOfALargeRecord(t *testing.T) {
+	t.Parallel()
 	const large, small = 50 << 10, 4 << 10
 	behindProxy(t, func(t *testing.T, f faulty) {
 		var sent trafficCounter

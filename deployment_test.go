@@ -160,12 +160,13 @@ func TestDeploymentWithoutAUseSetsNoEnd(t *testing.T) {
 
 // SPEC 3.5: an hour becomes a second, and the session is over when that has passed.
 func TestSessionEndsByTheIdleTimeoutOfADeployment(t *testing.T) {
+	t.Parallel()
 	onStores(t, func(c *sessplus.Config) { c.IdleTimeout = time.Hour }, func(t *testing.T, c *sidSite) {
 		t.Parallel()
 		c.start()
-		next := c.redeploy(func(c *sessplus.Config) { c.IdleTimeout = time.Second })
+		next := c.redeploy(func(c *sessplus.Config) { c.IdleTimeout = 3 * time.Second })
 		next.wantFields(map[string]any{"a": "1"})
-		time.Sleep(1100 * time.Millisecond)
+		time.Sleep(3100 * time.Millisecond)
 		next.wantFields(map[string]any{})
 		c.wantFields(map[string]any{}) // under the old config, too
 	})

@@ -366,6 +366,7 @@ func TestDeviceBoundRevoked(t *testing.T) {
 
 // SPEC 14.8, 9.2: a refresh reads once and writes nothing, and a page costs no call more.
 func TestDeviceBoundCost(t *testing.T) {
+	t.Parallel()
 	k := newKeeper(sessplus.Memory())
 	cfg := bound(k)
 	cfg.Backend, cfg.IdleTimeout = k, time.Hour

@@ -289,6 +289,7 @@ func FuzzDeviceHeaders(f *testing.F) {
 
 // SPEC 14.4, 14.5: a bound cookie is good until its expiry, and a proof answers a challenge for a minute.
 func TestDeviceProofExpires(t *testing.T) {
+	t.Parallel()
 	var events []Event
 	backend := Memory()
 	m, err := New([]Config{{CookieName: "s", Backend: backend, DeviceBound: 10 * time.Minute, Secure: SecureAlways}},

@@ -164,6 +164,7 @@ func (s *boundSite) u() *url.URL {
 
 // SPEC 14.1, 1.9
 func TestDeviceBoundIsRefused(t *testing.T) {
+	t.Parallel()
 	keys := &sessplus.Options{Keys: testKeys}
 	for name, tt := range map[string]struct {
 		change func(c *sessplus.Config)
@@ -234,6 +235,7 @@ func unjoin(err error) []error {
 
 // SPEC 14.2: who logs in over TLS is offered a registration, and nobody else.
 func TestDeviceBoundIsOffered(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		cfg := bound(b)
 		cfg.IndexBy = "user"
@@ -283,6 +285,7 @@ func TestDeviceBoundIsOffered(t *testing.T) {
 
 // SPEC 14.3, 14.7: a rotation keeps the identifier and the binding, a renewal makes a new one, and the former one ends.
 func TestDeviceBoundIdentifier(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		cfg := bound(b)
 		cfg.RotateEvery, cfg.SignID = time.Hour, true
@@ -364,6 +367,7 @@ func TestDeviceBoundRegistrationsAtOnce(t *testing.T) {
 
 // SPEC 14.4: without the proof a session reads as absent, by whatever way, and neither record nor cookie is touched.
 func TestDeviceBoundUnproven(t *testing.T) {
+	t.Parallel()
 	for name, change := range map[string]func(c *sessplus.Config){
 		"plain":        func(*sessplus.Config) {},
 		"lazy":         func(c *sessplus.Config) { c.Lazy = true },
@@ -465,6 +469,7 @@ func newECKey(t testing.TB) *ecdsa.PrivateKey {
 
 // SPEC 14.2, SPEC 3.12: a burst that rotates a session offers one registration.
 func TestDeviceRegistrationIsOfferedOnceByABurst(t *testing.T) {
+	t.Parallel()
 	b := aged.Keys{Backend: sessplus.Memory()}
 	var j journal
 	o := j.options(0)

@@ -41,6 +41,7 @@ func onEveryDeadID(t *testing.T, config sessplus.Config, test func(t *testing.T,
 
 // SPEC 3.11
 func TestDeadIDIsAbsentAndGetsNoCookie(t *testing.T) {
+	t.Parallel()
 	onEveryDeadID(t, sessplus.Config{}, func(t *testing.T, c *crowd, old *http.Client) {
 		r := c.mustAsk(old, func(s *sessplus.Session) {
 			if s.Has("user") || !s.IsNew("s") || s.ID("s") != "" {
@@ -67,6 +68,7 @@ func TestDeadIDIsAbsentAndGetsNoCookie(t *testing.T) {
 
 // SPEC 3.11
 func TestDeadIDWithDropIfGone(t *testing.T) {
+	t.Parallel()
 	onEveryDeadID(t, sessplus.Config{DropIfGone: true}, func(t *testing.T, c *crowd, old *http.Client) {
 		r := c.mustAsk(old, func(s *sessplus.Session) { s.Set("user", "eve") })
 		if lines := r.setCookies("s"); len(lines) > 0 {
@@ -646,6 +648,7 @@ func TestEndedSessionTakesItsBoundCookieAlong(t *testing.T) {
 // SPEC 4.2, 3.5, 6.4: a record of Redis that has expired by its own account while a request runs, or lost its expiry,
 // is gone, also when Redis still has the key.
 func TestLateSaveToAnExpiredRecordThatIsStillStored(t *testing.T) {
+	t.Parallel()
 	late := sessplus.Field[int]("late")
 	for name, change := range map[string]func(*sessplus.Session){
 		"set":            func(s *sessplus.Session) { s.Set("late", 1) },

@@ -134,6 +134,7 @@ func (q *quoter) Update(context.Context, string, *sessplus.Change) (sessplus.Res
 
 // SPEC 6.6, 6.9
 func TestDefaultErrorHandler(t *testing.T) {
+	t.Parallel()
 	const inside = "tcp 10.0.0.7:6379: the inside"
 	tests := []struct {
 		name   string

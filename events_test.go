@@ -50,6 +50,7 @@ func (j *journal) expect(t *testing.T, step string, b sessplus.Backend, want ...
 
 // SPEC 8: each kind is told, once, with the session that it is about and how much was read or written.
 func TestEvents(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, b sessplus.Backend) {
 		sealed := b == sessplus.SecureCookie()
 		var j journal
@@ -301,6 +302,7 @@ func TestEventsOfFailures(t *testing.T) {
 
 // SPEC 8: a rotation that fails is no error of the request, but an event.
 func TestEventsOfFailedRotations(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, inner sessplus.Backend) {
 		for _, op := range []string{"take", "create"} {
 			var j journal

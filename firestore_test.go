@@ -28,7 +28,7 @@ func TestFirestoreThatHangsAtTheEndOfARenewal(t *testing.T) {
 	addr := servers.FirestoreAddr(t)
 	fake := newFakeFirestore(t, addr)
 	b := sessplus.Firestore(servers.FirestoreAt(t, fake.addr, servers.NewProject()), "sessions")
-	c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: 2 * time.Second}, sessplus.Config{CookieName: "s", Backend: b}))
+	c := newCrowd(t, newManager(t, &sessplus.Options{Timeout: time.Second}, sessplus.Config{CookieName: "s", Backend: b}))
 	c.mustAsk(c.client, func(s *sessplus.Session) { s.Set("user", "ann") })
 	ended := false
 	fake.before(func(ctx context.Context, r *firestorepb.CommitRequest) error {

@@ -16,6 +16,7 @@ const foreignLine = "its cookie does not own"
 
 // SPEC 1.3: what another config of the cookie has stored is dropped, and the log says so once.
 func TestForeignFieldsAreNamedInTheLogOnce(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, b sessplus.Backend) {
 		const secret = "a value that is nobody's business"
 		var j journal

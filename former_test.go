@@ -203,6 +203,7 @@ func TestFormerWithMistakes(t *testing.T) {
 
 // SPEC 12.1: a former config reads its cookie, also if FromCookie says so once more.
 func TestFormerFromItsCookie(t *testing.T) {
+	t.Parallel()
 	before := sessplus.Config{CookieName: "old"}
 	old := newCrowd(t, newManager(t, nil, before))
 	cookies := cookiesOf(old.raw("", func(_ http.ResponseWriter, r *http.Request) { sessplus.Get(r).Set("user", "ann") }))

@@ -130,6 +130,7 @@ func (noSeek) Seek(int64, int) (int64, error) { return 0, os.ErrInvalid }
 
 // SPEC 5.9
 func TestAtMostOneSetCookiePerName(t *testing.T) {
+	t.Parallel()
 	const old, none, fresh, dropped = "the old one", "none", "a new one", "dropped"
 	save := func(s *sessplus.Session) {
 		if err := s.Save(); err != nil {

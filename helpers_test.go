@@ -27,7 +27,7 @@ import (
 
 // Most tests wait for most of the time, so that many of them can do so side by side. -parallel takes precedence.
 func TestMain(m *testing.M) {
-	beside := 20 * runtime.GOMAXPROCS(0)
+	beside := 30 * runtime.GOMAXPROCS(0)
 	if raceEnabled {
 		beside = 4 * runtime.GOMAXPROCS(0) // the race detector needs the processors
 	}
@@ -47,10 +47,10 @@ func slow(t *testing.T) {
 	}
 }
 
-// times is how often a test does again what it does at random, or with many records: a quarter as often with -short.
+// times is how often a test does again what it does at random, or with many records: an eighth as often with -short.
 func times(n int) int {
 	if testing.Short() {
-		return (n + 3) / 4
+		return (n + 7) / 8
 	}
 	return n
 }

@@ -445,7 +445,7 @@ func TestHistory(t *testing.T) {
 			seed = uint64(time.Now().UnixNano())
 		}
 		_, name, _ := strings.Cut(t.Name(), "/")
-		checkHistory(t, b, seed, sizes[name]**historyTimes)
+		checkHistory(t, b, seed, times(sizes[name])**historyTimes)
 	})
 }
 

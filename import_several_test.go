@@ -16,6 +16,7 @@ import (
 
 // SPEC 12.1, SPEC 12.2: into several cookies by the routes, six requests at once.
 func TestImportIntoSeveralCookies(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for i, other := range []sessplus.Config{
 			{CookieName: "t", Backend: b}, {CookieName: "t", Backend: b, Lazy: true}, {CookieName: "t"}, {CookieName: "t", BoundTo: "s"},
@@ -342,6 +343,7 @@ func TestImportMeetsOutage(t *testing.T) {
 // SPEC 12.2: a secure cookie that the program destroys does not come back with the former cookie, also if the request
 // has saved something before.
 func TestDestroyedSecureCookieOfAnOldSessionAfterASave(t *testing.T) {
+	t.Parallel()
 	for _, saves := range []bool{false, true} {
 		old := newOldStore(oldToken, sessplus.Imported{Fields: map[string]any{"user": "ann", "theme": "dark"}})
 		c := newCrowd(t, newManager(t, nil,

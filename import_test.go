@@ -312,6 +312,7 @@ func TestImportIntoSecureCookieForgets(t *testing.T) {
 
 // SPEC 4.7, SPEC 12.2: a Destroy by another goroutine while a save is under way ends the old session, too.
 func TestDestroyOfAnOldSessionBesideASave(t *testing.T) {
+	t.Parallel()
 	entered, release := make(chan bool), make(chan bool)
 	b := &recorder{Backend: sessplus.Memory(), hook: func(_ context.Context, op string) error {
 		if op == "end" {

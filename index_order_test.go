@@ -115,6 +115,7 @@ func TestTabs(t *testing.T) {
 
 // SPEC 3.5, SPEC 10: lifetimes that a deployment changes.
 func TestChangedLifetimes(t *testing.T) {
+	t.Parallel()
 	fast(t, func(t *testing.T, b sessplus.Backend) {
 		for i, l := range [][4]time.Duration{ // Lifetime, Idle before; after
 			{time.Hour, 0, 2 * time.Hour, 0}, {2 * time.Hour, 0, time.Hour, 0}, {time.Hour, time.Hour, 2 * time.Hour, time.Minute},

@@ -282,6 +282,7 @@ func TestListBesideRotations(t *testing.T) {
 								}
 								rotated.Store(s.ID("session"), true)
 							})
+							time.Sleep(every / 50) // other tests need the processors, too
 						}
 					})
 				}
@@ -296,6 +297,7 @@ func TestListBesideRotations(t *testing.T) {
 				if err != nil || len(infos) != sessions {
 					t.Errorf("%d sessions are listed, want %d; %v", len(infos), sessions, err)
 				}
+				time.Sleep(every / 50)
 			}
 			stop.Store(true)
 			wg.Wait()

@@ -323,6 +323,7 @@ func TestEdit(t *testing.T) {
 
 // SPEC 10.3: what an edit cannot do, and what happens when its session is renewed or ends meanwhile.
 func TestEditIsNoRequest(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		config := indexed(b)
 		config.Fields, config.IdleTimeout = sessplus.Exclude("color"), time.Hour

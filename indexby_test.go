@@ -124,6 +124,7 @@ func TestIndexByWithOtherSettings(t *testing.T) {
 
 // SPEC 2.4, SPEC 10.1: a stored value that names nobody, because it cannot be read, hinders nothing.
 func TestIndexByOfAValueThatCannotBeRead(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		m := newManager(t, nil, indexed(b))
 		c := newCrowd(t, m)
@@ -188,6 +189,7 @@ func TestIndexByRefusesValuesThatNameNobody(t *testing.T) {
 
 // SPEC 10.3: an edit can do all that a request can, which needs no cookie.
 func TestEditOfAllKinds(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		m := newManager(t, nil, indexed(b))
 		c := newCrowd(t, m)
@@ -250,6 +252,7 @@ func TestEditOfAllKinds(t *testing.T) {
 
 // SPEC 8, SPEC 10.2, SPEC 10.3: who listens hears of what is done from outside, with the handle.
 func TestEventsFromOutside(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		var j journal
 		m := newManager(t, j.options(5*time.Second), indexed(b))

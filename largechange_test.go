@@ -64,6 +64,7 @@ func TestTimeOfAChangeGrowsWithItsSize(t *testing.T) {
 
 // SPEC 4.1: a change of many fields makes the same of a record as one field after the other does.
 func TestLargeChangeIsManySmallOnes(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{3, 40, 48, 51, 60, 2_000} {
 		whole, c := largeChange(n)
 		single := whole.clone()

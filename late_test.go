@@ -37,6 +37,7 @@ func newLateSite(t *testing.T, b sessplus.Backend, logged *errorLog, around func
 // SPEC 5.5: after the headers, a save that has failed is not made again when the handler returns, unless something has
 // changed: it would cost the timeout once more.
 func TestLateSaveThatFailedIsNotMadeAgain(t *testing.T) {
+	t.Parallel()
 	for changed, tries := range map[bool]int{false: 1, true: 2} {
 		b := &recorder{Backend: sessplus.Memory()}
 		s := newSite(t, newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b}))
@@ -117,6 +118,7 @@ func TestLateChangesOfANewSessionAreSaved(t *testing.T) {
 
 // SPEC 5.5
 func TestLateChangesThatNeedACookieAreErrors(t *testing.T) {
+	t.Parallel()
 	for name, change := range map[string]func(*sessplus.Session){
 		"new session":         func(s *sessplus.Session) { s.Set("fresh", 1) },
 		"secure cookie":       func(s *sessplus.Session) { s.Set("sealed", "after") },
@@ -196,6 +198,7 @@ func TestLateChangeIsSavedBesideOneThatCannotBe(t *testing.T) {
 // SPEC 5.5, 3.8: a change that is told once to be late does not hold up what a long response saves later. But after a
 // renewal that is late, nothing is stored under the id from before it.
 func TestLateRenewalSavesNothing(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for name, change := range map[string]func(*sessplus.Session){
 			"Renew":        func(s *sessplus.Session) { s.Renew() },

@@ -20,6 +20,7 @@ import (
 
 // SPEC 5.12
 func TestLazyLoadsOnceAtTheFirstUse(t *testing.T) {
+	t.Parallel()
 	b := &recorder{Backend: sessplus.Memory()}
 	eager := &recorder{Backend: sessplus.Memory()}
 	s := newSite(t, newManager(t, nil,

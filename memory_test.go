@@ -169,6 +169,7 @@ func TestMemoryForgetsALargeValue(t *testing.T) {
 
 // SPEC 13.2: a record follows Change.Apply while it grows and shrinks, and what was loaded does not change with it.
 func TestMemoryRecordsOfAllSizes(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	rng := rand.New(rand.NewPCG(seed, 0))
 	for round := range 50 {
@@ -254,6 +255,7 @@ func recordText(r *sessplus.Record) string {
 // than that of a plain map, nor is the sum. It may be one that helps the garbage collector; work on all records would
 // take far longer.
 func TestMemoryLongestStep(t *testing.T) {
+	slow(t)
 	if raceEnabled {
 		t.Skip("the race detector's own work is measured, too: run this without -race")
 	}

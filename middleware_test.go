@@ -33,7 +33,7 @@ func upload(t *testing.T, size int) (body []byte, contentType string) {
 
 // SPEC 5.2: net/http removes the temporary files of the request that it made, when the handler has returned.
 func TestUploadsLeaveNoFiles(t *testing.T) {
-	const size = 1 << 20
+	const size = 1 << 16
 	for _, proto := range []string{"HTTP/1.1", "HTTP/2"} {
 		for _, end := range []string{"return", "status 500", "panic", "MultipartReader"} {
 			t.Run(proto+" "+end, func(t *testing.T) {

@@ -168,6 +168,7 @@ type nilCodec struct{ sessplus.Codec }
 
 // SPEC 1.4: what only looks like one of these mistakes is right.
 func TestDomainsAndShortTimesThatAreRight(t *testing.T) {
+	t.Parallel()
 	mem := sessplus.Memory()
 	for _, c := range []sessplus.Config{
 		{Domain: "localhost"}, {Domain: "LocalHost"}, {Domain: ".localhost"}, {Domain: "example.com"}, {Domain: ".example.com"},

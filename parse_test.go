@@ -40,6 +40,7 @@ func configMistakes(t *testing.T, err error) []string {
 
 // SPEC 1.9
 func TestParseConfigsReadsEveryProperty(t *testing.T) {
+	t.Parallel()
 	cache := sessplus.Memory()
 	backends := map[string]sessplus.Backend{"cache": cache}
 	type config = sessplus.Config

@@ -325,6 +325,7 @@ func TestDriverErrorsQuoteNothing(t *testing.T) {
 
 // SPEC 7.3: whoever prints a session shows nothing of it, and no event has its id.
 func TestSessionAndEventsShowNothing(t *testing.T) {
+	t.Parallel()
 	const secret = "s3cr3t-value"
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		var j journal

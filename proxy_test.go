@@ -154,6 +154,7 @@ func behindProxy(t *testing.T, test func(t *testing.T, f faulty)) {
 		test(t, f)
 	})
 	t.Run("autopipeline", func(t *testing.T) {
+		slow(t)
 		f, _ := redisBehindProxy(t)
 		through := redis.NewClient(&redis.Options{Addr: f.proxy.addr()})
 		t.Cleanup(func() { through.Close() })

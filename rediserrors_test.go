@@ -159,6 +159,7 @@ func TestErrorsNameTheUnknownCommand(t *testing.T) {
 
 // SPEC 6.9: Redis 6 hides the reason of an error in a script behind that of the script.
 func TestErrorsNameTheReasonOfRedis6(t *testing.T) {
+	t.Parallel()
 	for reply, want := range map[string]string{
 		"OOM command not allowed when used memory > 'maxmemory'.":                          "redis answers OOM",
 		"MISCONF Redis is configured to save RDB snapshots, but it is currently not able.": "redis answers MISCONF",

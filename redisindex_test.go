@@ -502,6 +502,7 @@ func TestRedisIndexAfterAScriptFlush(t *testing.T) {
 
 // SPEC 10.2: a key of the index that holds something else is an outage of the index, and not the end of a session.
 func TestRedisIndexKeyOfSomebodyElse(t *testing.T) {
+	t.Parallel()
 	r := servers.NewRedis(t).Client()
 	defer r.Close()
 	m := newManager(t, nil, indexed(sessplus.Redis(r)))

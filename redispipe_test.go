@@ -147,6 +147,7 @@ func TestIndexInACrowd(t *testing.T) {
 
 // SPEC 6.2: what was answered with an outage is not stored later, when the client comes to it.
 func TestPipelineStoresNothingOfRequestsThatHaveFailed(t *testing.T) {
+	t.Parallel()
 	slow(t)
 	onEveryPipeline(t, func(t *testing.T, p redis.UniversalClient, server *servers.RedisServer) {
 		if !strings.HasSuffix(t.Name(), "deferred") && !strings.HasSuffix(t.Name(), "blocking") {
@@ -185,6 +186,7 @@ func TestPipelineStoresNothingOfRequestsThatHaveFailed(t *testing.T) {
 
 // SPEC 9.1: calls that nobody waits for any more still send what they were given, and nothing of later requests.
 func TestPipelineMixesUpNoMemory(t *testing.T) {
+	t.Parallel()
 	onEveryPipeline(t, func(t *testing.T, p redis.UniversalClient, server *servers.RedisServer) {
 		b := sessplus.Redis(p)
 		const visitors = 16
@@ -276,6 +278,7 @@ func TestPipelineThatIsClosedWhileRequestsRun(t *testing.T) {
 
 // SPEC 4.6, SPEC 5.3: a server that has forgotten the scripts is sent them again, whoever else uses the pipeline.
 func TestPipelineAfterAScriptFlush(t *testing.T) {
+	t.Parallel()
 	onEveryPipeline(t, func(t *testing.T, p redis.UniversalClient, server *servers.RedisServer) {
 		admin := closed(t, server.Client())
 		c := newCrowd(t, newManager(t, nil, indexed(sessplus.Redis(p))))

@@ -401,6 +401,7 @@ func TestRenewOfASessionThatIsGone(t *testing.T) {
 
 // SPEC 3.8: of one cookie, of several, of all, and of one that has no session yet.
 func TestRenewReachesTheCookiesNamed(t *testing.T) {
+	t.Parallel()
 	onStores(t, func(c *sessplus.Config) { c.Fields = sessplus.Include("a") }, func(t *testing.T, c *sidSite) {
 		names := []string{"sid", "lazy", "new", "sealed"}
 		c.site = newSite(t, newManager(t, nil, c.cfg,

@@ -368,6 +368,7 @@ func TestRotationThatFailsLeavesTheSession(t *testing.T) {
 
 // SPEC 4.7: a Destroy in another goroutine while the id rotates.
 func TestDestroyBesideARotation(t *testing.T) {
+	t.Parallel()
 	for _, step := range []string{"take", "create", "end"} {
 		b := &recorder{Backend: sessplus.Memory()}
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b, RotateEvery: time.Millisecond}))
@@ -421,6 +422,7 @@ func TestDestroyAfterManyRotations(t *testing.T) {
 
 // SPEC 3.11: a cookie that an early Save has to send, of a session that ends before the response begins.
 func TestEarlySaveDoesNotUndoALogin(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		for _, config := range []sessplus.Config{{MaxAge: time.Hour}, {RotateEvery: time.Millisecond}} {
 			config.CookieName, config.Backend = "s", b

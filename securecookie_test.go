@@ -312,6 +312,7 @@ func TestSecureCookieMayHave4096Bytes(t *testing.T) {
 
 // SPEC 6.5, 6.6
 func TestTooLargeCookieLeavesTheOldOne(t *testing.T) {
+	t.Parallel()
 	for _, chunks := range []int{0, 1, 3} {
 		t.Run(fmt.Sprint("MaxChunks ", chunks), func(t *testing.T) {
 			var j journal

@@ -152,6 +152,7 @@ func TestSingleCookieLogoutBesideADeadPart(t *testing.T) {
 // SPEC 5.13, SPEC 4.2: a login, or a change of a secure cookie, that cannot be sent because another session in the
 // cookie has ended meanwhile is an error, and costs nothing of what there was.
 func TestSingleCookieBesideASessionThatEnds(t *testing.T) {
+	t.Parallel()
 	ends := map[string]func(*sessplus.Session){
 		"destroyed": func(s *sessplus.Session) { s.Destroy("cart") },
 		"renewed":   func(s *sessplus.Session) { s.Renew("cart") },
@@ -195,6 +196,7 @@ func TestSingleCookieBesideASessionThatEnds(t *testing.T) {
 // which is good for a minute only: neither one that has to send the new id of another session, nor one that rotates
 // another.
 func TestSingleCookieBesideARotation(t *testing.T) {
+	t.Parallel()
 	for name, slow := range map[string]func(*sessplus.Session){
 		"follows": func(s *sessplus.Session) { s.SkipTouch(); s.Set("seen", 2) },
 		"rotates": func(s *sessplus.Session) { s.Get("seen") },
@@ -231,6 +233,7 @@ func TestSingleCookieBesideARotation(t *testing.T) {
 // SPEC 4.2, SPEC 5.13, SPEC 7.7: a request that finds out at a rotation that another one has renewed the session sends
 // nothing that would undo the login: neither an id, nor a cookie that is bound to it.
 func TestLoginBesideARotation(t *testing.T) {
+	t.Parallel()
 	for _, single := range []string{"", "__session"} {
 		t.Run(fmt.Sprintf("SingleCookie %q", single), func(t *testing.T) {
 			b := &recorder{Backend: sessplus.Memory()}
@@ -261,6 +264,7 @@ func TestLoginBesideARotation(t *testing.T) {
 
 // SPEC 5.13: the age of the cookie is right also if a Save has written it, and nothing was left to save.
 func TestAgeOfASingleCookieAfterSave(t *testing.T) {
+	t.Parallel()
 	c := newCrowd(t, newManager(t, &sessplus.Options{SingleCookie: "__session"},
 		sessplus.Config{CookieName: "csrf", Fields: sessplus.Include("token"), MaxAge: time.Hour}))
 	r := c.mustAsk(c.client, func(s *sessplus.Session) {

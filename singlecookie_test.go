@@ -44,6 +44,7 @@ func single(b sessplus.Backend) []sessplus.Config {
 
 // SPEC 5.13: behind a proxy that strips every other cookie.
 func TestSingleCookie(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, &sessplus.Options{SingleCookie: "__session"}, single(b)...))
 		stripping(c, "__session")

@@ -230,6 +230,7 @@ func testRestart(t *testing.T, server *servers.RedisServer, face func(redis.Univ
 // SPEC 6.1, 6.6, 7.7: that the session of a bound cookie cannot be loaded is an outage, and not a session that is
 // missing.
 func TestBoundCookieOfASessionThatIsDown(t *testing.T) {
+	t.Parallel()
 	b := &recorder{Backend: sessplus.Memory()}
 	c := newCrowd(t, newManager(t, nil,
 		sessplus.Config{CookieName: "login", Backend: b, Fields: sessplus.Include("user"), Optional: true},
@@ -254,6 +255,7 @@ func TestBoundCookieOfASessionThatIsDown(t *testing.T) {
 
 // SPEC 5.4, 6.2: the cookie of what was saved is not sent again when another save fails.
 func TestSavedSessionSendsNoCookieBesideAFailure(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, nil,
 			sessplus.Config{CookieName: "good", Backend: b, Fields: sessplus.Include("user"), MaxAge: time.Hour},

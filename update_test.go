@@ -106,6 +106,7 @@ func TestUpdatesOfSeveralProcessesAddUp(t *testing.T) {
 
 // TestUpdateWorker is a process of TestUpdatesOfSeveralProcessesAddUp.
 func TestUpdateWorker(t *testing.T) {
+	t.Parallel()
 	addr := os.Getenv(workerRedis)
 	if addr == "" {
 		t.Skip("runs in a process of TestUpdatesOfSeveralProcessesAddUp")
@@ -133,6 +134,7 @@ func TestUpdateWorker(t *testing.T) {
 
 // SPEC 4.5: the function sees the stored value, and the commit does not put an older one back.
 func TestUpdateSeesWhatOthersStored(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
 		c.mustAsk(c.client, func(s *sessplus.Session) { counter.Set(s, 1) })
@@ -259,6 +261,7 @@ func TestUpdateOfUnusualFields(t *testing.T) {
 
 // SPEC 2.6, 4.5: what this request has set or deleted and not saved comes before what is stored.
 func TestUpdateOfAnUnsavedChange(t *testing.T) {
+	t.Parallel()
 	onEveryBackend(t, func(t *testing.T, b sessplus.Backend) {
 		c := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "s", Backend: b}))
 		for _, tt := range []struct {

@@ -683,6 +683,7 @@ func TestFailedSaveReplacesTheResponse(t *testing.T) {
 
 // SPEC 5.4: middleware outside that compresses every response also compresses that of the ErrorHandler, which says so.
 func TestErrorBehindCompression(t *testing.T) {
+	t.Parallel()
 	b := &recorder{Backend: sessplus.Memory(), hook: downBut()}
 	m := newManager(t, nil, sessplus.Config{CookieName: "sid", Backend: b})
 	s := newSiteOn(t, "HTTP/1.1", func(h http.Handler) http.Handler {
