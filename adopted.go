@@ -51,10 +51,11 @@ func (m *Manager) trades(c *cookie) bool {
 	return m.adopting && (len(c.adopts) > 0 || slices.ContainsFunc(m.cookies, func(o *cookie) bool { return slices.Contains(o.adopts, c.index) }))
 }
 
-// sources are the parts whose fields t takes over, as far as they are loaded.
-func (s *Session) sources(t *part) (list []*part) {
+// sources are the parts whose fields t takes over, as far as they have come to that state: loaded, or loading for who
+// loads them.
+func (s *Session) sources(t *part, state partState) (list []*part) {
 	for _, i := range t.adopts {
-		if p := &s.parts[i]; p.state != unloaded && p.rec != nil {
+		if p := &s.parts[i]; p.state >= state && p.rec != nil {
 			list = append(list, p)
 		}
 	}
@@ -109,7 +110,7 @@ func (s *Session) adoptFields() {
 		if len(t.adopts) == 0 || t.state == unloaded || t.err != nil || t.gone || t.epoch > 0 {
 			continue
 		}
-		for _, from := range s.sources(t) {
+		for _, from := range s.sources(t, loading) {
 			for _, f := range from.leaving {
 				if s.m.routes.owns(i, f.Name) && t.yields(from, f) {
 					*t.entries.at(f.Name) = entry{name: f.Name, value: f.Value, saved: t.stored(f.Name), moved: true}
@@ -197,7 +198,7 @@ func (s *Session) disown(p *part) {
 	if !s.m.adopting {
 		return
 	}
-	for _, from := range s.sources(p) {
+	for _, from := range s.sources(p, loaded) {
 		for _, name := range from.remains() {
 			if s.m.routes.owns(p.index, name) {
 				from.expelled = append(from.expelled, name)

@@ -1,9 +1,11 @@
 package sessplus_test
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sessplus/sessplus"
 )
@@ -144,6 +146,36 @@ func TestMovesUnderLoad(t *testing.T) {
 				}
 			})
 		}
+		wg.Wait()
+	})
+}
+
+// SPEC 12.4, SPEC 4.7: a field is not absent because another goroutine is just loading the cookie that has it.
+func TestAdoptWaitsForALoadUnderWay(t *testing.T) {
+	t.Parallel()
+	b := &recorder{Backend: sessplus.Memory()}
+	before := newCrowd(t, newManager(t, nil, sessplus.Config{CookieName: "old", Backend: b}))
+	before.mustAsk(before.client, func(s *sessplus.Session) { s.Set("mine", 1); s.Set("moved", 2) })
+	entered, release := make(chan string, 10), make(chan struct{})
+	b.setHook(func(context.Context, string) error {
+		entered <- "load"
+		<-release
+		return nil
+	})
+	after := newCrowd(t, newManager(t, nil,
+		sessplus.Config{CookieName: "old", Backend: b, Fields: sessplus.Include("mine"), Lazy: true},
+		sessplus.Config{CookieName: "new", Backend: b, Fields: sessplus.Include("moved"), Adopt: []string{"old"}, Lazy: true}))
+	after.mustAsk(after.withCookies(before.jar(before.client)), func(s *sessplus.Session) {
+		var wg sync.WaitGroup
+		wg.Go(func() { s.Get("mine") })
+		<-entered
+		wg.Go(func() {
+			if got := s.GetInt("moved"); got != 2 {
+				t.Errorf("moved = %d, want 2", got)
+			}
+		})
+		time.Sleep(20 * time.Millisecond)
+		close(release)
 		wg.Wait()
 	})
 }

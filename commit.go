@@ -180,14 +180,10 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 	}
 	s.concede(saves)
 	s.redraw(saves)
-	for _, v := range saves {
-		v.check(made)
-	}
-	saves = s.endBound(saves)
-	s.bundle.starve(saves)
+	saves = s.check(saves, made)
 	if made && !slices.ContainsFunc(saves, (*save).fails) {
 		s.retire(saves)
-		s.bundle.starve(saves)
+		s.starve(saves)
 	}
 	failed := !made || slices.ContainsFunc(saves, (*save).fails)
 	s.undo(saves, failed)
@@ -197,7 +193,7 @@ func (s *Session) carryOut(saves []*save, err error) []*save {
 	if !failed && !s.bundle.stuck(saves) {
 		s.rotate(saves)
 		saves = s.bundle.catchUp(s, saves)
-		s.bundle.starve(saves)
+		s.starve(saves)
 		if slices.ContainsFunc(saves, (*save).fails) {
 			s.undo(saves, true)
 		}
@@ -279,6 +275,18 @@ func (s *Session) reseal(v *save, saves []*save) {
 	}
 }
 
+// check finds out what the calls of the saves have come to. Other goroutines may change the parts meanwhile.
+func (s *Session) check(saves []*save, made bool) []*save {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, v := range saves {
+		v.check(made)
+	}
+	saves = s.endBound(saves)
+	s.bundle.starve(saves)
+	return saves
+}
+
 // check takes over the results of the first calls.
 func (v *save) check(made bool) {
 	p := v.part
@@ -322,8 +330,6 @@ func (c *call) astray() bool {
 
 // endBound drops the cookies that are bound to a session which has just lost its last field.
 func (s *Session) endBound(saves []*save) []*save {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.w == nil {
 		return saves // an Edit sees no cookies
 	}

@@ -73,6 +73,67 @@ func TestGoroutinesOfARequestShareItsSession(t *testing.T) {
 	})
 }
 
+// SPEC 4.7: the same with what lets a commit touch several cookies: after a deployment that moves fields or gives the
+// cookies other names, in a single cookie, and while ids rotate.
+func TestGoroutinesOfARequestAfterADeployment(t *testing.T) {
+	t.Parallel()
+	type deployment struct{ before, after []sessplus.Config }
+	for name, deploy := range map[string]func(b sessplus.Backend) deployment{
+		"adopt": func(b sessplus.Backend) deployment {
+			return deployment{[]sessplus.Config{{CookieName: "old", Backend: b}}, []sessplus.Config{
+				{CookieName: "old", Backend: b, Fields: sessplus.Include("field0"), RotateEvery: 10 * time.Millisecond},
+				{CookieName: "new", Backend: b, Fields: sessplus.Include("field1", "shared"), Adopt: []string{"old"}, Lazy: true},
+				{CookieName: "sealed", Fields: sessplus.Include("field2", "field3"), Adopt: []string{"old"}},
+			}}
+		},
+		"adopt from a secure cookie": func(b sessplus.Backend) deployment {
+			return deployment{[]sessplus.Config{{CookieName: "old"}}, []sessplus.Config{
+				{CookieName: "old", Fields: sessplus.Include("field0")},
+				{CookieName: "new", Backend: b, Fields: sessplus.Include("field1", "field2", "field3", "shared"), Adopt: []string{"old"}},
+			}}
+		},
+		"import": func(b sessplus.Backend) deployment {
+			old := sessplus.Config{CookieName: "old", Backend: b}
+			from := []sessplus.Importer{sessplus.FromCookie("old", sessplus.Former(old))}
+			return deployment{[]sessplus.Config{old}, []sessplus.Config{
+				{CookieName: "new", Backend: b, Fields: sessplus.Include("field0", "field1"), Import: from, RotateEvery: 10 * time.Millisecond},
+				{CookieName: "sealed", Fields: sessplus.Include("field2", "field3", "shared"), BoundTo: "new"},
+			}}
+		},
+	} {
+		for _, single := range []string{"", "__session"} {
+			t.Run(name+" "+single, func(t *testing.T) {
+				d := deploy(sessplus.Memory())
+				before := newCrowd(t, newManager(t, &sessplus.Options{SingleCookie: single}, d.before...))
+				after := newCrowd(t, newManager(t, &sessplus.Options{SingleCookie: single}, d.after...))
+				for round := range 8 {
+					visitor := before.visitor()
+					before.mustAsk(visitor, func(s *sessplus.Session) {
+						for i := range 4 {
+							s.Set(fmt.Sprintf("field%d", i), i)
+						}
+						s.Set("shared", round)
+					})
+					visitor = after.withCookies(before.jar(visitor))
+					for range 2 {
+						after.ask(visitor, func(w http.ResponseWriter, r *http.Request) {
+							s := sessplus.Get(r)
+							var wg sync.WaitGroup
+							for i := range 3 {
+								for _, f := range everything(i) {
+									wg.Go(func() { f(s) })
+								}
+							}
+							wg.Wait()
+						})
+					}
+				}
+				settle(t)
+			})
+		}
+	}
+}
+
 // SPEC 4.7: changes of different fields by the goroutines of one request all stay.
 func TestGoroutinesOfARequestLoseNothing(t *testing.T) {
 	t.Parallel()

@@ -187,7 +187,7 @@ func (s *Session) shed(p *part) {
 	owned := func(name string) bool { return s.m.routes.owns(p.index, name) }
 	for _, i := range s.keepers([]int{p.index}) {
 		from := &s.parts[i]
-		from.sheds = from.rec != nil && from.rec.imported() && slices.ContainsFunc(from.foreign, owned)
+		from.sheds = from.state == loaded && from.rec != nil && from.rec.imported() && slices.ContainsFunc(from.foreign, owned)
 	}
 }
 

@@ -63,9 +63,13 @@ func (s *Session) useAll(indexes []int) {
 		s.loadAll(indexes)
 		return
 	}
-	indexes = s.feeders(indexes)
-	for n := -1; n < len(indexes); indexes = s.feeders(indexes) { // a load may show that others are needed
-		n = len(indexes)
+	for n := -1; ; {
+		// Each load looks at all parts, and what another goroutine is loading nobody else may look at.
+		s.await(s.m.every, func(p *part) bool { return p.state == loading })
+		if indexes = s.feeders(indexes); n == len(indexes) {
+			return
+		}
+		n = len(indexes) // a load may show that others are needed
 		s.loadAll(indexes)
 	}
 }

@@ -20,7 +20,7 @@ func (s *Session) joinMoves() {
 		if len(t.adopts) == 0 || t.state != loaded {
 			continue
 		}
-		for _, from := range s.sources(t) {
+		for _, from := range s.sources(t, loaded) {
 			out := s.sent && (from.sealer != nil || t.sealer != nil || t.rec == nil || !t.held)
 			from.expelled = s.overridden(from)
 			due := t.unsaved() || from.unsaved() || from.updated
@@ -128,7 +128,7 @@ func (s *Session) setThere(v *save) {
 	if v.moves == nil || v.main == nil || v.err != nil {
 		return
 	}
-	for _, from := range s.sources(v.part) {
+	for _, from := range s.sources(v.part, loaded) {
 		for _, f := range v.changed {
 			known := from.formerly(f.Name)
 			if from.sealer == nil && known != nil && f.Value != nil && !slices.Contains(v.moved(), f.Name) {

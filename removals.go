@@ -220,7 +220,7 @@ func (s *Session) removals(saves []*save) (list []*removal) {
 	defer s.mu.Unlock()
 	for i := range s.parts {
 		from := &s.parts[i]
-		if from.sealer != nil || from.rec == nil || from.epoch > 0 || from.gone {
+		if from.state != loaded || from.sealer != nil || from.rec == nil || from.epoch > 0 || from.gone {
 			continue
 		}
 		v := saveOf(from.cookie, saves)

@@ -141,6 +141,15 @@ func (b *bundle) plan(s *Session, saves []*save, now time.Time) ([]*save, error)
 	return saves, b.fits(s, saves)
 }
 
+// starve is bundle.starve for who does not hold s.mu.
+func (s *Session) starve(saves []*save) {
+	if s.bundle != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.bundle.starve(saves)
+	}
+}
+
 // starve makes the request fail, whatever the configs tolerate, if a session in the bundle has ended meanwhile and
 // another save needs the bundle: for the id of a new session, or for fields of a secure cookie. It will not be written.
 func (b *bundle) starve(saves []*save) {

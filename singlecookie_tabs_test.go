@@ -298,3 +298,36 @@ func TestNineSingleCookies(t *testing.T) {
 		t.Errorf("a session that was not tried is overwritten: %d", r.StatusCode)
 	}
 }
+
+// SPEC 5.13, SPEC 3.9: a Destroy by another goroutine at any moment of a commit, which the race detector watches.
+func TestSingleCookieDestroyAtAnyMoment(t *testing.T) {
+	t.Parallel()
+	entered := make(chan string, 10)
+	free := make(chan struct{})
+	close(free)
+	b := &recorder{Backend: sessplus.Memory(), hook: holdSaves(entered, free)}
+	c := newCrowd(t, newManager(t, &sessplus.Options{SingleCookie: "__session"},
+		sessplus.Config{CookieName: "login", Backend: b, Fields: sessplus.Include("user")},
+		sessplus.Config{CookieName: "prefs", Fields: sessplus.Include("theme")}))
+	for n := range 30 {
+		destroyed := make(chan struct{})
+		c.mustAsk(c.client, func(s *sessplus.Session) {
+			s.Set("user", n)
+			s.Set("theme", n)
+			go func() {
+				defer close(destroyed)
+				<-entered
+				s.Destroy("login")
+			}()
+			if err := s.Save(); err != nil {
+				t.Errorf("Save() = %v", err)
+			}
+			<-destroyed
+		})
+		c.mustAsk(c.client, func(s *sessplus.Session) {
+			if s.Has("user") || s.GetInt("theme") != n {
+				t.Errorf("user is there: %t, theme = %d; want false, %d", s.Has("user"), s.GetInt("theme"), n)
+			}
+		})
+	}
+}

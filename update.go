@@ -177,7 +177,7 @@ func (s *Session) target(name string) (target, error) {
 		return target{known: e.value}, nil
 	}
 	t := target{part: p, known: e.value, stored: e.saved, set: e.dirty() && !e.moved}
-	for _, from := range s.sources(p) {
+	for _, from := range s.sources(p, loaded) {
 		if from.sealer == nil && e.moved && string(from.formerly(name)) == string(e.value) {
 			t.part, t.stored, t.former = from, e.value, true
 		}
