@@ -281,40 +281,40 @@ func (c *call) redisCommand(ctx context.Context) redis.Cmder {
 }
 
 // redisUpdateArgs is the command that makes the change by one of its two scripts.
-func (u *Change) redisUpdateArgs(s *redisScript, key string) []any {
+func (c *Change) redisUpdateArgs(s *redisScript, key string) []any {
 	if s == redisSet {
-		args := append(redisArgs(redisSet, key, 2+2*len(u.Set)), u.Now.UnixMilli(), u.Expires.UnixMilli())
-		return redisFields(args, u.Set)
+		args := append(redisArgs(redisSet, key, 2+2*len(c.Set)), c.Now.UnixMilli(), c.Expires.UnixMilli())
+		return redisFields(args, c.Set)
 	}
 	flag, exact := "", ""
-	if u.Permanent != nil {
-		flag = redisFlag(*u.Permanent)
+	if c.Permanent != nil {
+		flag = redisFlag(*c.Permanent)
 	}
-	if u.Exact && u.Seen != nil {
-		exact = strconv.FormatInt(u.Seen.Expires.UnixMilli(), 10) + " " + redisFlag(u.Seen.Permanent)
+	if c.Exact && c.Seen != nil {
+		exact = strconv.FormatInt(c.Seen.Expires.UnixMilli(), 10) + " " + redisFlag(c.Seen.Permanent)
 	}
 	owner := ""
-	if u.Owner != nil {
+	if c.Owner != nil {
 		owner = "@"
-		if *u.Owner != "" {
-			owner += redisOwner(*u.Owner, u.Now)
+		if *c.Owner != "" {
+			owner += redisOwner(*c.Owner, c.Now)
 		}
 	}
-	sets := len(u.Set)
-	if sets+len(u.Delete) > 0 {
+	sets := len(c.Set)
+	if sets+len(c.Delete) > 0 {
 		sets++ // the time of the save
 	}
-	args := redisArgs(redisUpdate, key, 10+2*len(u.Match)+2*sets+len(u.Delete))
-	args = append(args, u.Now.UnixMilli(), u.Now.Add(EmptyGrace).UnixMilli(), u.Expires.UnixMilli(), flag, exact, owner, u.DeviceKey,
-		len(u.Match), sets, len(u.Delete))
-	for i := range u.Match {
-		args = append(args, (*nameArg)(&u.Match[i]), (*matchArg)(&u.Match[i]))
+	args := redisArgs(redisUpdate, key, 10+2*len(c.Match)+2*sets+len(c.Delete))
+	args = append(args, c.Now.UnixMilli(), c.Now.Add(EmptyGrace).UnixMilli(), c.Expires.UnixMilli(), flag, exact, owner, c.DeviceKey,
+		len(c.Match), sets, len(c.Delete))
+	for i := range c.Match {
+		args = append(args, (*nameArg)(&c.Match[i]), (*matchArg)(&c.Match[i]))
 	}
 	if sets > 0 {
-		args = append(args, redisSaved, u.Now.UnixMilli())
+		args = append(args, redisSaved, c.Now.UnixMilli())
 	}
-	args = redisFields(args, u.Set)
-	for _, name := range u.Delete {
+	args = redisFields(args, c.Set)
+	for _, name := range c.Delete {
 		args = append(args, redisName(name))
 	}
 	return args
