@@ -2,7 +2,6 @@ package sessplus_test
 
 import (
 	"fmt"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -41,6 +40,19 @@ func everything(i int) map[string]func(s *sessplus.Session) {
 	}
 }
 
+// atOnce calls everything n times, all at the same time.
+func atOnce(n int) func(*sessplus.Session) {
+	return func(s *sessplus.Session) {
+		var wg sync.WaitGroup
+		for i := range n {
+			for _, f := range everything(i) {
+				wg.Go(func() { f(s) })
+			}
+		}
+		wg.Wait()
+	}
+}
+
 // SPEC 4.7: under -race.
 func TestGoroutinesOfARequestShareItsSession(t *testing.T) {
 	t.Parallel()
@@ -58,16 +70,7 @@ func TestGoroutinesOfARequestShareItsSession(t *testing.T) {
 				}
 				s.Set("shared", round)
 			})
-			c.ask(c.client, func(w http.ResponseWriter, r *http.Request) {
-				s := sessplus.Get(r)
-				var wg sync.WaitGroup
-				for i := range 6 {
-					for _, f := range everything(i) {
-						wg.Go(func() { f(s) })
-					}
-				}
-				wg.Wait()
-			})
+			c.askWith(c.client, atOnce(6))
 		}
 		settle(t)
 	})
@@ -116,16 +119,7 @@ func TestGoroutinesOfARequestAfterADeployment(t *testing.T) {
 					})
 					visitor = after.withCookies(before.jar(visitor))
 					for range 2 {
-						after.ask(visitor, func(w http.ResponseWriter, r *http.Request) {
-							s := sessplus.Get(r)
-							var wg sync.WaitGroup
-							for i := range 3 {
-								for _, f := range everything(i) {
-									wg.Go(func() { f(s) })
-								}
-							}
-							wg.Wait()
-						})
+						after.askWith(visitor, atOnce(3))
 					}
 				}
 				settle(t)
